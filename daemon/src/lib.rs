@@ -1,0 +1,1 @@
+//! Runs it: all I/O, clocks, threads, logs and metrics.

@@ -1,0 +1,1 @@
+//! Examples become parameters and scores. Pure arithmetic.

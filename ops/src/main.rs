@@ -1,0 +1,3 @@
+//! The operators tool.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Nothing here: the tests of the whole stand in `it/`.
