@@ -1,1 +1,4 @@
 //! Examples become parameters and scores. Pure arithmetic.
+
+#[cfg(test)]
+mod gradcheck;
