@@ -1,4 +1,8 @@
 //! Examples become parameters and scores. Pure arithmetic.
 
+#![deny(unsafe_code)]
+
 #[cfg(test)]
 mod gradcheck;
+pub mod kernels;
+pub mod table;

@@ -1,0 +1,1 @@
+//! The collisionless embedding store.
