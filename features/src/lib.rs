@@ -1,1 +1,19 @@
-//! Events become examples. Pure: no I/O, no clock, no threads, no logging.
+//! Events become examples.
+//!
+//! ```text
+//! bytes -> wire -> event -> catalogue, sequence, counters      (remember)
+//!                        -> attribute                          (which outcome belongs to which impression)
+//!                        -> assemble -> example                (features as of the impression, labels, masks)
+//! ```
+//!
+//! Pure: no I/O, no clock, no threads, no logging. Time comes from the records.
+
+#![forbid(unsafe_code)]
+
+pub mod attributes;
+pub mod event;
+pub mod example;
+pub mod funnel;
+pub mod ids;
+pub mod schema;
+pub mod time;

@@ -1,0 +1,172 @@
+//! Stable 64-bit ids of the strings that records carry, and the dictionary back to the strings.
+//!
+//! An id is XXH3-64 of the UTF-8 bytes, so it is the same in every run, on every machine, in every replica. Zero is kept free:
+//! tables use it for "no row". Collisions are detected where the strings are kept ([`Dictionary`]) and reported, never merged.
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
+        #[serde(transparent)]
+        pub struct $name(pub u64);
+
+        impl $name {
+            /// Returns the id of a string.
+            pub fn of(text: &str) -> Self {
+                Self(stable_hash(text.as_bytes()))
+            }
+        }
+    };
+}
+
+id!(
+    /// A user.
+    UserId
+);
+id!(
+    /// An item.
+    ItemId
+);
+id!(
+    /// A category of items.
+    CategoryId
+);
+id!(
+    /// A record's own id, by which duplicates are known. An impression's id is what its outcomes refer to.
+    EventId
+);
+
+/// Returns the hash of some bytes that all ids are made of; never zero.
+pub fn stable_hash(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes).max(1)
+}
+
+/// Returns the hash of some bytes under a seed, for names inside a named space (a table, a field); never zero.
+pub fn salted_hash(seed: u64, bytes: &[u8]) -> u64 {
+    xxh3_64_with_seed(bytes, seed).max(1)
+}
+
+/// Returns the key of an id inside the space `salt` (a table), never zero: a bijective mix (save that 0 becomes 1), so that two ids of one space do not
+/// share a key. Finaliser of MurmurHash3, which is a permutation of the 64-bit integers.
+pub fn salted_key(salt: u64, id: u64) -> u64 {
+    let mut key = id ^ salt;
+    key = (key ^ (key >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    key = (key ^ (key >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    (key ^ (key >> 33)).max(1)
+}
+
+/// The strings behind ids of one kind, numbered in the order of their first sight: sequences store the number (4 bytes) where the
+/// id would take 8.
+#[derive(Clone, Debug, Default)]
+pub struct Dictionary {
+    numbers: std::collections::HashMap<u64, u32, foldhash::fast::FixedState>,
+    ids: Vec<u64>,
+    texts: Vec<Box<str>>,
+    bytes: usize,
+}
+
+/// Two different strings have the same 64-bit id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "\"{new}\" and \"{kept}\" have the same 64-bit id: the first one keeps it, rename the other"
+)]
+pub struct Collision {
+    /// The string that has the id.
+    pub kept: Box<str>,
+    /// The string that would have taken it too.
+    pub new: Box<str>,
+}
+
+impl Dictionary {
+    /// Returns the number of a string with its id, entering it when it is new.
+    ///
+    /// # Errors
+    /// [`Collision`] when another string has this id already.
+    pub fn enter(&mut self, id: u64, text: &str) -> Result<u32, Collision> {
+        if let Some(&number) = self.numbers.get(&id) {
+            let kept = &self.texts[number as usize];
+            if &**kept == text {
+                return Ok(number);
+            }
+            return Err(Collision { kept: kept.clone(), new: text.into() });
+        }
+        let number = u32::try_from(self.ids.len()).unwrap_or(u32::MAX);
+        self.numbers.insert(id, number);
+        self.ids.push(id);
+        self.texts.push(text.into());
+        self.bytes += text.len();
+        Ok(number)
+    }
+
+    /// Returns the number of an id, if it was ever entered.
+    pub fn number(&self, id: u64) -> Option<u32> {
+        self.numbers.get(&id).copied()
+    }
+
+    /// Returns the id behind a number.
+    ///
+    /// # Panics
+    /// When the number was not given out by this dictionary.
+    pub fn id(&self, number: u32) -> u64 {
+        self.ids[number as usize]
+    }
+
+    /// Returns the string of an id, if it was ever entered.
+    pub fn text(&self, id: u64) -> Option<&str> {
+        self.number(id).map(|number| &*self.texts[number as usize])
+    }
+
+    /// Returns how many strings there are.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Tells whether nothing was entered yet.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// Returns the strings in the order of their numbers, from number `from` on.
+    pub fn texts_from(&self, from: usize) -> &[Box<str>] {
+        &self.texts[from.min(self.texts.len())..]
+    }
+
+    /// Returns about how many bytes of memory the dictionary takes.
+    pub fn memory(&self) -> usize {
+        self.bytes + self.ids.len() * (8 + 16 + 2 * 16)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_stable_across_releases() {
+        // The value is part of every checkpoint and every table: changing it needs a migration.
+        assert_eq!(ItemId::of("5239").0, 10_443_815_584_964_402_828);
+    }
+
+    #[test]
+    fn keys_of_one_space_never_meet() {
+        let keys: std::collections::HashSet<u64> =
+            (1..100_000).map(|id| salted_key(7, id)).collect();
+        assert_eq!(keys.len(), 99_999);
+        assert_ne!(salted_key(7, 1), salted_key(8, 1));
+    }
+
+    #[test]
+    fn a_dictionary_gives_numbers_in_order_and_refuses_a_collision() {
+        let mut dictionary = Dictionary::default();
+        assert_eq!(dictionary.enter(10, "a"), Ok(0));
+        assert_eq!(dictionary.enter(11, "b"), Ok(1));
+        assert_eq!(dictionary.enter(10, "a"), Ok(0));
+        assert!(dictionary.enter(10, "c").is_err());
+        assert_eq!((dictionary.id(1), dictionary.text(11), dictionary.len()), (11, Some("b"), 2));
+    }
+}
