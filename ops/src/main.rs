@@ -1,3 +1,25 @@
-//! The operators tool.
+//! `sluice`: the operator's tool. All it does is in the library beside it.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use sluice_ops::cli::Cli;
+
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of a pipe (`sluice import … | head`) may leave when it has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sluice: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,93 @@
+//! MovieLens as RecBole's atomic files: columns are separated by tabs and called `name:type`.
+//!
+//! A rating is a view; a rating of 4 or more is also a like, which follows its view directly. The
+//! rating itself is written nowhere: it is what the like says. An event's id is the hash of its row.
+
+use super::table::{Kind, Phase, Row, RowError};
+use super::{Importer, Stream};
+use crate::wire::{Event, Fields};
+
+/// From this rating on it is a like.
+const LIKED: f64 = 4.0;
+/// What the column of an item's genres is called, depending on the version.
+const GENRES: [&str; 3] = ["class", "genre", "genres"];
+
+pub(super) struct Movielens;
+
+impl Importer for Movielens {
+    fn kinds(&self) -> &'static [Kind] {
+        const {
+            &[
+                Kind {
+                    name: "ratings (.inter)",
+                    phase: Phase::Events,
+                    has: &["user_id", "item_id", "rating", "timestamp"],
+                    lacks: &[],
+                    separator: b'\t',
+                    headless: None,
+                },
+                Kind {
+                    name: "items (.item)",
+                    phase: Phase::Items,
+                    has: &["item_id"],
+                    lacks: &["user_id"],
+                    separator: b'\t',
+                    headless: None,
+                },
+                Kind {
+                    name: "users (.user)",
+                    phase: Phase::Users,
+                    has: &["user_id"],
+                    lacks: &["item_id"],
+                    separator: b'\t',
+                    headless: None,
+                },
+            ]
+        }
+    }
+
+    fn row(
+        &mut self,
+        kind: &'static str,
+        row: &Row<'_>,
+        stream: &mut Stream,
+    ) -> Result<(), RowError> {
+        match kind {
+            "ratings (.inter)" => rating(row, stream),
+            "items (.item)" => Ok(stream.item(row.id("item_id")?, &features(row, "item_id")?)?),
+            _ => Ok(stream.user(row.id("user_id")?, &features(row, "user_id")?)?),
+        }
+    }
+}
+
+fn rating(row: &Row<'_>, stream: &mut Stream) -> Result<(), RowError> {
+    let rating = super::table::number("rating", row.need("rating")?)?;
+    let (id, ts) = (row.hash(), row.seconds("timestamp")?);
+    let (user, item) = (row.id("user_id")?, row.id("item_id")?);
+    let view = Event { kind: "view", id: &id, ts, user, item, ..Event::default() };
+    if rating < LIKED {
+        return Ok(stream.events(&[view])?);
+    }
+    let like = format!("{id}/like");
+    Ok(stream.events(&[view, Event { kind: "like", id: &like, impression: Some(&id), ..view }])?)
+}
+
+/// All columns but the id: lists of genres as lists, the first genre as the category, other texts
+/// and numbers as they are.
+fn features(row: &Row<'_>, id: &str) -> Result<Fields, RowError> {
+    let mut features = Fields::default();
+    for (column, kind, value) in row.columns() {
+        if column == id || value.is_empty() {
+            continue;
+        } else if GENRES.contains(&column) {
+            let genres: Vec<&str> = value.split_whitespace().collect();
+            features.add_text("category", genres.first().copied());
+            features.add("genres", genres);
+        } else if kind == "float" {
+            features.add_number(column, super::table::number(column, value)?);
+        } else {
+            features.add(column, value);
+        }
+    }
+    Ok(features)
+}

@@ -1,0 +1,140 @@
+//! The output of an import: items, users, then events by time; and what was left out.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use super::sort::TimeSorter;
+use crate::files::Output;
+use crate::wire::{self, Event, Fields, Item, Topic, User};
+
+/// So many bad rows are shown with their places.
+const SHOWN: u64 = 5;
+
+/// Takes the records of an import.
+pub(super) struct Stream {
+    output: Output,
+    events: TimeSorter,
+    first: Option<i64>,
+    buffer: Vec<u8>,
+    report: Report,
+}
+
+/// What an import wrote and what it left out.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Report {
+    written: BTreeMap<(Topic, String), u64>,
+    left_out: BTreeMap<String, u64>,
+    shown: Vec<String>,
+}
+
+impl Stream {
+    pub(super) fn new(output: Output) -> Self {
+        let (events, report) = (TimeSorter::new(), Report::default());
+        Self { output, events, first: None, buffer: Vec::new(), report }
+    }
+
+    /// Takes events that belong together: they are sorted by the time of the first one, and stay
+    /// behind each other in this order.
+    pub(super) fn events(&mut self, events: &[Event<'_>]) -> Result<()> {
+        let Some(ts) = events.first().map(|event| event.ts) else { return Ok(()) };
+        self.first = Some(self.first.map_or(ts, |first| first.min(ts)));
+        self.buffer.clear();
+        for event in events {
+            self.report.count(Topic::Events, event.kind);
+            wire::write_value(&mut self.buffer, Topic::Events, event)?;
+        }
+        self.events.push(ts, &self.buffer)
+    }
+
+    /// Says whether there was any event.
+    pub(super) fn any_event(&self) -> bool {
+        self.first.is_some()
+    }
+
+    /// Returns the time of the first event. Known once all events have been taken.
+    pub(super) fn first(&self) -> Result<i64> {
+        self.first.context("expected events before items and users, found none")
+    }
+
+    /// Writes an item as of the first event.
+    pub(super) fn item(&mut self, item: &str, features: &Fields) -> Result<()> {
+        let record = Item { item, ts: self.first()?, features };
+        self.write(Topic::Items, &record)
+    }
+
+    /// Takes an item whose features changed, to be written among the events.
+    pub(super) fn changed_item(&mut self, item: &str, ts: i64, features: &Fields) -> Result<()> {
+        if ts < self.first()? {
+            bail!("item {item}: expected a change after the first event, found one before it");
+        }
+        self.report.count(Topic::Items, "");
+        self.buffer.clear();
+        wire::write_value(&mut self.buffer, Topic::Items, &Item { item, ts, features })?;
+        self.events.push(ts, &self.buffer)
+    }
+
+    /// Writes a user as of the first event.
+    pub(super) fn user(&mut self, user: &str, features: &Fields) -> Result<()> {
+        let record = User { user, ts: self.first()?, features };
+        self.write(Topic::Users, &record)
+    }
+
+    fn write(&mut self, topic: Topic, record: &impl serde::Serialize) -> Result<()> {
+        self.report.count(topic, "");
+        self.buffer.clear();
+        wire::write_value(&mut self.buffer, topic, record)?;
+        self.output.write_all(&self.buffer).context("output")
+    }
+
+    /// Counts a row that could not be understood.
+    pub(super) fn leave_out(&mut self, path: &Path, line: u64, reason: &str) {
+        *self.report.left_out.entry(reason.to_owned()).or_default() += 1;
+        if self.report.left_out.values().sum::<u64>() <= SHOWN {
+            self.report.shown.push(format!("{}:{line}: {reason}", path.display()));
+        }
+    }
+
+    /// Returns what was taken and left out so far.
+    pub(super) fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Writes the events and the end of the output.
+    pub(super) fn finish(self) -> Result<Report> {
+        let Self { mut output, events, report, .. } = self;
+        events.drain(|lines| output.write_all(lines).context("output"))?;
+        output.finish().context("output")?;
+        Ok(report)
+    }
+}
+
+impl Report {
+    fn count(&mut self, topic: Topic, kind: &str) {
+        match self.written.iter_mut().find(|entry| (entry.0.0, entry.0.1.as_str()) == (topic, kind))
+        {
+            Some((_, count)) => *count += 1,
+            None => drop(self.written.insert((topic, kind.to_owned()), 1)),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for ((topic, kind), count) in &self.written {
+            writeln!(f, "{count:>12} {} {kind}", topic.name())?;
+        }
+        let left_out: u64 = self.left_out.values().sum();
+        writeln!(f, "{left_out:>12} rows left out")?;
+        for (reason, count) in &self.left_out {
+            writeln!(f, "{count:>12}   {reason}")?;
+        }
+        for place in &self.shown {
+            writeln!(f, "  {place}")?;
+        }
+        Ok(())
+    }
+}

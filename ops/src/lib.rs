@@ -1,0 +1,11 @@
+//! What looks after a sluice: the subcommands of `sluice`, as a library, so that the demonstration
+//! and the tests can call them too.
+
+#![forbid(unsafe_code)]
+
+pub mod cli;
+
+pub mod files;
+pub mod wire;
+
+pub mod import;
