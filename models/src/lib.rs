@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod evaluate;
 #[cfg(test)]
 mod gradcheck;
 pub mod kernels;
