@@ -6,4 +6,5 @@ pub mod evaluate;
 #[cfg(test)]
 mod gradcheck;
 pub mod kernels;
+pub mod retrieval;
 pub mod table;
