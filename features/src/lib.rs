@@ -11,6 +11,8 @@
 #![forbid(unsafe_code)]
 
 pub mod attributes;
+pub mod catalogue;
+pub mod counters;
 pub mod event;
 pub mod example;
 pub mod funnel;

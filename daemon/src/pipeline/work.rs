@@ -1,0 +1,63 @@
+//! What the pipeline hands to the learner, in the order in which it must be done.
+
+use sluice_features::example::{About, Batch};
+use sluice_features::funnel::MAX_TASKS;
+use sluice_features::time::EventTime;
+
+/// What becomes of an example's prediction, which the step makes before it learns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// All its labels are final and its windows so short that this prediction is that of its arrival: judged at once.
+    Judged,
+    /// The impression has just arrived: its prediction is kept until the verdict.
+    Arrival,
+    /// More is known of an impression that was predicted before: learned, not judged again.
+    Update,
+}
+
+/// The final labels of an impression that was predicted at its arrival.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Verdict {
+    /// Which impression.
+    pub about: About,
+    /// Its labels, one for each task.
+    pub labels: [bool; MAX_TASKS],
+    /// Which tasks are judged.
+    pub judged: [bool; MAX_TASKS],
+}
+
+/// A micro-batch for the learner.
+#[derive(Clone, Debug, Default)]
+pub struct LearnBatch {
+    /// The examples. One whose labels are all masked is only predicted.
+    pub batch: Batch,
+    /// One for each example.
+    pub roles: Vec<Role>,
+    /// Impressions whose last window has closed since the batch before; judged after this batch's predictions.
+    pub verdicts: Vec<Verdict>,
+    /// Every example due up to this event time is in this batch or an earlier one.
+    pub covered: EventTime,
+    /// Broker time of the oldest record behind this batch, for the freshness metric; `None` when unknown.
+    pub oldest_record: Option<EventTime>,
+}
+
+impl LearnBatch {
+    /// Creates an empty batch for a schema with so many lists and looks into the history.
+    pub fn new(lists: usize, lookups: usize) -> Self {
+        Self { batch: Batch::new(lists, lookups), covered: EventTime::MIN, ..Self::default() }
+    }
+
+    /// Empties the batch and keeps its memory.
+    pub fn clear(&mut self) {
+        self.batch.clear();
+        self.roles.clear();
+        self.verdicts.clear();
+        self.covered = EventTime::MIN;
+        self.oldest_record = None;
+    }
+
+    /// Tells whether there is nothing to learn and nothing to judge.
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty() && self.verdicts.is_empty()
+    }
+}

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Sets up what the build needs, builds, and runs the demonstration. Arguments go to `sluice demo` (try --forever, --help).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash ops/setup.sh
+exec cargo run --release --quiet --package sluice-ops --bin sluice -- demo "$@"
