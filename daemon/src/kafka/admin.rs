@@ -1,0 +1,299 @@
+//! Topics as they should be, and as they are.
+//!
+//! Existing topics are never changed: what differs is named with the command that changes it. The embedded
+//! broker answers no administration requests; its topics are made through its own handle.
+
+use std::future::Future;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::client::{Connection, Kind};
+use super::context::Listener;
+use super::probe::Probe;
+use super::trouble::Trouble;
+
+/// How a topic should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// Its name.
+    pub name: String,
+    /// Its partitions.
+    pub partitions: i32,
+    /// Its replicas, at its creation.
+    pub replication: i32,
+    /// Settings that the daemon needs; an existing topic is compared with them.
+    pub needed: Vec<(&'static str, &'static str)>,
+    /// Settings given at the creation and left to the operator afterwards.
+    pub initial: Vec<(&'static str, &'static str)>,
+}
+
+/// Returns the topics of the daemon.
+///
+/// `partitions` holds for all of them: topics keyed by user must agree, and one number is easier to keep.
+pub fn standard_topics(prefix: &str, partitions: i32, replication: i32) -> Vec<TopicSpec> {
+    const WEEK: &str = "604800000";
+    const HOUR: &str = "3600000";
+    let topic = |name: &str, policy: &'static str, initial: &[(&'static str, &'static str)]| {
+        let mut initial = initial.to_vec();
+        if replication >= 3 {
+            initial.push(("min.insync.replicas", "2"));
+        }
+        TopicSpec {
+            name: format!("{prefix}.{name}"),
+            partitions,
+            replication,
+            needed: vec![("cleanup.policy", policy)],
+            initial,
+        }
+    };
+    // Tombstones must outlive the longest outage of a reader, or it keeps what was deleted.
+    let keep_tombstones = [("delete.retention.ms", WEEK)];
+    vec![
+        topic("events", "delete", &[("retention.ms", WEEK)]),
+        topic("items", "compact", &keep_tombstones),
+        topic("users", "compact", &keep_tombstones),
+        topic("requests", "delete", &[("retention.ms", HOUR)]),
+        topic("responses", "delete", &[("retention.ms", HOUR)]),
+        topic("embeddings", "compact", &keep_tombstones),
+        topic("scores", "compact", &keep_tombstones),
+        topic("dead-letter", "delete", &[("retention.ms", "2592000000")]),
+    ]
+}
+
+/// What was found of one topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopicState {
+    /// It does not exist.
+    Missing,
+    /// It is as it should be.
+    Right,
+    /// It exists and differs.
+    Different(Vec<Difference>),
+}
+
+/// One way in which a topic differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// What differs: `partitions` or a setting's name.
+    pub what: String,
+    /// How it is.
+    pub found: String,
+    /// How it should be.
+    pub expected: String,
+    /// The command, or the way, to change it.
+    pub remedy: String,
+}
+
+/// A client that looks at topics and creates them.
+pub struct Admin {
+    client: AdminClient<Listener>,
+    probe: Probe,
+    brokers: String,
+    runtime: tokio::runtime::Runtime,
+    patience: Duration,
+}
+
+impl Admin {
+    /// Connects; `patience` limits every request.
+    ///
+    /// # Errors
+    /// [`Trouble::Settings`] when the library refuses the options.
+    pub fn open(connection: &Connection, patience: Duration) -> Result<Self, Trouble> {
+        let options = connection.options(Kind::Metadata);
+        let client = options
+            .create_with_context(Listener::default())
+            .map_err(|error| Trouble::from_client("connecting", &error, None))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(|error| Trouble::Settings(format!("no runtime for requests: {error}")))?;
+        let probe = Probe::open(connection)?;
+        let brokers = connection.brokers.clone();
+        Ok(Self { client, probe, brokers, runtime, patience })
+    }
+
+    /// Compares topics with how they should be, in the order given.
+    ///
+    /// # Errors
+    /// [`Trouble::Unreachable`], [`Trouble::Refused`], or [`Trouble::Failed`] where the broker has no administration.
+    pub fn look(&self, specs: &[TopicSpec]) -> Result<Vec<TopicState>, Trouble> {
+        let mut counts = Vec::with_capacity(specs.len());
+        for spec in specs {
+            counts.push(self.probe.partitions(&spec.name, self.patience)?);
+        }
+        let existing: Vec<_> = specs
+            .iter()
+            .zip(&counts)
+            .filter(|(_, count)| count.is_some())
+            .map(|(spec, _)| ResourceSpecifier::Topic(&spec.name))
+            .collect();
+        let mut found = Vec::new();
+        if !existing.is_empty() {
+            let answer = self.ask("reading topic settings", |options| {
+                self.client.describe_configs(existing.iter(), options)
+            })?;
+            for resource in answer {
+                let resource =
+                    resource.map_err(|code| self.denied("reading topic settings", code))?;
+                found.push(resource);
+            }
+        }
+        let mut found = found.into_iter();
+        let state = |(spec, count): (&TopicSpec, Option<usize>)| match count {
+            None => TopicState::Missing,
+            Some(count) => {
+                let resource = found.next();
+                let value = |key: &str| {
+                    resource.as_ref().and_then(|resource| resource.get(key)?.value.clone())
+                };
+                compare(spec, count, value, &self.brokers)
+            }
+        };
+        Ok(specs.iter().zip(counts).map(state).collect())
+    }
+
+    /// Creates topics; one that appeared in the meantime is left alone.
+    ///
+    /// # Errors
+    /// As [`Self::look`]; the first refusal is returned, topics before it are created.
+    pub fn create(&self, specs: &[&TopicSpec]) -> Result<(), Trouble> {
+        if specs.is_empty() {
+            return Ok(());
+        }
+        let topics: Vec<_> = specs
+            .iter()
+            .map(|spec| {
+                let replication = TopicReplication::Fixed(spec.replication);
+                let topic = NewTopic::new(&spec.name, spec.partitions, replication);
+                let settings = spec.needed.iter().chain(&spec.initial);
+                settings.fold(topic, |topic, (key, value)| topic.set(key, value))
+            })
+            .collect();
+        let results = self
+            .ask("creating topics", |options| self.client.create_topics(topics.iter(), options))?;
+        for result in results {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((topic, code)) => {
+                    return Err(self.denied(&format!("creating topic {topic}"), code));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the number of brokers: the most replicas that a topic can have.
+    ///
+    /// # Errors
+    /// [`Trouble::Unreachable`] or [`Trouble::Refused`].
+    pub fn broker_count(&self) -> Result<usize, Trouble> {
+        self.probe.broker_count(self.patience)
+    }
+
+    fn ask<T, F>(&self, action: &str, call: impl FnOnce(&AdminOptions) -> F) -> Result<T, Trouble>
+    where
+        F: Future<Output = Result<T, KafkaError>>,
+    {
+        let options = AdminOptions::new()
+            .request_timeout(Some(self.patience))
+            .operation_timeout(Some(self.patience));
+        self.runtime.block_on(call(&options)).map_err(|error| match error {
+            KafkaError::AdminOp(code) => self.denied(action, code),
+            error => {
+                Trouble::from_client(action, &error, self.client.inner().context().last_complaint())
+            }
+        })
+    }
+
+    fn denied(&self, action: &str, code: RDKafkaErrorCode) -> Trouble {
+        if super::trouble::is_refusal(code) {
+            return Trouble::Refused { action: action.to_owned(), reason: code.to_string() };
+        }
+        let hint = match code {
+            RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::UnsupportedFeature => {
+                " (the broker answers no administration requests; an embedded broker never does, \
+                 its topics are made when it starts)"
+            }
+            RDKafkaErrorCode::InvalidReplicationFactor => " (more replicas than brokers)",
+            _ => "",
+        };
+        Trouble::Failed { action: action.to_owned(), reason: format!("{code}{hint}") }
+    }
+}
+
+fn compare(
+    spec: &TopicSpec,
+    count: usize,
+    value: impl Fn(&str) -> Option<String>,
+    brokers: &str,
+) -> TopicState {
+    let mut differences = Vec::new();
+    if usize::try_from(spec.partitions) != Ok(count) {
+        let remedy = if usize::try_from(spec.partitions).is_ok_and(|wanted| wanted > count) {
+            format!(
+                "before the first event: kafka-topics.sh --bootstrap-server {brokers} --alter \
+                 --topic {} --partitions {}; later users would change shards",
+                spec.name, spec.partitions
+            )
+        } else {
+            format!(
+                "partitions cannot be taken away: say --partitions {count}, or make the topic anew"
+            )
+        };
+        differences.push(Difference {
+            what: "partitions".to_owned(),
+            found: count.to_string(),
+            expected: spec.partitions.to_string(),
+            remedy,
+        });
+    }
+    for (key, expected) in &spec.needed {
+        let found = value(key).unwrap_or_else(|| "nothing".to_owned());
+        if found != *expected {
+            differences.push(Difference {
+                what: (*key).to_owned(),
+                found,
+                expected: (*expected).to_owned(),
+                remedy: format!(
+                    "kafka-configs.sh --bootstrap-server {brokers} --alter --entity-type topics \
+                     --entity-name {} --add-config {key}={expected}",
+                    spec.name
+                ),
+            });
+        }
+    }
+    if differences.is_empty() { TopicState::Right } else { TopicState::Different(differences) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compacted_topics_are_the_keyed_tables() {
+        let specs = standard_topics("shop", 6, 3);
+        let compacted: Vec<_> = specs
+            .iter()
+            .filter(|spec| spec.needed.contains(&("cleanup.policy", "compact")))
+            .map(|spec| spec.name.as_str())
+            .collect();
+        assert_eq!(compacted, ["shop.items", "shop.users", "shop.embeddings", "shop.scores"]);
+        assert!(specs.iter().all(|spec| spec.partitions == 6 && spec.replication == 3));
+        assert!(specs.iter().all(|spec| spec.initial.contains(&("min.insync.replicas", "2"))));
+    }
+
+    #[test]
+    fn differences_name_what_is_and_what_should_be() {
+        let spec = &standard_topics("s", 4, 1)[1];
+        assert_eq!(compare(spec, 4, |_| Some("compact".into()), "b:1"), TopicState::Right);
+        let TopicState::Different(all) = compare(spec, 6, |_| Some("delete".into()), "b:1") else {
+            panic!("expected differences");
+        };
+        let told: Vec<_> =
+            all.iter().map(|d| (d.what.as_str(), d.found.as_str(), d.expected.as_str())).collect();
+        assert_eq!(told, [("partitions", "6", "4"), ("cleanup.policy", "delete", "compact")]);
+        assert!(all[1].remedy.contains("--entity-name s.items"));
+    }
+}

@@ -1,0 +1,468 @@
+//! Connection settings: typed where we rely on them, free (`extra`) where the operator knows better.
+//!
+//! `extra` holds further options of librdkafka by their own names. Options that the daemon sets itself
+//! are refused there, as are options that load code or run commands.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use rdkafka::config::ClientConfig;
+
+/// How to reach a Kafka cluster and who we are there.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// `host:port`, several separated by commas.
+    pub brokers: String,
+    /// Encryption and authentication of the connection.
+    pub security: Security,
+    /// Needed where `security` says SASL.
+    pub sasl: Option<Sasl>,
+    /// Certificates, where `security` says TLS; the system's trust store stands in for a missing CA.
+    pub tls: Tls,
+    /// The name under which the brokers log us.
+    pub client_id: String,
+    /// Further librdkafka options by name.
+    pub extra: BTreeMap<String, String>,
+}
+
+impl Connection {
+    /// Returns settings for an open broker without encryption.
+    pub fn plain(brokers: impl Into<String>) -> Self {
+        Self {
+            brokers: brokers.into(),
+            security: Security::Plaintext,
+            sasl: None,
+            tls: Tls::default(),
+            client_id: "sluice".to_owned(),
+            extra: BTreeMap::new(),
+        }
+    }
+
+    /// Lists everything that cannot work, each under its key; empty when all is well.
+    pub fn mistakes(&self) -> Vec<Mistake> {
+        let mut mistakes = Vec::new();
+        let mut add = |key: &str, text: String| {
+            mistakes.push(Mistake { key: key.to_owned(), text });
+        };
+        for broker in self.brokers.split(',').map(str::trim) {
+            if !is_host_and_port(broker) {
+                add("brokers", format!("expected host:port, found {broker:?}"));
+            }
+        }
+        if self.security.has_sasl() && self.sasl.is_none() {
+            add(
+                "sasl",
+                format!("security {} needs a mechanism, a user and a password", self.security),
+            );
+        }
+        if !self.security.has_sasl() && self.sasl.is_some() {
+            add(
+                "sasl",
+                format!(
+                    "is not used with security {}; use sasl_ssl or sasl_plaintext",
+                    self.security
+                ),
+            );
+        }
+        if !self.security.has_tls() && self.tls.is_used() {
+            add("tls", format!("is not used with security {}; use ssl or sasl_ssl", self.security));
+        }
+        if (self.security.has_tls() || self.security.has_sasl())
+            && !cfg!(feature = "tls")
+            && !cfg!(feature = "tls-vendored")
+        {
+            add(
+                "security",
+                "this binary was built without TLS and SASL; build it with --features tls"
+                    .to_owned(),
+            );
+        }
+        if self.tls.certificate.is_some() != self.tls.key.is_some() {
+            add(
+                "tls",
+                "a certificate and its key go together; one of the two is missing".to_owned(),
+            );
+        }
+        let files = [
+            ("tls.ca", &self.tls.ca),
+            ("tls.certificate", &self.tls.certificate),
+            ("tls.key", &self.tls.key),
+        ];
+        for (key, file) in files {
+            if let Some(file) = file.as_ref().filter(|file| !file.is_file()) {
+                add(key, format!("no such file: {}", file.display()));
+            }
+        }
+        for (key, value) in &self.extra {
+            if let Some(text) = mistake_of_extra(key, value) {
+                add(&format!("extra.{key}"), text);
+            }
+        }
+        mistakes
+    }
+
+    /// Returns the library's configuration for one kind of client; the caller adds what that kind owns.
+    pub(super) fn options(&self, kind: Kind) -> ClientConfig {
+        let mut options = ClientConfig::new();
+        options
+            .set("reconnect.backoff.ms", "100")
+            .set("reconnect.backoff.max.ms", "2000")
+            .set("socket.keepalive.enable", "true")
+            .set("socket.nagle.disable", "true")
+            .set("log.connection.close", "false")
+            .set("topic.metadata.refresh.interval.ms", "10000");
+        for (key, value) in self.extra.iter().filter(|(key, _)| kind.takes(key)) {
+            options.set(key, value);
+        }
+        options
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", &self.client_id)
+            .set("enable.metrics.push", "false")
+            .set("security.protocol", self.security.to_string());
+        if let Some(sasl) = &self.sasl {
+            options
+                .set("sasl.mechanism", sasl.mechanism.name())
+                .set("sasl.username", &sasl.username)
+                .set("sasl.password", sasl.password.reveal());
+        }
+        let files = [
+            ("ssl.ca.location", &self.tls.ca),
+            ("ssl.certificate.location", &self.tls.certificate),
+            ("ssl.key.location", &self.tls.key),
+        ];
+        for (key, file) in files {
+            if let Some(file) = file {
+                options.set(key, file.display().to_string());
+            }
+        }
+        if let Some(password) = &self.tls.key_password {
+            options.set("ssl.key.password", password.reveal());
+        }
+        options
+    }
+}
+
+/// One thing that is wrong with the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// The key below `kafka`, such as `sasl` or `extra.group.id`.
+    pub key: String,
+    /// What is wrong with it and what would be right.
+    pub text: String,
+}
+
+/// Encryption and authentication of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// Neither.
+    Plaintext,
+    /// TLS.
+    Ssl,
+    /// A user and a password, not encrypted.
+    SaslPlaintext,
+    /// A user and a password over TLS.
+    SaslSsl,
+}
+
+impl Security {
+    /// All values, in the order of the documentation.
+    pub const ALL: [Self; 4] = [Self::Plaintext, Self::Ssl, Self::SaslPlaintext, Self::SaslSsl];
+
+    fn has_sasl(self) -> bool {
+        matches!(self, Self::SaslPlaintext | Self::SaslSsl)
+    }
+
+    fn has_tls(self) -> bool {
+        matches!(self, Self::Ssl | Self::SaslSsl)
+    }
+}
+
+impl fmt::Display for Security {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plaintext => "plaintext",
+            Self::Ssl => "ssl",
+            Self::SaslPlaintext => "sasl_plaintext",
+            Self::SaslSsl => "sasl_ssl",
+        })
+    }
+}
+
+/// Who we are, for the SASL securities.
+#[derive(Clone, Debug)]
+pub struct Sasl {
+    /// How the password is proven.
+    pub mechanism: SaslMechanism,
+    /// The user.
+    pub username: String,
+    /// Its password, already read from its file.
+    pub password: Secret,
+}
+
+/// How a password is proven to the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaslMechanism {
+    /// Sent as it is; only over TLS.
+    Plain,
+    /// SCRAM with SHA-256.
+    ScramSha256,
+    /// SCRAM with SHA-512.
+    ScramSha512,
+}
+
+impl SaslMechanism {
+    /// All values, in the order of the documentation.
+    pub const ALL: [Self; 3] = [Self::Plain, Self::ScramSha256, Self::ScramSha512];
+
+    /// Returns Kafka's name of the mechanism.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
+        }
+    }
+}
+
+/// Certificate files, all PEM.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// Authorities that we trust.
+    pub ca: Option<PathBuf>,
+    /// Our own certificate, where the broker asks for one.
+    pub certificate: Option<PathBuf>,
+    /// The key of our certificate.
+    pub key: Option<PathBuf>,
+    /// The password of that key.
+    pub key_password: Option<Secret>,
+}
+
+impl Tls {
+    fn is_used(&self) -> bool {
+        self.ca.is_some()
+            || self.certificate.is_some()
+            || self.key.is_some()
+            || self.key_password.is_some()
+    }
+}
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub(super) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// The kinds of client, as far as options differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Reads records.
+    Consumer,
+    /// Writes records.
+    Producer,
+    /// Asks about topics.
+    Metadata,
+}
+
+impl Kind {
+    /// Says whether an extra option is for this kind; the library logs a warning for each that is not.
+    fn takes(self, key: &str) -> bool {
+        let reads = [
+            "fetch.",
+            "queued.",
+            "session.",
+            "heartbeat.",
+            "max.poll.",
+            "max.partition.fetch",
+            "check.crcs",
+        ];
+        let writes = ["queue.buffering.", "batch.", "sticky.", "retry.", "message.copy"];
+        match self {
+            Self::Consumer => !writes.iter().any(|prefix| key.starts_with(prefix)),
+            Self::Producer => !reads.iter().any(|prefix| key.starts_with(prefix)),
+            Self::Metadata => !reads.iter().chain(&writes).any(|prefix| key.starts_with(prefix)),
+        }
+    }
+}
+
+/// Options that have a key of their own in the configuration.
+const TYPED: &[(&str, &str)] = &[
+    ("bootstrap.servers", "brokers"),
+    ("metadata.broker.list", "brokers"),
+    ("client.id", "client_id"),
+    ("group.id", "group"),
+    ("security.protocol", "security"),
+    ("sasl.mechanism", "sasl.mechanism"),
+    ("sasl.mechanisms", "sasl.mechanism"),
+    ("sasl.username", "sasl.username"),
+    ("sasl.password", "sasl.password_file"),
+    ("ssl.ca.location", "tls.ca"),
+    ("ssl.certificate.location", "tls.certificate"),
+    ("ssl.key.location", "tls.key"),
+    ("ssl.key.password", "tls.key_password_file"),
+];
+
+/// Options on which exactness rests.
+const OWNED: &[&str] = &[
+    "acks",
+    "allow.auto.create.topics",
+    "auto.commit.enable",
+    "auto.commit.interval.ms",
+    "auto.offset.reset",
+    "compression.codec",
+    "compression.type",
+    "delivery.timeout.ms",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.gapless.guarantee",
+    "enable.idempotence",
+    "enable.metrics.push",
+    "enable.partition.eof",
+    "group.instance.id",
+    "group.protocol",
+    "isolation.level",
+    "linger.ms",
+    "max.in.flight",
+    "max.in.flight.requests.per.connection",
+    "message.send.max.retries",
+    "message.timeout.ms",
+    "offset.store.method",
+    "partition.assignment.strategy",
+    "partitioner",
+    "queue.buffering.max.ms",
+    "request.required.acks",
+    "retries",
+    "statistics.interval.ms",
+    "transactional.id",
+];
+
+/// Options that load code, run commands, or replace the brokers.
+const DANGEROUS: &[&str] = &[
+    "builtin.features",
+    "interceptors",
+    "opaque",
+    "plugin.library.paths",
+    "sasl.kerberos.kinit.cmd",
+    "test.mock.broker.rtt",
+    "test.mock.num.brokers",
+];
+
+fn mistake_of_extra(key: &str, value: &str) -> Option<String> {
+    if let Some((_, own)) = TYPED.iter().find(|(name, _)| *name == key) {
+        return Some(format!("set kafka.{own} instead"));
+    }
+    if OWNED.contains(&key) {
+        return Some("belongs to the daemon, whose exactness rests on it; remove it".to_owned());
+    }
+    let is_code =
+        key.ends_with("_cb") || key.starts_with("ssl.engine") || key.starts_with("ssl.provider");
+    if DANGEROUS.contains(&key) || is_code {
+        return Some("could load code, run a command or replace the brokers; remove it".to_owned());
+    }
+    let mut options = ClientConfig::new();
+    options.set(key, value);
+    match options.create_native_config() {
+        Ok(_) => None,
+        Err(rdkafka::error::KafkaError::ClientConfig(_, description, _, _)) => Some(description),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+fn is_host_and_port(broker: &str) -> bool {
+    let address = broker.rsplit_once("://").map_or(broker, |(_, address)| address);
+    match address.rsplit_once(':') {
+        Some((host, port)) => !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(connection: &Connection) -> Vec<String> {
+        connection.mistakes().into_iter().map(|mistake| mistake.key).collect()
+    }
+
+    #[test]
+    fn a_plain_connection_has_no_mistakes() {
+        assert_eq!(Connection::plain("a:9092, [::1]:9093").mistakes(), []);
+    }
+
+    #[test]
+    fn all_mistakes_are_listed_at_once() {
+        let mut connection = Connection::plain("nohost,b:99999");
+        connection.security = Security::SaslSsl;
+        connection.tls.certificate = Some("/no/such/file".into());
+        connection.extra.insert("group.id".into(), "x".into());
+        connection.extra.insert("plugin.library.paths".into(), "/tmp/evil.so".into());
+        connection.extra.insert("enable.auto.commit".into(), "true".into());
+        connection.extra.insert("no.such.option".into(), "1".into());
+        connection.extra.insert("socket.timeout.ms".into(), "soon".into());
+        let keys = keys(&connection);
+        let expected = [
+            "brokers",
+            "brokers",
+            "sasl",
+            "tls",
+            "tls.certificate",
+            "extra.enable.auto.commit",
+            "extra.group.id",
+            "extra.no.such.option",
+            "extra.plugin.library.paths",
+            "extra.socket.timeout.ms",
+        ];
+        assert_eq!(keys, expected);
+    }
+
+    #[test]
+    fn credentials_without_sasl_are_a_mistake() {
+        let mut connection = Connection::plain("a:1");
+        let password = Secret::new("hidden");
+        connection.sasl =
+            Some(Sasl { mechanism: SaslMechanism::Plain, username: "u".into(), password });
+        assert_eq!(keys(&connection), ["sasl"]);
+        assert!(!format!("{connection:?}").contains("hidden"));
+    }
+
+    #[test]
+    fn an_owned_option_wins_over_nothing_and_extra_over_our_default() {
+        let mut connection = Connection::plain("a:1");
+        connection.extra.insert("reconnect.backoff.max.ms".into(), "9000".into());
+        connection.extra.insert("fetch.wait.max.ms".into(), "5".into());
+        let options = connection.options(Kind::Producer);
+        assert_eq!(options.get("reconnect.backoff.max.ms"), Some("9000"));
+        assert_eq!(options.get("fetch.wait.max.ms"), None);
+        assert_eq!(connection.options(Kind::Consumer).get("fetch.wait.max.ms"), Some("5"));
+    }
+
+    #[test]
+    fn every_owned_option_is_known_to_the_library() {
+        for key in OWNED.iter().chain(TYPED.iter().map(|(key, _)| key)) {
+            let mut options = ClientConfig::new();
+            options.set(*key, "?");
+            let unknown = match options.create_native_config() {
+                Err(rdkafka::error::KafkaError::ClientConfig(_, text, _, _)) => {
+                    text.contains("No such configuration property")
+                }
+                _ => false,
+            };
+            assert!(!unknown, "{key}");
+        }
+    }
+}

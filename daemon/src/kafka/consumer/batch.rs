@@ -1,0 +1,229 @@
+//! A batch of records of one partition: one arena of bytes and one list of ranges into it.
+//!
+//! The buffers go back to the poll thread when a batch is dropped, and its bytes leave the budget then,
+//! so in steady state nothing is allocated per record, and what the owner holds is always counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam_channel::Sender;
+
+use super::{Lane, NextOffset};
+
+/// Stands for an absent key, value or header.
+const ABSENT: u32 = u32::MAX;
+
+/// Stands for an absent timestamp.
+const NO_TIME: i64 = i64::MIN;
+
+/// One record as the broker gave it, borrowed from its batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// The topic, by its part in our design, and the partition.
+    pub lane: Lane,
+    /// The record's offset in its partition.
+    pub offset: i64,
+    /// The broker's (or producer's) timestamp in milliseconds since 1970.
+    pub timestamp: Option<i64>,
+    /// The key, if there is one.
+    pub key: Option<&'a [u8]>,
+    /// The value; none is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// The header `reply-topic`; read for requests only.
+    pub reply_topic: Option<&'a [u8]>,
+    /// The header `correlation-id`; read for requests only.
+    pub correlation_id: Option<&'a [u8]>,
+}
+
+/// Records of one partition in the order of their offsets.
+pub struct Batch {
+    lane: Lane,
+    buffers: Buffers,
+    charge: usize,
+    budget: Arc<AtomicUsize>,
+    returns: Sender<Buffers>,
+}
+
+impl Batch {
+    /// Returns the partition from which all records came.
+    pub fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    /// Returns the number of records; never zero.
+    pub fn len(&self) -> usize {
+        self.buffers.entries.len()
+    }
+
+    /// Says whether there are no records; never so for a batch that was received.
+    pub fn is_empty(&self) -> bool {
+        self.buffers.entries.is_empty()
+    }
+
+    /// Returns the bytes of keys, values and headers.
+    pub fn bytes(&self) -> usize {
+        self.buffers.arena.len()
+    }
+
+    /// Returns the offset to continue from once every record of the batch is applied.
+    pub fn next_offset(&self) -> NextOffset {
+        NextOffset(self.buffers.entries.last().map_or(0, |entry| entry.offset + 1))
+    }
+
+    /// Walks over the records.
+    pub fn records(&self) -> impl ExactSizeIterator<Item = Record<'_>> {
+        self.buffers.entries.iter().map(|entry| {
+            let mut at = entry.start as usize;
+            let mut next = |len: u32| {
+                (len != ABSENT).then(|| {
+                    let from = at;
+                    at += len as usize;
+                    &self.buffers.arena[from..at]
+                })
+            };
+            Record {
+                lane: self.lane,
+                offset: entry.offset,
+                timestamp: (entry.timestamp != NO_TIME).then_some(entry.timestamp),
+                key: next(entry.key),
+                value: next(entry.value),
+                reply_topic: next(entry.reply_topic),
+                correlation_id: next(entry.correlation_id),
+            }
+        })
+    }
+
+    /// Makes a batch of filled buffers and charges them to the budget.
+    pub(super) fn seal(
+        lane: Lane,
+        buffers: Buffers,
+        budget: &Arc<AtomicUsize>,
+        returns: &Sender<Buffers>,
+    ) -> Self {
+        let charge = buffers.bytes();
+        budget.fetch_add(charge, Ordering::Relaxed);
+        Self { lane, buffers, charge, budget: Arc::clone(budget), returns: returns.clone() }
+    }
+}
+
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let first = self.buffers.entries.first().map_or(0, |entry| entry.offset);
+        write!(f, "Batch({:?}, {}..{})", self.lane, first, self.next_offset().0)
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.budget.fetch_sub(self.charge, Ordering::Relaxed);
+        // A full or closed return channel only means that the buffers are freed.
+        drop(self.returns.try_send(std::mem::take(&mut self.buffers)));
+    }
+}
+
+/// The reusable memory of a batch.
+#[derive(Default)]
+pub(super) struct Buffers {
+    arena: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    offset: i64,
+    timestamp: i64,
+    start: u32,
+    key: u32,
+    value: u32,
+    reply_topic: u32,
+    correlation_id: u32,
+}
+
+impl Buffers {
+    /// Appends a copy of a record.
+    pub(super) fn push(&mut self, record: &Record<'_>) {
+        let start = self.arena.len() as u32;
+        let mut put = |bytes: Option<&[u8]>| match bytes {
+            Some(bytes) => {
+                self.arena.extend_from_slice(bytes);
+                bytes.len() as u32
+            }
+            None => ABSENT,
+        };
+        let key = put(record.key);
+        let value = put(record.value);
+        let reply_topic = put(record.reply_topic);
+        let correlation_id = put(record.correlation_id);
+        self.entries.push(Entry {
+            offset: record.offset,
+            timestamp: record.timestamp.unwrap_or(NO_TIME),
+            start,
+            key,
+            value,
+            reply_topic,
+            correlation_id,
+        });
+    }
+
+    /// Returns the number of records.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns the bytes in use, ranges included.
+    pub(super) fn bytes(&self) -> usize {
+        self.arena.len() + self.entries.len() * size_of::<Entry>()
+    }
+
+    /// Empties the buffers for another use; one huge record must not keep its memory for ever.
+    pub(super) fn clear(&mut self, keep_at_most: usize) {
+        self.entries.clear();
+        self.arena.clear();
+        self.arena.shrink_to(keep_at_most);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::TopicRole;
+    use super::*;
+
+    const LANE: Lane = Lane { role: TopicRole::Requests, partition: 3 };
+
+    fn record<'a>(offset: i64, key: Option<&'a [u8]>, value: Option<&'a [u8]>) -> Record<'a> {
+        let timestamp = (offset % 2 == 0).then_some(offset * 10);
+        Record {
+            lane: LANE,
+            offset,
+            timestamp,
+            key,
+            value,
+            reply_topic: None,
+            correlation_id: None,
+        }
+    }
+
+    #[test]
+    fn records_come_back_as_they_went_in() {
+        let mut all = vec![
+            record(4, Some(b"k"), Some(b"value")),
+            record(5, None, Some(b"")),
+            record(8, Some(b""), None),
+        ];
+        all[1].reply_topic = Some(b"replies");
+        all[2].correlation_id = Some(&[0, 255]);
+        let mut buffers = Buffers::default();
+        all.iter().for_each(|record| buffers.push(record));
+        let budget = Arc::new(AtomicUsize::new(7));
+        let (returns, back) = crossbeam_channel::bounded(1);
+        let batch = Batch::seal(LANE, buffers, &budget, &returns);
+        assert_eq!(batch.records().collect::<Vec<_>>(), all);
+        assert_eq!((batch.len(), batch.next_offset()), (3, NextOffset(9)));
+        assert!(budget.load(Ordering::Relaxed) > 7 + batch.bytes());
+        drop(batch);
+        assert_eq!(budget.load(Ordering::Relaxed), 7);
+        let mut buffers = back.try_recv().expect("the buffers come back");
+        buffers.clear(1024);
+        assert_eq!((buffers.len(), buffers.bytes()), (0, 0));
+    }
+}

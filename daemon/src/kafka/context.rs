@@ -1,0 +1,155 @@
+//! What the client library tells us beside records: log lines, errors, statistics.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::topic_partition_list::TopicPartitionList;
+use serde::Deserialize;
+
+/// Collects what a client says; one per client.
+#[derive(Default)]
+pub(super) struct Listener {
+    said: Mutex<Option<String>>,
+    statistics: Mutex<Option<Statistics>>,
+    commits_done: AtomicU64,
+    commits_failed: AtomicU64,
+}
+
+impl Listener {
+    /// Returns the last complaint, which usually names the cause that an error code hides.
+    pub(super) fn last_complaint(&self) -> Option<String> {
+        self.said.lock().clone()
+    }
+
+    /// Forgets the last complaint.
+    pub(super) fn forget_complaint(&self) {
+        *self.said.lock() = None;
+    }
+
+    /// Takes the newest statistics, if any came since the last call.
+    pub(super) fn take_statistics(&self) -> Option<Statistics> {
+        self.statistics.lock().take()
+    }
+
+    /// Returns how many commits were answered, and how many of them failed.
+    pub(super) fn commits(&self) -> (u64, u64) {
+        (self.commits_done.load(Ordering::Relaxed), self.commits_failed.load(Ordering::Relaxed))
+    }
+}
+
+impl ClientContext for Listener {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning => {
+                // Connection failures repeat with every attempt; the owner reports them once, with this text.
+                if matches!(facility, "FAIL" | "ERROR") {
+                    *self.said.lock() = Some(line.to_owned());
+                    tracing::debug!(facility, line, "kafka client");
+                } else {
+                    tracing::warn!(facility, line, "kafka client");
+                }
+            }
+            _ => tracing::debug!(facility, line, "kafka client"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka client");
+        *self.said.lock() = Some(reason.to_owned());
+    }
+
+    fn stats_raw(&self, json: &[u8]) {
+        // The library's statistics are sometimes malformed (librdkafka#5390): the next ones will do.
+        match serde_json::from_slice(json) {
+            Ok(statistics) => *self.statistics.lock() = Some(statistics),
+            Err(error) => tracing::debug!(%error, "kafka statistics unreadable"),
+        }
+    }
+}
+
+impl ConsumerContext for Listener {
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        if let Err(error) = result {
+            self.commits_failed.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(%error, "offsets not committed to kafka (our own are in the checkpoint)");
+        }
+        self.commits_done.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The few statistics of the library that we use.
+#[derive(Debug, Deserialize)]
+pub(super) struct Statistics {
+    #[serde(default)]
+    brokers: BTreeMap<String, BrokerStatistics>,
+    #[serde(default)]
+    topics: BTreeMap<String, TopicStatistics>,
+}
+
+#[derive(Debug, Deserialize)]
+struct BrokerStatistics {
+    nodeid: i64,
+    state: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct TopicStatistics {
+    #[serde(default)]
+    partitions: BTreeMap<String, PartitionStatistics>,
+}
+
+/// How far one partition was fetched.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct PartitionStatistics {
+    /// The partition, or -1 for the library's own spare one.
+    pub(super) partition: i32,
+    /// The next offset to fetch: everything below it is in the client, control records included.
+    pub(super) next_offset: i64,
+    /// The offset after the newest record on the broker; negative while unknown.
+    pub(super) hi_offset: i64,
+}
+
+impl Statistics {
+    /// Says whether a connection to any real broker is up.
+    pub(super) fn any_broker_up(&self) -> bool {
+        self.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP")
+    }
+
+    /// Returns the partitions of a topic that the library knows.
+    pub(super) fn partitions(&self, topic: &str) -> impl Iterator<Item = PartitionStatistics> + '_ {
+        let found = self.topics.get(topic).into_iter().flat_map(|topic| topic.partitions.values());
+        found.filter(|partition| partition.partition >= 0).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_are_read_and_bad_ones_ignored() {
+        let listener = Listener::default();
+        listener.stats_raw(b"{\"brokers\":{\"x\":{\"nodeid\":1,\"sta");
+        assert!(listener.take_statistics().is_none());
+        listener.stats_raw(
+            br#"{"brokers":{"x":{"nodeid":1,"state":"UP","z":0}},"topics":{"t":{"age":1,"partitions":{
+            "0":{"partition":0,"next_offset":5,"hi_offset":7,"a":1},
+            "-1":{"partition":-1,"next_offset":-1001,"hi_offset":-1001}}}}}"#,
+        );
+        let statistics = listener.take_statistics().expect("statistics");
+        assert!(statistics.any_broker_up());
+        let found: Vec<_> = statistics.partitions("t").collect();
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].next_offset, found[0].hi_offset), (5, 7));
+        assert!(listener.take_statistics().is_none());
+    }
+}
