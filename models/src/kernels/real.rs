@@ -9,7 +9,9 @@ use std::ops::{AddAssign, DivAssign, MulAssign, Neg, SubAssign};
 
 use ndarray::{ArrayView2, ArrayViewMut2, LinalgScalar};
 
-use super::plain;
+use super::matrix::{Matrix, MatrixMut};
+use super::path::Proof;
+use super::{exponential, optimizer, plain, product, vector};
 
 /// What is applied to each output of a product.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -228,7 +230,59 @@ macro_rules! impl_real {
     };
 }
 
-impl_real!(f32 {});
+impl_real!(f32 {
+    fn matmul(
+        x: ArrayView2<Self>,
+        w: ArrayView2<Self>,
+        bias: Option<&[Self]>,
+        act: Activation,
+        y: ArrayViewMut2<Self>,
+    ) {
+        let (x, w, y) = (Matrix::new(x), Matrix::new(w), MatrixMut::new(y));
+        product::matmul(Proof::current(), x, w, false, bias, act, y);
+    }
+    fn matmul_add(x: ArrayView2<Self>, w: ArrayView2<Self>, y: ArrayViewMut2<Self>) {
+        let (x, w, y) = (Matrix::new(x), Matrix::new(w), MatrixMut::new(y));
+        product::matmul(Proof::current(), x, w, true, None, Activation::None, y);
+    }
+    fn matmul_tn_add(x: ArrayView2<Self>, dy: ArrayView2<Self>, dw: ArrayViewMut2<Self>) {
+        let (x, dy, dw) = (Matrix::new(x), Matrix::new(dy), MatrixMut::new(dw));
+        product::matmul_tn_add(Proof::current(), x, dy, dw);
+    }
+    fn matmul_nt(dy: ArrayView2<Self>, w: ArrayView2<Self>, add: bool, dx: ArrayViewMut2<Self>) {
+        let (dy, w, dx) = (Matrix::new(dy), Matrix::new(w), MatrixMut::new(dx));
+        product::matmul_nt(Proof::current(), dy, w, add, dx);
+    }
+    fn column_sums_add(dy: ArrayView2<Self>, out: &mut [Self]) {
+        assert_eq!(dy.ncols(), out.len(), "columns of dy, and sums");
+        vector::column_sums_add(Proof::current(), Matrix::new(dy), out);
+    }
+    fn dot(a: &[Self], b: &[Self]) -> Self {
+        assert_eq!(a.len(), b.len(), "lengths of a and b");
+        vector::dot(Proof::current(), a, b)
+    }
+    fn axpy(alpha: Self, x: &[Self], y: &mut [Self]) {
+        assert_eq!(x.len(), y.len(), "lengths of x and y");
+        vector::axpy(Proof::current(), alpha, x, y);
+    }
+    fn exp_in_place(z: &mut [Self]) {
+        exponential::exp_in_place(Proof::current(), z);
+    }
+    fn sigmoid_in_place(z: &mut [Self]) {
+        exponential::sigmoid_in_place(Proof::current(), z);
+    }
+    fn adam(
+        parameter: &mut [Self],
+        gradient: &[Self],
+        m: &mut [Self],
+        v: &mut [Self],
+        step: &AdamStep<Self>,
+    ) {
+        let found = [gradient.len(), m.len(), v.len()];
+        assert_eq!(found, [parameter.len(); 3], "lengths of gradient, m and v");
+        optimizer::adam(Proof::current(), parameter, gradient, m, v, step);
+    }
+});
 impl_real!(f64 {});
 
 #[cfg(test)]

@@ -1,0 +1,70 @@
+//! Row-major matrices with any distance between rows, as the kernels see them.
+
+use std::marker::PhantomData;
+
+use ndarray::{ArrayView2, ArrayViewMut2};
+
+/// A matrix to read. Rows may overlap or repeat (a broadcast row has stride 0).
+#[derive(Clone, Copy)]
+pub(super) struct Matrix<'a> {
+    pub(super) pointer: *const f32,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    /// Distance between the starts of two rows, in numbers.
+    pub(super) stride: usize,
+    view: PhantomData<&'a [f32]>,
+}
+
+/// A matrix to write: rows do not overlap.
+pub(super) struct MatrixMut<'a> {
+    pub(super) pointer: *mut f32,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    /// Distance between the starts of two rows, in numbers.
+    pub(super) stride: usize,
+    view: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> Matrix<'a> {
+    /// Sees a view.
+    ///
+    /// # Panics
+    /// When the rows of the view are not contiguous.
+    pub(super) fn new(view: ArrayView2<'a, f32>) -> Self {
+        let (rows, columns) = view.dim();
+        let stride = stride((rows, columns), view.strides());
+        Self { pointer: view.as_ptr(), rows, columns, stride, view: PhantomData }
+    }
+
+    /// Row `i`.
+    #[inline(always)]
+    pub(super) fn row(&self, i: usize) -> &'a [f32] {
+        assert!(i < self.rows);
+        // SAFETY: the view this was made of owns row `i`, whose numbers are contiguous.
+        unsafe { std::slice::from_raw_parts(self.pointer.add(i * self.stride), self.columns) }
+    }
+}
+
+impl<'a> MatrixMut<'a> {
+    /// Sees a view.
+    ///
+    /// # Panics
+    /// When the rows of the view are not contiguous.
+    pub(super) fn new(mut view: ArrayViewMut2<'a, f32>) -> Self {
+        let (rows, columns) = view.dim();
+        let stride = stride((rows, columns), view.strides());
+        Self { pointer: view.as_mut_ptr(), rows, columns, stride, view: PhantomData }
+    }
+}
+
+fn stride((rows, columns): (usize, usize), strides: &[isize]) -> usize {
+    assert!(
+        rows == 0 || columns <= 1 || strides[1] == 1,
+        "rows must be contiguous, found columns {} apart",
+        strides[1]
+    );
+    if rows <= 1 {
+        return columns;
+    }
+    usize::try_from(strides[0]).expect("rows in ascending order")
+}

@@ -1,0 +1,199 @@
+//! Optimiser steps over slices: Adam for dense blocks, row-wise Adagrad for embedding rows.
+
+use super::lanes::{Kernel, Lanes};
+use super::path::Proof;
+use super::real::AdamStep;
+
+struct Adam<'a> {
+    parameter: &'a mut [f32],
+    gradient: &'a [f32],
+    m: &'a mut [f32],
+    v: &'a mut [f32],
+    step: &'a AdamStep<f32>,
+}
+
+impl Kernel for Adam<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let step = self.step;
+        let (beta1, beta2) = (lanes.splat(step.beta1), lanes.splat(step.beta2));
+        let (rest1, rest2) = (lanes.splat(1.0 - step.beta1), lanes.splat(1.0 - step.beta2));
+        let rate = lanes.splat(step.rate / step.correction1);
+        let scale = lanes.splat(1.0 / step.correction2.sqrt());
+        let eps = lanes.splat(step.eps);
+        let blocks = self
+            .parameter
+            .chunks_mut(L::WIDTH)
+            .zip(self.gradient.chunks(L::WIDTH))
+            .zip(self.m.chunks_mut(L::WIDTH).zip(self.v.chunks_mut(L::WIDTH)));
+        for ((p, g), (m, v)) in blocks {
+            let whole = p.len() == L::WIDTH;
+            let gradient = read(lanes, g, whole);
+            let mean = lanes.mul_add(beta1, read(lanes, m, whole), lanes.mul(rest1, gradient));
+            let square = lanes.mul(gradient, gradient);
+            let square = lanes.mul_add(beta2, read(lanes, v, whole), lanes.mul(rest2, square));
+            let size = lanes.mul_add(lanes.sqrt(square), scale, eps);
+            let change = lanes.div(lanes.mul(rate, mean), size);
+            let parameter = lanes.sub(read(lanes, p, whole), change);
+            write(lanes, m, whole, mean);
+            write(lanes, v, whole, square);
+            write(lanes, p, whole, parameter);
+        }
+    }
+}
+
+#[inline(always)]
+fn read<L: Lanes>(lanes: L, from: &[f32], whole: bool) -> L::F {
+    if whole { lanes.load(from) } else { lanes.load_part(from) }
+}
+
+#[inline(always)]
+fn write<L: Lanes>(lanes: L, to: &mut [f32], whole: bool, value: L::F) {
+    if whole { lanes.store(to, value) } else { lanes.store_part(to, value) }
+}
+
+/// One step of Adam on slices of equal length.
+pub(super) fn adam(
+    proof: Proof,
+    parameter: &mut [f32],
+    gradient: &[f32],
+    m: &mut [f32],
+    v: &mut [f32],
+    step: &AdamStep<f32>,
+) {
+    proof.run(Adam { parameter, gradient, m, v, step });
+}
+
+/// The constants of row-wise Adagrad: `G += mean(g²)`, `row -= rate g / (sqrt(G) + ε)`
+/// (Naumov et al. 2019, DLRM): one number of state for a row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdagradStep {
+    /// The learning rate.
+    pub rate: f32,
+    /// Keeps the quotient finite.
+    pub eps: f32,
+}
+
+struct Adagrad<'a> {
+    row: &'a mut [f32],
+    gradient: &'a [f32],
+    accumulator: &'a mut f32,
+    step: AdagradStep,
+}
+
+impl Kernel for Adagrad<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let mut squares = lanes.splat(0.0);
+        for g in self.gradient.chunks(L::WIDTH) {
+            let g = read(lanes, g, g.len() == L::WIDTH);
+            squares = lanes.mul_add(g, g, squares);
+        }
+        *self.accumulator += lanes.sum(squares) / self.row.len() as f32;
+        let rate = lanes.splat(-self.step.rate / (self.accumulator.sqrt() + self.step.eps));
+        for (row, g) in self.row.chunks_mut(L::WIDTH).zip(self.gradient.chunks(L::WIDTH)) {
+            let whole = row.len() == L::WIDTH;
+            let changed = lanes.mul_add(rate, read(lanes, g, whole), read(lanes, row, whole));
+            write(lanes, row, whole, changed);
+        }
+    }
+}
+
+/// One step of row-wise Adagrad on one row, whose state is `accumulator`.
+///
+/// # Panics
+/// When row and gradient differ in length, or are empty.
+pub fn adagrad_row(row: &mut [f32], gradient: &[f32], accumulator: &mut f32, step: AdagradStep) {
+    adagrad_row_on(Proof::current(), row, gradient, accumulator, step);
+}
+
+fn adagrad_row_on(
+    proof: Proof,
+    row: &mut [f32],
+    gradient: &[f32],
+    accumulator: &mut f32,
+    step: AdagradStep,
+) {
+    assert_eq!(row.len(), gradient.len(), "lengths of row and gradient");
+    assert!(!row.is_empty(), "a row has at least one number");
+    proof.run(Adagrad { row, gradient, accumulator, step });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::Real;
+
+    fn numbers(length: usize, seed: f32) -> Vec<f32> {
+        (0..length).map(|i| (i as f32 * 1.7 + seed).sin()).collect()
+    }
+
+    fn wide(x: &[f32]) -> Vec<f64> {
+        x.iter().map(|&x| f64::from(x)).collect()
+    }
+
+    fn assert_close(found: &[f32], expected: &[f64], what: &str) {
+        for (&found, expected) in found.iter().zip(expected) {
+            assert!((f64::from(found) - expected).abs() < 1e-5, "{what}: {found}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn adam_agrees_with_double_precision_at_every_length() {
+        for proof in Proof::all() {
+            for length in 0..200 {
+                let (mut p, mut m, mut v) =
+                    (numbers(length, 0.1), vec![0.0; length], vec![0.0; length]);
+                let (mut p64, mut m64, mut v64) = (wide(&p), wide(&m), wide(&v));
+                for t in 1..4_u8 {
+                    let g = numbers(length, f32::from(t));
+                    let step = AdamStep {
+                        rate: 0.01,
+                        beta1: 0.9,
+                        beta2: 0.99,
+                        eps: 1e-8,
+                        correction1: 1.0 - 0.9_f64.powi(t.into()),
+                        correction2: 1.0 - 0.99_f64.powi(t.into()),
+                    };
+                    let narrow = AdamStep {
+                        rate: 0.01,
+                        beta1: 0.9,
+                        beta2: 0.99,
+                        eps: 1e-8,
+                        correction1: step.correction1 as f32,
+                        correction2: step.correction2 as f32,
+                    };
+                    adam(proof, &mut p, &g, &mut m, &mut v, &narrow);
+                    f64::adam(&mut p64, &wide(&g), &mut m64, &mut v64, &step);
+                }
+                let what = format!("{proof:?} {length}");
+                assert_close(&p, &p64, &what);
+                assert_close(&m, &m64, &what);
+                assert_close(&v, &v64, &what);
+            }
+        }
+    }
+
+    #[test]
+    fn adagrad_agrees_with_double_precision_at_every_width() {
+        let step = AdagradStep { rate: 0.05, eps: 1e-3 };
+        for proof in Proof::all() {
+            for width in 1..200 {
+                let (mut row, gradient) = (numbers(width, 0.3), numbers(width, 1.1));
+                let (mut row64, gradient64, mut state) = (wide(&row), wide(&gradient), 0.25);
+                adagrad_row_on(proof, &mut row, &gradient, &mut state, step);
+                let mean = gradient64.iter().map(|g| g * g).sum::<f64>() / width as f64;
+                let size = (0.25 + mean).sqrt() + f64::from(step.eps);
+                for (row, g) in row64.iter_mut().zip(&gradient64) {
+                    *row -= f64::from(step.rate) * g / size;
+                }
+                assert_close(&row, &row64, &format!("{proof:?} {width}"));
+                assert!((f64::from(state) - 0.25 - mean).abs() < 1e-5, "{proof:?} {width}");
+            }
+        }
+    }
+}

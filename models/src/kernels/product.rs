@@ -1,0 +1,358 @@
+//! The three products of a dense layer: `y = act(x w + b)`, `dw += xᵀ dy`, `dx = dy wᵀ`.
+//!
+//! The right operand is cut into blocks of [`DEPTH`] steps by [`BREADTH`] columns, which are packed
+//! into panels (see `pack`); a panel stays in the nearest cache while all rows of the left operand
+//! pass it. With few rows packing `w` would cost more than it saves, and tiles read it in place.
+//! Sums run over the inner dimension in ascending blocks: their order depends on the shapes alone.
+
+use super::buffer::{Scratch, with_scratch};
+use super::lanes::{Kernel, Lanes};
+use super::matrix::{Matrix, MatrixMut};
+use super::pack::{self, Block, panel_vectors};
+use super::path::Proof;
+use super::real::Activation;
+use super::tile::{Finish, Tile};
+
+/// Steps in a block: a panel of them fits the nearest cache.
+const DEPTH: usize = 256;
+/// Columns in a block: a packed block fits the second cache.
+const BREADTH: usize = 1024;
+/// Rows of the left operand that pass a block at a time: they too fit the second cache.
+const HEIGHT: usize = 192;
+/// From this many rows on `w` is packed.
+const PACKED_FROM: usize = 32;
+
+/// How the operands stand to each other.
+#[derive(Clone, Copy, PartialEq)]
+enum Order {
+    /// `left right`
+    Plain,
+    /// `leftᵀ right`
+    LeftTransposed,
+    /// `left rightᵀ`
+    RightTransposed,
+}
+
+struct Product<'a> {
+    order: Order,
+    left: Matrix<'a>,
+    right: Matrix<'a>,
+    add: bool,
+    bias: Option<&'a [f32]>,
+    act: Activation,
+    y: MatrixMut<'a>,
+}
+
+/// `y = act(x w + bias)`, or `y = act(y + x w + bias)` when `add`.
+pub(super) fn matmul(
+    proof: Proof,
+    x: Matrix,
+    w: Matrix,
+    add: bool,
+    bias: Option<&[f32]>,
+    act: Activation,
+    y: MatrixMut,
+) {
+    proof.run(Product { order: Order::Plain, left: x, right: w, add, bias, act, y });
+}
+
+/// `dw += xᵀ dy`.
+pub(super) fn matmul_tn_add(proof: Proof, x: Matrix, dy: Matrix, dw: MatrixMut) {
+    let product = Product {
+        order: Order::LeftTransposed,
+        left: x,
+        right: dy,
+        add: true,
+        bias: None,
+        act: Activation::None,
+        y: dw,
+    };
+    proof.run(product);
+}
+
+/// `dx = dy wᵀ`, or `dx += dy wᵀ` when `add`.
+pub(super) fn matmul_nt(proof: Proof, dy: Matrix, w: Matrix, add: bool, dx: MatrixMut) {
+    let product = Product {
+        order: Order::RightTransposed,
+        left: dy,
+        right: w,
+        add,
+        bias: None,
+        act: Activation::None,
+        y: dx,
+    };
+    proof.run(product);
+}
+
+impl Kernel for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let (l, r) = ((self.left.rows, self.left.columns), (self.right.rows, self.right.columns));
+        let (left, right) = match self.order {
+            Order::Plain => (l, r),
+            Order::LeftTransposed => ((l.1, l.0), r),
+            Order::RightTransposed => (l, (r.1, r.0)),
+        };
+        let depth = left.1;
+        // What the tiles below rely on.
+        let fits = depth == right.0 && (self.y.rows, self.y.columns) == (left.0, right.1);
+        assert!(fits, "shapes of a product do not fit: {left:?} {right:?}");
+        assert!(self.bias.is_none_or(|bias| bias.len() == self.y.columns), "length of the bias");
+        if self.y.rows == 0 || self.y.columns == 0 {
+            return;
+        }
+        if self.order == Order::Plain && (self.y.rows < PACKED_FROM || depth == 0) {
+            self.in_place(lanes);
+        } else if depth > 0 {
+            with_scratch(|scratch| lanes.run(Packed(self, scratch)));
+        } else if !self.add {
+            for i in 0..self.y.rows {
+                // SAFETY: `y` owns these columns of row i.
+                unsafe { self.y.pointer.add(i * self.y.stride).write_bytes(0, self.y.columns) }
+            }
+        }
+    }
+}
+
+/// A product with packed operands, and the memory for them.
+struct Packed<'a>(Product<'a>, &'a mut Scratch);
+
+impl Kernel for Packed<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        self.0.packed(lanes, self.1);
+    }
+}
+
+impl Product<'_> {
+    fn depth(&self) -> usize {
+        match self.order {
+            Order::Plain | Order::RightTransposed => self.left.columns,
+            Order::LeftTransposed => self.left.rows,
+        }
+    }
+
+    /// Few rows: tiles as broad as registers allow read `w` where it lies.
+    #[inline(always)]
+    fn in_place<L: Lanes>(&self, lanes: L) {
+        let mut row = 0;
+        while row < self.y.rows {
+            row += match (self.y.rows - row, L::TILE_ROWS) {
+                (1, _) => self.strip::<L, 1, 8>(lanes, row),
+                (2, _) => self.strip::<L, 2, 4>(lanes, row),
+                (3 | 4, _) | (_, 4) => self.strip::<L, 4, 2>(lanes, row),
+                (_, 8) => self.strip::<L, 8, 2>(lanes, row),
+                _ => self.strip::<L, 6, 2>(lanes, row),
+            };
+        }
+    }
+
+    /// All columns of up to `R` rows, `V` vectors at a time; returns how many rows.
+    #[inline(always)]
+    fn strip<L: Lanes, const R: usize, const V: usize>(&self, lanes: L, row: usize) -> usize {
+        let rows = (self.y.rows - row).min(R);
+        let mut column = 0;
+        while column < self.y.columns {
+            let left = self.y.columns - column;
+            let columns = left.min(if left < V * L::WIDTH { L::WIDTH } else { V * L::WIDTH });
+            // SAFETY: row.. and column.. are cut to the matrices, whose shapes were asserted.
+            unsafe {
+                let tile = Tile {
+                    depth: self.left.columns,
+                    a: self.left.pointer.add(row * self.left.stride),
+                    a_stride: self.left.stride,
+                    b: self.right.pointer.add(column),
+                    b_stride: self.right.stride,
+                    y: self.y.pointer.add(row * self.y.stride + column),
+                    y_stride: self.y.stride,
+                    rows,
+                    columns,
+                    finish: self.finish(column, true, true),
+                };
+                if columns == V * L::WIDTH {
+                    tile.compute::<L, R, V, false, false>(lanes);
+                } else {
+                    tile.compute::<L, R, 1, false, true>(lanes);
+                }
+            }
+            column += columns;
+        }
+        rows
+    }
+
+    /// Bias and activation of a tile from `column` on; `first` and `last` tell whether its block
+    /// of steps is.
+    #[inline(always)]
+    fn finish(&self, column: usize, first: bool, last: bool) -> Finish {
+        let bias = match self.bias {
+            Some(bias) if last => bias[column..].as_ptr(),
+            _ => std::ptr::null(),
+        };
+        let act = if last { self.act } else { Activation::None };
+        Finish { add: self.add || !first, bias, act }
+    }
+
+    /// Block after block.
+    #[inline(always)]
+    fn packed<L: Lanes>(&self, lanes: L, scratch: &mut Scratch) {
+        let depth = self.depth();
+        let steps_in_block = even_block(depth, DEPTH, 1);
+        let breadth = even_block(self.y.columns, BREADTH, 2 * L::WIDTH);
+        let height = even_block(self.y.rows, HEIGHT, L::TILE_ROWS);
+        let padded = breadth.next_multiple_of(L::WIDTH);
+        let right = scratch.right.take(steps_in_block * padded).as_mut_ptr();
+        let left_length = match self.order {
+            Order::LeftTransposed => steps_in_block * height.next_multiple_of(L::TILE_ROWS),
+            Order::Plain | Order::RightTransposed => 0,
+        };
+        let left = scratch.left.take(left_length).as_mut_ptr();
+
+        for column in (0..self.y.columns).step_by(breadth) {
+            let columns = breadth.min(self.y.columns - column);
+            for step in (0..depth).step_by(steps_in_block) {
+                let steps = steps_in_block.min(depth - step);
+                // SAFETY: the block is cut to the matrix, and `right` has room for a whole one.
+                unsafe { self.pack_right(lanes, step, steps, column, columns, right) };
+                for row in (0..self.y.rows).step_by(height) {
+                    let rows = height.min(self.y.rows - row);
+                    let ends = (step == 0, step + steps == depth);
+                    let area = Area { row, rows, column, columns, step, steps, ends };
+                    // SAFETY: the area is cut to the matrices; `right` holds its panels, and
+                    // `left` has room for its groups.
+                    unsafe {
+                        if self.order == Order::LeftTransposed {
+                            self.pack_left::<L>(area, left);
+                            self.sweep::<L, true>(lanes, area, left, right);
+                        } else {
+                            let from =
+                                self.left.pointer.add(row * self.left.stride + step).cast_mut();
+                            self.sweep::<L, false>(lanes, area, from, right);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Packs a block of the right operand.
+    ///
+    /// # Safety
+    /// The block lies in the operand, and `to` has room for it.
+    #[inline(always)]
+    unsafe fn pack_right<L: Lanes>(
+        &self,
+        lanes: L,
+        step: usize,
+        steps: usize,
+        column: usize,
+        columns: usize,
+        to: *mut f32,
+    ) {
+        let stride = self.right.stride;
+        // SAFETY: passed on to the caller.
+        unsafe {
+            if self.order == Order::RightTransposed {
+                let from = self.right.pointer.add(column * stride + step);
+                let block = Block { from, stride, rows: columns, columns: steps };
+                pack::transposed_panels(lanes, block, to);
+            } else {
+                let from = self.right.pointer.add(step * stride + column);
+                let block = Block { from, stride, rows: steps, columns };
+                pack::panels(lanes, block, to);
+            }
+        }
+    }
+
+    /// Packs an area of the left operand, whose rows are the steps.
+    ///
+    /// # Safety
+    /// The area lies in the operand, and `to` has room for it.
+    #[inline(always)]
+    unsafe fn pack_left<L: Lanes>(&self, area: Area, to: *mut f32) {
+        let stride = self.left.stride;
+        // SAFETY: passed on to the caller.
+        unsafe {
+            let from = self.left.pointer.add(area.step * stride + area.row);
+            let block = Block { from, stride, rows: area.steps, columns: area.rows };
+            pack::groups::<L>(block, to);
+        }
+    }
+
+    /// All tiles of an area.
+    ///
+    /// # Safety
+    /// The area lies in `y`; `right` holds its panels; `left` is its first number of the left
+    /// operand, or its groups when `PACKED`.
+    #[inline(always)]
+    unsafe fn sweep<L: Lanes, const PACKED: bool>(
+        &self,
+        lanes: L,
+        area: Area,
+        left: *const f32,
+        right: *const f32,
+    ) {
+        let mut start = 0;
+        while start < area.columns {
+            let vectors = panel_vectors::<L>((area.columns - start).div_ceil(L::WIDTH));
+            let columns = (area.columns - start).min(vectors * L::WIDTH);
+            let finish = self.finish(area.column + start, area.ends.0, area.ends.1);
+            let mut done = 0;
+            while done < area.rows {
+                let rows = (area.rows - done).min(L::TILE_ROWS);
+                // SAFETY: done.. and start.. are cut to the area; panels and groups lie one after
+                // the other.
+                unsafe {
+                    let step = if PACKED { area.steps } else { self.left.stride };
+                    let place = (area.row + done) * self.y.stride + area.column + start;
+                    let tile = Tile {
+                        depth: area.steps,
+                        a: left.add(done * step),
+                        a_stride: self.left.stride,
+                        b: right.add(start * area.steps),
+                        b_stride: vectors * L::WIDTH,
+                        y: self.y.pointer.add(place),
+                        y_stride: self.y.stride,
+                        rows,
+                        columns,
+                        finish,
+                    };
+                    match (L::TILE_ROWS, vectors) {
+                        (8, 1) => tile.compute::<L, 8, 1, PACKED, false>(lanes),
+                        (8, 2) => tile.compute::<L, 8, 2, PACKED, false>(lanes),
+                        (8, _) => tile.compute::<L, 8, 3, PACKED, false>(lanes),
+                        (6, 1) => tile.compute::<L, 6, 1, PACKED, false>(lanes),
+                        (6, _) => tile.compute::<L, 6, 2, PACKED, false>(lanes),
+                        _ => tile.compute::<L, 4, 1, PACKED, false>(lanes),
+                    }
+                }
+                done += rows;
+            }
+            start += vectors * L::WIDTH;
+        }
+    }
+}
+
+/// A part of the output, and the steps that are added to it.
+#[derive(Clone, Copy)]
+struct Area {
+    row: usize,
+    rows: usize,
+    column: usize,
+    columns: usize,
+    step: usize,
+    steps: usize,
+    /// Whether these steps are the first, and the last.
+    ends: (bool, bool),
+}
+
+/// Cuts a length into even blocks of at most `block` and, save for the last, whole multiples.
+fn even_block(length: usize, block: usize, multiple: usize) -> usize {
+    length.div_ceil(length.div_ceil(block)).next_multiple_of(multiple)
+}
+
+#[cfg(test)]
+mod tests;
