@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attribute;
 pub mod attributes;
 pub mod catalogue;
 pub mod counters;

@@ -1,0 +1,64 @@
+//! What a joiner has counted. Plain numbers: the daemon turns them into metrics.
+
+use serde::{Deserialize, Serialize};
+
+use super::Orphan;
+
+/// Counts of impressions and of behaviours by fate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinCounts {
+    /// Impressions that were opened.
+    pub opened: u64,
+    /// Impressions whose event id was seen before.
+    pub duplicate_impressions: u64,
+    /// Impressions all of whose windows have closed.
+    pub closed: u64,
+    /// Behaviours by [`crate::event::BehaviourType`]: tasks first, then the extra ones.
+    pub kinds: Vec<KindCounts>,
+}
+
+/// Counts of one type of behaviour. Each that came is counted in `arrived` and in exactly one of the fates: `arrived = attributed +
+/// repeated + duplicate + late + orphaned + waiting + extra`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KindCounts {
+    /// All that came.
+    pub arrived: u64,
+    /// First of their task for their impression.
+    pub attributed: u64,
+    /// Their impression had an outcome of their task already.
+    pub repeated: u64,
+    /// Their event id was seen before.
+    pub duplicate: u64,
+    /// They came after their window had closed, or, when no impression can be told, after the watermark had passed their time.
+    pub late: u64,
+    /// Without an impression, by [`Orphan::ALL`].
+    pub orphaned: [u64; Orphan::ALL.len()],
+    /// Waiting for their impression now.
+    pub waiting: u64,
+    /// No task.
+    pub extra: u64,
+    /// Beside the fates: attributed outcomes whose label was closed as 0 because an ancestor's outcome was missing.
+    pub childless: u64,
+    /// Beside the fates: outcomes that moved to an impression that arrived out of order.
+    pub moved: u64,
+}
+
+impl KindCounts {
+    /// Returns the sum of all fates, which is [`Self::arrived`].
+    pub fn fates(&self) -> u64 {
+        let orphaned: u64 = self.orphaned.iter().sum();
+        self.attributed
+            + self.repeated
+            + self.duplicate
+            + self.late
+            + orphaned
+            + self.waiting
+            + self.extra
+    }
+}
+
+impl JoinCounts {
+    pub(super) fn new(behaviours: usize) -> Self {
+        Self { kinds: vec![KindCounts::default(); behaviours], ..Self::default() }
+    }
+}

@@ -1,0 +1,124 @@
+//! A joiner as a value that checkpoints keep: with the same records afterwards it does the same as the joiner it was taken from.
+
+use serde::{Deserialize, Serialize};
+
+use super::early::Waiting;
+use super::seen::SeenState;
+use super::{JoinCounts, JoinLimits, Joiner, Opened, Orphan, Payload, TaskSet};
+use crate::funnel::Funnel;
+use crate::time::EventTime;
+
+/// What a joiner knows. `T` is the payload by value when it is read and by reference when it is written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JoinerState<T> {
+    watermark: EventTime,
+    arrivals: u64,
+    counts: JoinCounts,
+    opens: Vec<OpenState<T>>,
+    waiting: Vec<Waiting>,
+    seen: Vec<SeenState>,
+}
+
+/// An open impression with the outcomes seen of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct OpenState<T> {
+    opened: Opened<T>,
+    named: TaskSet,
+    turned: TaskSet,
+    outcomes: Vec<(usize, EventTime)>,
+}
+
+/// A state does not belong to the configured funnel.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the stored joins are of a funnel with {found} types of behaviour, the configured one has {expected}: start without the stored state, or configure the funnel it was stored with"
+)]
+pub struct OtherFunnel {
+    /// Types of behaviour in the configured funnel.
+    pub expected: usize,
+    /// Types of behaviour in the state.
+    pub found: usize,
+}
+
+impl<T: Payload> Joiner<T> {
+    /// Returns the state, impressions in the order of arrival. All effects must have been handled.
+    pub fn state(&self) -> JoinerState<&T> {
+        let mut opens: Vec<OpenState<&T>> = self
+            .opens
+            .iter()
+            .map(|(place, open)| {
+                let opened = &open.opened;
+                let mut outcomes: Vec<(usize, EventTime)> = self.opens.kept(place).collect();
+                outcomes.reverse();
+                let opened = Opened {
+                    id: opened.id,
+                    user: opened.user,
+                    item: opened.item,
+                    time: opened.time,
+                    number: opened.number,
+                    payload: &opened.payload,
+                };
+                OpenState { opened, named: open.named, turned: open.turned, outcomes }
+            })
+            .collect();
+        opens.sort_unstable_by_key(|open| open.opened.number);
+        JoinerState {
+            watermark: self.watermark,
+            arrivals: self.arrivals,
+            counts: self.counts.clone(),
+            opens,
+            waiting: self.early.state(),
+            seen: self.seen.state(),
+        }
+    }
+
+    /// Creates the joiner that a state was taken from.
+    ///
+    /// # Errors
+    /// [`OtherFunnel`] when the state has counts of another number of behaviours.
+    pub fn restore(
+        funnel: &Funnel,
+        limits: JoinLimits,
+        state: JoinerState<T>,
+    ) -> Result<Self, OtherFunnel> {
+        let mut joiner = Self::new(funnel, limits);
+        let (expected, found) = (joiner.counts.kinds.len(), state.counts.kinds.len());
+        if expected != found {
+            return Err(OtherFunnel { expected, found });
+        }
+        joiner.watermark = state.watermark;
+        joiner.arrivals = state.arrivals;
+        joiner.counts = state.counts;
+        for open in state.opens {
+            joiner.reopen(open);
+        }
+        for waiting in state.waiting {
+            if let Some(waiting) = joiner.early.push(waiting) {
+                joiner.give_up(&waiting, Orphan::Overflow);
+            }
+        }
+        for SeenState { user, ids } in state.seen {
+            for id in ids {
+                joiner.seen.admit(user, id);
+            }
+        }
+        Ok(joiner)
+    }
+
+    fn reopen(&mut self, open: OpenState<T>) {
+        let OpenState { opened, named, turned, outcomes } = open;
+        let (time, number) = (opened.time, opened.number);
+        let place = self.opens.insert(opened, named);
+        for (task, time) in outcomes {
+            self.opens.keep(place, task, time);
+            let open = self.opens.get_mut(place);
+            open.seen = open.seen.with(task);
+        }
+        let open = self.opens.get_mut(place);
+        open.positive = self.rules.positive(open.seen);
+        open.turned = turned;
+        let over = |stage: &&super::labels::Stage| time + stage.window < self.watermark;
+        let stage = self.rules.stages().iter().take_while(over).count();
+        self.schedule(time, number, place, stage.min(self.rules.stages().len() - 1));
+    }
+}

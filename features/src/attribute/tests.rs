@@ -1,0 +1,533 @@
+//! The rules one by one, and the joiner against brute force.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::reference::{Record, truth};
+use super::*;
+use crate::example::LabelMode;
+use crate::funnel::{Entry, Funnel, LabelRule, Task};
+
+/// The payload of the tests: the impression's number.
+impl Payload for u64 {
+    fn memory(&self) -> usize {
+        8
+    }
+}
+
+fn funnel(entry: Entry, tasks: &[(Option<usize>, i64, LabelRule)]) -> Funnel {
+    let tasks: Vec<Task> = tasks
+        .iter()
+        .enumerate()
+        .map(|(i, &(parent, window, labels))| Task {
+            name: format!("t{i}"),
+            parent,
+            window: Span(window),
+            labels,
+        })
+        .collect();
+    let name = if entry == Entry::Impression { "impression" } else { "t0" };
+    Funnel::build(entry, name, tasks, vec!["extra".into()]).unwrap()
+}
+
+fn impression(id: u64, user: u64, item: u64, time: i64) -> Opened<()> {
+    let (id, user, item) = (EventId(id), UserId(user), ItemId(item));
+    Opened { id, user, item, time: EventTime(time), number: id.0, payload: () }
+}
+
+fn outcome(id: u64, kind: u8, user: u64, item: u64, time: i64) -> Outcome {
+    Outcome {
+        id: EventId(id),
+        kind: BehaviourType(kind),
+        user: UserId(user),
+        item: ItemId(item),
+        time: EventTime(time),
+        impression: None,
+    }
+}
+
+fn naming(impression: u64, outcome: Outcome) -> Outcome {
+    Outcome { impression: Some(EventId(impression)), ..outcome }
+}
+
+/// What a joiner told to do, with the impression's event id in the place of its place, and labels as text: `1`, `0`, `n` and `p` for
+/// `fnw` negative and positive, `-` for masked.
+#[derive(Clone, Debug, PartialEq)]
+enum Told {
+    Positive(u64, Vec<usize>, i64),
+    Example(u64, String),
+    Closed(u64, String),
+}
+
+/// A joiner whose effects are handled at once.
+struct Driven {
+    funnel: Funnel,
+    joiner: Joiner<u64>,
+    effects: Vec<Effect>,
+    told: Vec<Told>,
+}
+
+impl Driven {
+    fn new(funnel: &Funnel) -> Self {
+        let joiner = Joiner::new(funnel, JoinLimits::default());
+        Self { funnel: funnel.clone(), joiner, effects: Vec::new(), told: Vec::new() }
+    }
+
+    fn open(&mut self, impression: Opened<()>) -> bool {
+        let number = impression.number;
+        let place = self.joiner.impression(impression, || number, &mut self.effects);
+        self.handle();
+        place.is_some()
+    }
+
+    fn act(&mut self, outcome: Outcome) -> Fate {
+        let fate = self.joiner.outcome(outcome, &mut self.effects);
+        self.handle();
+        fate
+    }
+
+    fn advance(&mut self, time: i64) {
+        self.joiner.advance(EventTime(time), &mut self.effects);
+        self.handle();
+    }
+
+    fn finish(&mut self) -> Vec<Told> {
+        self.joiner.finish(&mut self.effects);
+        self.handle();
+        assert_eq!(self.joiner.memory(), 0, "everything open is gone at the end");
+        self.told()
+    }
+
+    fn told(&mut self) -> Vec<Told> {
+        std::mem::take(&mut self.told)
+    }
+
+    fn handle(&mut self) {
+        let text = |labels: Labels| -> String {
+            (0..self.funnel.tasks().len())
+                .map(|task| match labels.mode(task) {
+                    LabelMode::Masked => '-',
+                    LabelMode::Final if labels.label(task) > 0.5 => '1',
+                    LabelMode::Final => '0',
+                    LabelMode::FnwNegative => 'n',
+                    LabelMode::FnwPositive => 'p',
+                })
+                .collect()
+        };
+        for effect in self.effects.drain(..) {
+            let told = match effect {
+                Effect::Positive { place, tasks, time } => {
+                    Told::Positive(self.joiner.get(place).id.0, tasks.iter().collect(), time.0)
+                }
+                Effect::Example { place, labels } => {
+                    Told::Example(self.joiner.get(place).id.0, text(labels))
+                }
+                Effect::Closed { place, labels } => {
+                    let opened = self.joiner.take(place);
+                    assert_eq!(opened.payload, opened.number);
+                    Told::Closed(opened.id.0, text(labels))
+                }
+            };
+            self.told.push(told);
+        }
+    }
+}
+
+fn example(id: u64, labels: &str) -> Told {
+    Told::Example(id, labels.into())
+}
+
+fn closed(id: u64, labels: &str) -> Told {
+    Told::Closed(id, labels.into())
+}
+
+use LabelRule::{Fnw, Wait};
+
+fn chain(windows: [i64; 3], labels: LabelRule) -> Funnel {
+    let [a, b, c] = windows;
+    funnel(Entry::Impression, &[(None, a, labels), (Some(0), b, labels), (Some(0), c, labels)])
+}
+
+#[test]
+fn both_ends_of_a_window_count_and_it_closes_strictly_after_its_end() {
+    let mut driven = Driven::new(&chain([10, 10, 10], Wait));
+    driven.open(impression(1, 1, 1, 100));
+    driven.open(impression(2, 2, 1, 100));
+    assert!(matches!(driven.act(outcome(3, 0, 1, 1, 100)), Fate::Attributed(_)));
+    driven.advance(110);
+    assert!(matches!(driven.act(outcome(4, 0, 2, 1, 110)), Fate::Attributed(_)));
+    assert_eq!(driven.told(), [Told::Positive(1, vec![0], 100), Told::Positive(2, vec![0], 110)]);
+    driven.advance(111);
+    let expected = [example(1, "100"), closed(1, "100"), example(2, "100"), closed(2, "100")];
+    assert_eq!(driven.told(), expected);
+    assert_eq!(driven.act(naming(2, outcome(5, 1, 2, 1, 110))), Fate::Waiting);
+    driven.finish();
+    assert_eq!(driven.joiner.counts().kinds[1].late, 1, "its impression had closed before");
+}
+
+#[test]
+fn with_windows_of_zero_there_is_one_example_an_impression_in_the_order_of_arrival() {
+    let mut driven = Driven::new(&chain([0, 0, 0], Wait));
+    for (id, time) in [(5, 100), (3, 100), (4, 101)] {
+        driven.advance(time);
+        driven.open(impression(id, id, 1, time));
+        for task in [0, 2] {
+            driven.act(naming(id, outcome(10 * id + u64::from(task), task, id, 1, time)));
+        }
+    }
+    let told = driven.finish();
+    let examples: Vec<&Told> =
+        told.iter().filter(|told| matches!(told, Told::Example(..))).collect();
+    // Numbers are ids here, so 3 stands before 5 at the same deadline.
+    assert_eq!(examples, [&example(3, "101"), &example(5, "101"), &example(4, "101")]);
+}
+
+#[test]
+fn tasks_with_equal_windows_are_learned_together_and_others_at_their_own_time() {
+    let mut driven = Driven::new(&chain([5, 20, 5], Wait));
+    driven.open(impression(1, 1, 1, 0));
+    driven.act(outcome(2, 0, 1, 1, 1));
+    driven.told();
+    driven.advance(6);
+    assert_eq!(driven.told(), [example(1, "1-0")]);
+    assert!(matches!(driven.act(outcome(3, 2, 1, 1, 4)), Fate::Late));
+    driven.act(outcome(4, 1, 1, 1, 7));
+    driven.told();
+    assert_eq!(driven.finish(), [example(1, "-1-"), closed(1, "110")]);
+}
+
+#[test]
+fn fnw_learns_negatives_at_arrival_and_positives_when_they_are_seen() {
+    let rules = [(None, 5, Fnw), (Some(0), 20, Fnw), (None, 5, Wait)];
+    let mut driven = Driven::new(&funnel(Entry::Impression, &rules));
+    driven.open(impression(1, 1, 1, 0));
+    assert_eq!(driven.told(), [example(1, "nn-")]);
+    driven.act(outcome(2, 1, 1, 1, 2));
+    assert_eq!(driven.told(), [], "the parent was not seen yet");
+    driven.act(outcome(3, 0, 1, 1, 3));
+    assert_eq!(driven.told(), [Told::Positive(1, vec![0, 1], 3), example(1, "pp-")]);
+    driven.advance(6);
+    assert_eq!(driven.told(), [example(1, "--0")]);
+    assert_eq!(driven.finish(), [closed(1, "110")]);
+}
+
+#[test]
+fn a_child_without_its_parent_is_zero_and_counted() {
+    let mut driven = Driven::new(&chain([5, 5, 5], Wait));
+    driven.open(impression(1, 1, 1, 0));
+    assert!(matches!(driven.act(outcome(2, 1, 1, 1, 2)), Fate::Attributed(_)));
+    assert_eq!(driven.finish(), [example(1, "000"), closed(1, "000")]);
+    assert_eq!(driven.joiner.counts().kinds[1].childless, 1);
+}
+
+#[test]
+fn an_outcome_waits_for_its_impression_and_becomes_an_orphan_when_none_comes() {
+    let mut driven = Driven::new(&chain([5, 5, 5], Fnw));
+    assert_eq!(driven.act(outcome(2, 0, 1, 1, 12)), Fate::Waiting);
+    assert_eq!(driven.act(naming(1, outcome(3, 1, 1, 1, 14))), Fate::Waiting);
+    assert_eq!(driven.act(naming(1, outcome(4, 2, 1, 2, 14))), Fate::Waiting);
+    assert_eq!(driven.act(outcome(5, 0, 1, 9, 12)), Fate::Waiting);
+    driven.open(impression(1, 1, 1, 10));
+    let turned = [
+        example(1, "nnn"),
+        // The one that names its impression is taken first and has no parent yet.
+        Told::Positive(1, vec![0, 1], 12),
+        example(1, "pp-"),
+    ];
+    assert_eq!(driven.told(), turned);
+    driven.advance(600_012);
+    assert_eq!(driven.joiner.counts().kinds[0].waiting, 1);
+    driven.advance(600_013);
+    let kinds = &driven.joiner.counts().kinds;
+    assert_eq!(kinds[0].orphaned[Orphan::NoImpression as usize], 1);
+    assert_eq!(kinds[2].orphaned[Orphan::OtherItem as usize], 1);
+    assert_eq!((kinds[0].waiting, kinds[1].waiting, kinds[2].waiting), (0, 0, 0));
+}
+
+#[test]
+fn a_named_impression_must_fit_in_item_and_time() {
+    let mut driven = Driven::new(&chain([5, 5, 5], Wait));
+    driven.open(impression(1, 1, 1, 10));
+    let named = |id, item, time| naming(1, outcome(id, 0, 1, item, time));
+    assert_eq!(driven.act(named(2, 2, 11)), Fate::Orphaned(Orphan::OtherItem));
+    assert_eq!(driven.act(named(3, 1, 9)), Fate::Orphaned(Orphan::BeforeImpression));
+    assert_eq!(driven.act(named(4, 1, 16)), Fate::Orphaned(Orphan::OutsideWindow));
+    assert!(matches!(driven.act(named(5, 1, 15)), Fate::Attributed(_)));
+}
+
+#[test]
+fn without_a_name_the_newest_impression_that_covers_it_is_meant() {
+    let mut driven = Driven::new(&chain([5, 5, 5], Wait));
+    for (id, time) in [(1, 10), (2, 12), (3, 20)] {
+        driven.open(impression(id, 1, 1, time));
+    }
+    driven.act(outcome(4, 0, 1, 1, 13));
+    assert_eq!(driven.told(), [Told::Positive(2, vec![0], 13)]);
+    assert_eq!(driven.act(outcome(5, 0, 1, 1, 19)), Fate::Waiting);
+}
+
+#[test]
+fn a_newer_impression_out_of_order_takes_over_what_is_its_own() {
+    let mut driven = Driven::new(&chain([9, 9, 9], Fnw));
+    driven.open(impression(1, 1, 1, 10));
+    for (id, task, time) in [(3, 0, 11), (4, 0, 14), (5, 1, 15), (6, 2, 12)] {
+        driven.act(outcome(id, task, 1, 1, time));
+    }
+    driven.told();
+    driven.open(impression(2, 1, 1, 13));
+    // Task 1 counted for the older impression already and is announced only once.
+    let moved = [example(2, "nnn"), Told::Positive(2, vec![0], 15), example(2, "pp-")];
+    assert_eq!(driven.told(), moved);
+    assert_eq!(driven.finish(), [closed(1, "101"), closed(2, "110")]);
+    let kinds = &driven.joiner.counts().kinds;
+    assert_eq!((kinds[0].attributed, kinds[0].repeated, kinds[0].moved), (2, 0, 1));
+    assert_eq!((kinds[1].attributed, kinds[1].repeated, kinds[1].moved), (1, 0, 1));
+}
+
+#[test]
+fn a_second_copy_changes_nothing() {
+    let mut driven = Driven::new(&chain([5, 5, 5], Wait));
+    assert!(driven.open(impression(1, 1, 1, 10)));
+    assert!(!driven.open(impression(1, 1, 1, 10)));
+    assert!(matches!(driven.act(outcome(1, 0, 1, 1, 11)), Fate::Attributed(_)), "other space");
+    assert_eq!(driven.act(outcome(1, 0, 1, 1, 11)), Fate::Duplicate);
+    assert_eq!(driven.act(outcome(2, 0, 1, 1, 11)), Fate::Repeated);
+    assert_eq!(driven.act(outcome(3, 3, 1, 1, 11)), Fate::Extra);
+    assert_eq!(driven.act(outcome(3, 3, 1, 1, 11)), Fate::Duplicate);
+    let counts = driven.joiner.counts();
+    assert_eq!((counts.opened, counts.duplicate_impressions), (1, 1));
+}
+
+#[test]
+fn a_late_action_does_not_change_a_closed_label() {
+    let mut driven = Driven::new(&chain([5, 50, 5], Fnw));
+    driven.open(impression(1, 1, 1, 10));
+    driven.advance(16);
+    assert_eq!(driven.act(outcome(2, 0, 1, 1, 15)), Fate::Late);
+    assert_eq!(driven.act(naming(1, outcome(3, 0, 1, 1, 15))), Fate::Late);
+    assert!(matches!(driven.act(outcome(4, 1, 1, 1, 17)), Fate::Attributed(_)));
+    assert_eq!(driven.finish(), [example(1, "nnn"), closed(1, "000")]);
+    assert_eq!(driven.act(outcome(5, 0, 1, 1, 15)), Fate::Late, "far behind the watermark");
+}
+
+#[test]
+fn an_impression_that_is_itself_too_late_closes_at_once() {
+    let mut driven = Driven::new(&chain([5, 5, 5], Wait));
+    driven.advance(100);
+    driven.act(outcome(2, 0, 1, 1, 51));
+    driven.open(impression(1, 1, 1, 50));
+    let told = [Told::Positive(1, vec![0], 51), example(1, "100"), closed(1, "100")];
+    assert_eq!(driven.told(), told);
+}
+
+#[test]
+fn a_view_is_a_positive_of_its_own_task() {
+    let view = Entry::View { negatives: 4 };
+    let tasks = [(None, 0, Wait), (Some(0), 9, Wait)];
+    let mut driven = Driven::new(&funnel(view, &tasks));
+    driven.open(impression(1, 1, 1, 10));
+    driven.act(outcome(2, 1, 1, 1, 12));
+    driven.act(outcome(3, 1, 1, 7, 12));
+    assert_eq!(driven.told(), [Told::Positive(1, vec![1], 12)]);
+    assert_eq!(driven.finish(), [example(1, "1-"), example(1, "-1"), closed(1, "11")]);
+    assert_eq!(driven.joiner.counts().kinds[1].orphaned[0], 1);
+
+    let mut driven = Driven::new(&funnel(view, &[(None, 0, Fnw), (Some(0), 9, Fnw)]));
+    driven.open(impression(1, 1, 1, 10));
+    assert_eq!(driven.told(), [example(1, "1n")]);
+}
+
+#[test]
+fn the_state_of_another_funnel_is_refused() {
+    let state = serde_json::to_value(Driven::new(&chain([1, 1, 1], Wait)).joiner.state()).unwrap();
+    let other = funnel(Entry::Impression, &[(None, 1, Wait)]);
+    let state = serde_json::from_value(state).unwrap();
+    let error = Joiner::<u64>::restore(&other, JoinLimits::default(), state).unwrap_err();
+    assert_eq!(error, OtherFunnel { expected: 2, found: 4 });
+}
+
+/// A log in the order of arrival, each record at most `lateness` behind the newest time before it.
+#[derive(Clone, Debug)]
+struct Log {
+    funnel: Funnel,
+    lateness: i64,
+    records: Vec<Record>,
+    /// The watermark moves only after every so many records.
+    stride: usize,
+    /// The joiner is stored and restored after this record.
+    pause: usize,
+}
+
+prop_compose! {
+    fn funnels()(
+        view in any::<bool>(),
+        tasks in prop::collection::vec((any::<prop::sample::Index>(), 0..7i64, any::<bool>(), any::<bool>()), 1..5),
+    ) -> Funnel {
+        let entry = if view { Entry::View { negatives: 1 } } else { Entry::Impression };
+        let mut built: Vec<(Option<usize>, i64, LabelRule)> = Vec::new();
+        for (i, (parent, window, root, fnw)) in tasks.into_iter().enumerate() {
+            let parent = (i > 0 && !root).then(|| parent.index(i));
+            let window = window + parent.map_or(0, |parent| built[parent].1);
+            built.push((parent, window, if fnw { Fnw } else { Wait }));
+        }
+        funnel(entry, &built)
+    }
+}
+
+prop_compose! {
+    fn logs()(
+        funnel in funnels(),
+        lateness in prop::sample::select(vec![0, 1, 4, 12]),
+        drawn in prop::collection::vec(
+            (any::<bool>(), 0..2u64, 0..2u64, 0..40i64, any::<u8>(), any::<prop::sample::Index>(), any::<bool>()),
+            1..60,
+        ),
+        delays in prop::collection::vec((0..1000i64, any::<u16>()), 80),
+        copies in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
+        stride in 1..5usize,
+        pause in any::<prop::sample::Index>(),
+    ) -> Log {
+        let mut records = Vec::new();
+        for (i, (shown, user, item, time, kind, named, names)) in drawn.iter().enumerate() {
+            let id = i as u64 + 1;
+            if *shown {
+                records.push(Record::Impression(impression(id, *user, *item, *time)));
+                continue;
+            }
+            let kind = kind % u8::try_from(funnel.behaviours()).unwrap();
+            let mut action = outcome(id, kind, *user, *item, *time);
+            let &(target_shown, target_user, target_item, ..) = named.get(&drawn);
+            if *names && target_shown {
+                action = naming(named.index(drawn.len()) as u64 + 1, action);
+                // Mostly its own user and item.
+                if kind != 0 {
+                    (action.user, action.item) = (UserId(target_user), ItemId(target_item));
+                }
+            }
+            records.push(Record::Outcome(action));
+        }
+        for copy in copies {
+            let record = copy.get(&records).clone();
+            records.push(record);
+        }
+        let mut keyed: Vec<(i64, u16, Record)> = records
+            .into_iter()
+            .zip(delays)
+            .map(|(record, (delay, tie))| (record.time() + delay % (lateness + 1), tie, record))
+            .collect();
+        keyed.sort_by_key(|(arrival, tie, _)| (*arrival, *tie));
+        let mut records: Vec<Record> = keyed.into_iter().map(|(_, _, record)| record).collect();
+        for (number, record) in records.iter_mut().enumerate() {
+            if let Record::Impression(impression) = record {
+                impression.number = number as u64;
+            }
+        }
+        let pause = pause.index(records.len());
+        Log { funnel, lateness, records, stride, pause }
+    }
+}
+
+/// Plays a log, stored and restored once if so wished.
+fn play(log: &Log, restored: bool) -> (Vec<Told>, JoinCounts) {
+    let mut driven = Driven::new(&log.funnel);
+    let mut newest = i64::MIN;
+    for (i, record) in log.records.iter().enumerate() {
+        match record {
+            Record::Impression(impression) => {
+                driven.open(impression.clone());
+            }
+            Record::Outcome(outcome) => {
+                driven.act(*outcome);
+            }
+        }
+        newest = newest.max(record.time());
+        if i % log.stride == 0 {
+            driven.advance(newest - log.lateness);
+        }
+        if restored && i == log.pause {
+            let text = serde_json::to_string(&driven.joiner.state()).unwrap();
+            let state = serde_json::from_str(&text).unwrap();
+            let limits = JoinLimits::default();
+            driven.joiner = Joiner::restore(&log.funnel, limits, state).unwrap();
+        }
+        for kind in &driven.joiner.counts().kinds {
+            assert_eq!(kind.fates(), kind.arrived);
+        }
+    }
+    (driven.finish(), driven.joiner.counts().clone())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn any_arrival_within_the_lateness_gives_the_labels_of_brute_force(log in logs()) {
+        let (told, counts) = play(&log, false);
+        let truth = truth(&log.funnel, &log.records);
+        prop_assert_eq!(counts.duplicate_impressions, truth.duplicate_impressions);
+        for (mut kind, expected) in counts.kinds.iter().copied().zip(&truth.kinds) {
+            kind.orphaned = [kind.orphaned.iter().sum(), 0, 0, 0, 0];
+            kind.moved = 0;
+            prop_assert_eq!(kind, *expected);
+        }
+
+        // Impressions have distinct ids in these logs.
+        let labels: BTreeMap<u64, String> = truth
+            .labels
+            .iter()
+            .map(|(key, labels)| {
+                (key.1.0, labels.iter().map(|&label| if label { '1' } else { '0' }).collect())
+            })
+            .collect();
+        let mut finals = BTreeMap::new();
+        let mut learned: BTreeMap<(u64, usize), String> = BTreeMap::new();
+        for told in &told {
+            match told {
+                Told::Closed(id, labels) => prop_assert_eq!(finals.insert(*id, labels.clone()), None),
+                Told::Example(id, labels) => {
+                    for (task, mode) in labels.chars().enumerate().filter(|(_, mode)| *mode != '-') {
+                        learned.entry((*id, task)).or_default().push(mode);
+                    }
+                }
+                Told::Positive(..) => {}
+            }
+        }
+        prop_assert_eq!(&finals, &labels);
+        let view = matches!(log.funnel.entry(), Entry::View { .. });
+        for (id, labels) in labels {
+            for (task, label) in labels.chars().enumerate() {
+                let learned = learned.get(&(id, task)).map_or("", String::as_str);
+                if log.funnel.tasks()[task].labels == Wait || (view && task == 0) {
+                    prop_assert_eq!(learned, label.to_string());
+                } else if label == '0' && counts.kinds.iter().any(|kind| kind.moved > 0) {
+                    // An outcome that moved leaves what was learned of it.
+                    prop_assert!(learned == "n" || learned == "np", "{}", learned);
+                } else {
+                    prop_assert_eq!(learned, if label == '1' { "np" } else { "n" });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn windows_close_in_the_order_of_deadline_and_arrival(log in logs()) {
+        let (told, _) = play(&log, false);
+        let longest = log.funnel.longest_window().0;
+        let mut before = (i64::MIN, 0);
+        for told in told {
+            let Told::Closed(id, _) = told else { continue };
+            let key = log.records.iter().find_map(|record| match record {
+                Record::Impression(shown) if shown.id.0 == id => Some((shown.time.0 + longest, shown.number)),
+                _ => None,
+            });
+            prop_assert!(key > Some(before));
+            before = key.unwrap();
+        }
+    }
+
+    #[test]
+    fn a_restored_joiner_goes_on_as_if_nothing_had_happened(log in logs()) {
+        prop_assert_eq!(play(&log, true), play(&log, false));
+    }
+}
