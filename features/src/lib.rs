@@ -18,5 +18,7 @@ pub mod event;
 pub mod example;
 pub mod funnel;
 pub mod ids;
+pub mod reject;
 pub mod schema;
 pub mod time;
+pub mod wire;

@@ -1,0 +1,102 @@
+//! Messages: bytes become valid events, updates and requests, or a [`Rejection`] that names the reason and the field.
+//!
+//! Format version 1 is JSON, UTF-8, one object a message; `features/examples_wire` has an example of each. The limits below hold
+//! before anything is kept. Unknown fields of the outermost object are ignored and counted; a key that stands twice in any object
+//! refuses the message, because readers disagree about which one counts.
+//!
+//! Decoding borrows from the message. Nothing is allocated for an event whose strings have no escapes and whose context has no lists.
+
+mod event;
+mod line;
+mod message;
+mod object;
+mod outgoing;
+mod request;
+mod update;
+mod values;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+use crate::attributes::Attributes;
+use crate::reject::{Reason, Rejection};
+use crate::time::{EventTime, Span};
+
+pub use event::{Decoded, decode_event};
+pub use line::{Topic, split_line};
+pub use message::{EventMessage, RequestMessage, UpdateMessage};
+pub use outgoing::{
+    Embedding, ErrorBody, ErrorResponse, NotFinite, Probabilities, Response, Scored, Scores,
+    encode_embedding, encode_error, encode_response, encode_scores,
+};
+pub use request::{Filter, RefusedRequest, Request, RequestKind, decode_request};
+pub use update::{DecodedUpdate, Role, decode_update};
+
+/// The most bytes of a message.
+pub const MAX_MESSAGE: usize = 256 * 1024;
+/// The most levels of objects and lists, the outermost object being the first.
+pub const MAX_DEPTH: u32 = 32;
+/// The most bytes of an id and of a key.
+pub const MAX_ID: usize = 256;
+/// The most bytes of any other text.
+pub const MAX_TEXT: usize = 4096;
+/// The most entries of a list, and of keys in one object.
+pub const MAX_LIST: usize = 512;
+/// The most candidates, excluded items and answers of a request.
+pub const MAX_CANDIDATES: usize = 1000;
+
+/// The beginning of 1990: nothing that a shop sends is older, but seconds taken for milliseconds are.
+const OLDEST: EventTime = EventTime(631_152_000_000);
+/// The beginning of the year 10000, where no other bound is known.
+const NEWEST: EventTime = EventTime(253_402_300_800_000);
+/// A time further ahead than this of the record's arrival is refused.
+const FAR_FUTURE: Span = Span::seconds(24 * 3600);
+/// A time further ahead than this of the record's arrival does not move the watermark.
+const SKEW: Span = Span::seconds(5 * 60);
+
+/// When the record arrived: the broker's timestamp, or the wall clock where a file is read; `None` where neither is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrokerTime(pub Option<EventTime>);
+
+impl BrokerTime {
+    /// Checks an event time. Returns whether it is so far ahead that the watermark must not follow it.
+    fn check(self, time: EventTime) -> Result<bool, Rejection> {
+        let newest = self.0.map_or(NEWEST, |arrival| arrival + FAR_FUTURE);
+        if time < OLDEST {
+            Err(Rejection::field(Reason::TimeTooOld, "ts"))
+        } else if time > newest {
+            Err(Rejection::field(Reason::TimeInFuture, "ts"))
+        } else {
+            Ok(self.0.is_some_and(|arrival| time > arrival + SKEW))
+        }
+    }
+}
+
+/// Memory that decoding reuses from message to message.
+#[derive(Clone, Debug, Default)]
+pub struct Scratch {
+    walk: walk::Walk,
+    attributes: Attributes,
+}
+
+/// Returns the message as text if it is short enough and UTF-8.
+fn text_of(bytes: &[u8]) -> Result<&str, Rejection> {
+    if bytes.len() > MAX_MESSAGE {
+        return Err(Rejection::whole(Reason::TooLarge));
+    }
+    std::str::from_utf8(bytes).map_err(|_| Rejection::whole(Reason::InvalidUtf8))
+}
+
+/// Returns a value that must have been given.
+fn required<T>(value: Option<T>, field: &'static str) -> Result<T, Rejection> {
+    value.ok_or_else(|| Rejection::field(Reason::MissingField, field))
+}
+
+/// Checks the format version: 1 when absent.
+fn check_version(version: Option<u64>) -> Result<(), Rejection> {
+    match version {
+        None | Some(1) => Ok(()),
+        Some(_) => Err(Rejection::field(Reason::UnsupportedVersion, "v")),
+    }
+}

@@ -1,0 +1,251 @@
+//! The walk through one message: keys, depth, what is skipped, and what was refused where.
+//!
+//! Every reader of a value borrows the one [`Walk`], which remembers what was refused and where, since a JSON error can only carry text.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::values::Text;
+use super::{MAX_DEPTH, MAX_ID, MAX_LIST};
+use crate::ids::stable_hash;
+use crate::reject::{Reason, Rejection};
+
+/// What is remembered on the way through one message.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Walk {
+    /// Hashes of the keys of all objects that are open, outermost first.
+    keys: Vec<u64>,
+    /// Entries of the list being read.
+    pub(super) list: Vec<u64>,
+    depth: u32,
+    at: Option<&'static str>,
+    inner: Option<String>,
+    refused: Option<Reason>,
+    /// How many fields of the outermost object were skipped.
+    pub(super) ignored: u32,
+}
+
+impl Walk {
+    /// Starts with a new message.
+    pub(super) fn begin(&mut self) {
+        self.keys.clear();
+        self.depth = 0;
+        self.at = None;
+        self.inner = None;
+        self.refused = None;
+        self.ignored = 0;
+    }
+
+    /// Enters an object or list. Returns where its keys begin.
+    pub(super) fn enter<E: Error>(&mut self) -> Result<usize, E> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(self.refuse(Reason::TooDeep));
+        }
+        Ok(self.keys.len())
+    }
+
+    /// Leaves an object or list whose keys began at `base`.
+    pub(super) fn leave(&mut self, base: usize) {
+        self.depth -= 1;
+        self.keys.truncate(base);
+    }
+
+    /// Reads the next key of an object whose keys began at `base`.
+    pub(super) fn key<'de, A: MapAccess<'de>>(
+        &mut self,
+        base: usize,
+        map: &mut A,
+    ) -> Result<Option<Cow<'de, str>>, A::Error> {
+        if self.depth == 1 {
+            self.at = None;
+        }
+        let Some(key) = map.next_key_seed(Key)? else {
+            return Ok(None);
+        };
+        let hash = stable_hash(key.as_bytes());
+        let refused = if key.len() > MAX_ID {
+            Some(Reason::TooLong)
+        } else if self.keys.len() - base >= MAX_LIST {
+            Some(Reason::TooMany)
+        } else if self.keys[base..].contains(&hash) {
+            Some(Reason::DoubledKey)
+        } else {
+            None
+        };
+        if let Some(reason) = refused {
+            self.blame(&key);
+            return Err(self.refuse(reason));
+        }
+        self.keys.push(hash);
+        Ok(Some(key))
+    }
+
+    /// Names the field whose value comes next.
+    pub(super) fn at(&mut self, field: &'static str) -> &mut Self {
+        self.at = Some(field);
+        self
+    }
+
+    /// Skips the value of an unknown field of the outermost object.
+    pub(super) fn skip<'de, A: MapAccess<'de>>(&mut self, map: &mut A) -> Result<(), A::Error> {
+        self.at = None;
+        self.ignored += 1;
+        map.next_value_seed(Skip(self))
+    }
+
+    /// Notes why the message is refused and returns the error that ends the walk.
+    pub(super) fn refuse<E: Error>(&mut self, reason: Reason) -> E {
+        self.refused.get_or_insert(reason);
+        E::custom(reason.name())
+    }
+
+    /// Turns the error that ended the walk into what it means.
+    pub(super) fn rejection(&mut self, error: &serde_json::Error) -> Rejection {
+        let reason = self.refused.unwrap_or_else(|| {
+            if error.is_data() && self.at.is_some() {
+                Reason::WrongType
+            } else if error.to_string().starts_with("number out of range") {
+                Reason::NumberOutOfRange
+            } else {
+                Reason::InvalidJson
+            }
+        });
+        let field: Option<Cow<'static, str>> = match (self.at, self.inner.take()) {
+            _ if reason == Reason::InvalidJson => None,
+            (Some(at), Some(inner)) => Some(format!("{at}.{inner}").into()),
+            (None, Some(inner)) => Some(inner.into()),
+            (at, None) => at.map(Cow::Borrowed),
+        };
+        Rejection { reason, field }
+    }
+
+    /// Keeps the beginning of a key for the report.
+    pub(super) fn blame(&mut self, key: &str) {
+        if self.inner.is_none() {
+            self.inner = Some(key.chars().take(64).collect());
+        }
+    }
+}
+
+/// Reads a key.
+struct Key;
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
+        input.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Key {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(text))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(text.to_owned()))
+    }
+}
+
+/// Reads anything and keeps nothing, under the same limits of depth and keys.
+struct Skip<'w>(&'w mut Walk);
+
+impl<'de> DeserializeSeed<'de> for Skip<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<(), D::Error> {
+        input.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Skip<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let base = self.0.enter()?;
+        while list.next_element_seed(Skip(self.0))?.is_some() {}
+        self.0.leave(base);
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let base = self.0.enter()?;
+        while self.0.key(base, &mut map)?.is_some() {
+            map.next_value_seed(Skip(self.0))?;
+        }
+        self.0.leave(base);
+        Ok(())
+    }
+}
+
+/// Finds the `id` of a message that may be broken elsewhere: the text of the first such key of the outermost object.
+pub(super) fn find_id(bytes: &[u8]) -> Option<String> {
+    struct Find<'f>(&'f mut Option<String>);
+
+    impl<'de> Visitor<'de> for Find<'_> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+            let mut walk = Walk::default();
+            while let Some(key) = map.next_key_seed(Key)? {
+                if key == "id" {
+                    let id = map.next_value_seed(Text::id(&mut walk))?;
+                    *self.0 = id.map(Cow::into_owned);
+                    return Ok(());
+                }
+                map.next_value::<IgnoredAny>()?;
+            }
+            Ok(())
+        }
+    }
+
+    let valid = std::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), str::len);
+    let text = std::str::from_utf8(&bytes[..valid]).ok()?;
+    let mut id = None;
+    let mut input = serde_json::Deserializer::from_str(text);
+    // What is wrong with the message is known already; only the id is wanted here.
+    let _broken = input.deserialize_map(Find(&mut id)).is_err();
+    id
+}
