@@ -6,5 +6,6 @@ pub mod evaluate;
 #[cfg(test)]
 mod gradcheck;
 pub mod kernels;
+pub mod losses;
 pub mod retrieval;
 pub mod table;

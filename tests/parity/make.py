@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from originals import CALIBRATOR, Din, Funnel, Mmoe, Ple, Sim
+from originals import CALIBRATOR, Din, Funnel, Mmoe, Ple, Sim, Tower, TwoTower
 
 HERE = Path(__file__).parent
 BATCH = 5
@@ -98,6 +98,19 @@ class Graph(Shared):
         return loss, {"x": inputs, **outputs}
 
 
+class Retrieval(nn.Module):
+    """The two towers with the in-batch softmax."""
+
+    def __init__(self, two_tower):
+        super().__init__()
+        self.two_tower = two_tower
+
+    def forward(self, x):
+        u, v, scores = self.two_tower(x["users"], x["items"])
+        loss = self.two_tower.loss(scores, x["ids"], x["log_q"], x["weights"])
+        return loss, {"user_vectors": u, "item_vectors": v, "scores": scores}
+
+
 def cases():
     """(name, configuration, model, inputs) of every fixture. Each has its own generator, so none disturbs another."""
     g = torch.Generator().manual_seed(1)
@@ -144,6 +157,15 @@ def cases():
         "recent_owner": owners(HISTORY), "match": draw(g, sum(match), item + width), "match_owner": owners(match),
         "labels": labels(TREE)}
 
+    g = torch.Generator().manual_seed(8)
+    shape = {"user": 7, "item": 6, "hidden": 8, "width": 4, "temperature": 0.2}
+    user, item = (Tower(shape[name], shape["hidden"], shape["width"], g) for name in ("user", "item"))
+    items = draw(g, BATCH, shape["item"])
+    items[3] = items[1]  # the same item twice
+    yield "two_tower", shape, Retrieval(TwoTower(user, item, shape["temperature"])), {
+        "users": draw(g, BATCH, shape["user"]), "items": items, "ids": torch.tensor([11, 12, 13, 12, 14]),
+        "log_q": torch.tensor([-2.5, -1.0, -4.0, -1.0, -3.0]), "weights": torch.tensor([1.0, 0.5, 1.0, 2.0, 0.0])}
+
 
 def array(tensor):
     return {"shape": list(tensor.shape), "data": tensor.detach().flatten().tolist()}
@@ -151,7 +173,7 @@ def array(tensor):
 
 def learned(name):
     """Whether the gradient of this input is asked for."""
-    return name not in ("labels", "wanted") and not name.endswith("owner")
+    return name not in ("labels", "wanted", "ids", "log_q", "weights") and not name.endswith("owner")
 
 
 def fixture(name, configuration, model, inputs):

@@ -173,3 +173,33 @@ class Funnel(Layer):
             over = p[:, self.children] - p[:, [self.parents[t] for t in self.children]]
             loss = loss + CALIBRATOR * torch.relu(over).mean(0).sum()
         return loss
+
+
+class Tower(Layer):
+    """ReLU, a linear layer, and division by the length."""
+
+    def __init__(self, inputs, hidden, width, generator):
+        super().__init__(generator)
+        self.w1, self.b1 = self.weight(inputs, hidden), self.bias(hidden)
+        self.w2, self.b2 = self.weight(hidden, width), self.bias(width)
+
+    def forward(self, x):
+        return F.normalize(torch.relu(x @ self.w1 + self.b1) @ self.w2 + self.b2, dim=1)
+
+
+class TwoTower(nn.Module):
+    """Cosines over a temperature; softmax over the items of the batch, each corrected by its log frequency."""
+
+    def __init__(self, user, item, temperature):
+        super().__init__()
+        self.user, self.item, self.temperature = user, item, temperature
+
+    def forward(self, users, items):
+        u, v = self.user(users), self.item(items)
+        return u, v, u @ v.t() / self.temperature
+
+    def loss(self, scores, ids, log_q, weights):
+        """Columns of a row's own item, other than the diagonal, are no negatives."""
+        twin = (ids.unsqueeze(1) == ids) & ~torch.eye(len(ids), dtype=torch.bool)
+        corrected = (scores - log_q).masked_fill(twin, float("-inf"))
+        return (weights * F.cross_entropy(corrected, torch.arange(len(ids)), reduction="none")).mean()

@@ -1,0 +1,3 @@
+//! What learning makes small, each loss with its gradient.
+
+pub mod sampled_softmax;
