@@ -43,6 +43,19 @@ impl<'a> Matrix<'a> {
         // SAFETY: the view this was made of owns row `i`, whose numbers are contiguous.
         unsafe { std::slice::from_raw_parts(self.pointer.add(i * self.stride), self.columns) }
     }
+
+    /// The only column as a slice, where it is contiguous.
+    pub(super) fn as_column(&self) -> Option<&'a [f32]> {
+        let contiguous = self.columns == 1 && (self.stride == 1 || self.rows <= 1);
+        // SAFETY: the view this was made of owns one number a row, and they lie side by side.
+        contiguous.then(|| unsafe { std::slice::from_raw_parts(self.pointer, self.rows) })
+    }
+
+    /// The only column as the only row, where it is contiguous.
+    pub(super) fn column_as_row(self) -> Option<Self> {
+        let row = Self { rows: 1, columns: self.rows, stride: self.rows, ..self };
+        self.as_column().map(|_| row)
+    }
 }
 
 impl<'a> MatrixMut<'a> {
@@ -54,6 +67,20 @@ impl<'a> MatrixMut<'a> {
         let (rows, columns) = view.dim();
         let stride = stride((rows, columns), view.strides());
         Self { pointer: view.as_mut_ptr(), rows, columns, stride, view: PhantomData }
+    }
+    /// Row `i`.
+    #[inline(always)]
+    pub(super) fn row(&mut self, i: usize) -> &mut [f32] {
+        assert!(i < self.rows);
+        // SAFETY: the view this was made of owns row `i`, whose numbers are contiguous.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.add(i * self.stride), self.columns) }
+    }
+
+    /// The only column as the only row, where it is contiguous.
+    pub(super) fn column_as_row(&mut self) -> Option<MatrixMut<'_>> {
+        let contiguous = self.columns == 1 && (self.stride == 1 || self.rows <= 1);
+        let row = MatrixMut { rows: 1, columns: self.rows, stride: self.rows, ..*self };
+        contiguous.then_some(row)
     }
 }
 

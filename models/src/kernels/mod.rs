@@ -20,6 +20,7 @@ mod scalar;
 
 mod buffer;
 mod bytes;
+mod column;
 mod exponential;
 mod matrix;
 mod optimizer;

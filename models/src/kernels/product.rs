@@ -6,6 +6,7 @@
 //! Sums run over the inner dimension in ascending blocks: their order depends on the shapes alone.
 
 use super::buffer::{Scratch, with_scratch};
+use super::column;
 use super::lanes::{Kernel, Lanes};
 use super::matrix::{Matrix, MatrixMut};
 use super::pack::{self, Block, panel_vectors};
@@ -53,11 +54,21 @@ pub(super) fn matmul(
     act: Activation,
     y: MatrixMut,
 ) {
-    proof.run(Product { order: Order::Plain, left: x, right: w, add, bias, act, y });
+    match w.as_column() {
+        Some(w) if y.columns == 1 && !w.is_empty() => {
+            assert!(bias.is_none_or(|bias| bias.len() == 1), "length of the bias");
+            column::matmul(proof, x, w, add, bias.map_or(0.0, |bias| bias[0]), act, y);
+        }
+        _ => proof.run(Product { order: Order::Plain, left: x, right: w, add, bias, act, y }),
+    }
 }
 
 /// `dw += xᵀ dy`.
-pub(super) fn matmul_tn_add(proof: Proof, x: Matrix, dy: Matrix, dw: MatrixMut) {
+pub(super) fn matmul_tn_add(proof: Proof, x: Matrix, dy: Matrix, mut dw: MatrixMut) {
+    // For a single column the transpose of the product needs no packing.
+    if let (Some(dy), Some(dw)) = (dy.column_as_row(), dw.column_as_row()) {
+        return matmul(proof, dy, x, true, None, Activation::None, dw);
+    }
     let product = Product {
         order: Order::LeftTransposed,
         left: x,

@@ -107,23 +107,45 @@ impl<const R: usize, const V: usize, const PACKED: bool, const ENDS: bool> Kerne
             // SAFETY: within `b`, or one row past its last.
             b = unsafe { b.add(tile.b_stride) };
         }
+        let ragged = tile.columns < V * L::WIDTH;
         for (i, sums) in sums.into_iter().enumerate().take(tile.rows) {
             for (v, sum) in sums.into_iter().enumerate() {
-                let mask = if v == V - 1 { last } else { lanes.mask(L::WIDTH) };
-                // SAFETY: `y` and the bias have these columns, the last vector is masked.
+                // SAFETY: `y` and the bias have these columns; the last vector is masked where
+                // they end within it.
                 unsafe {
                     let to = tile.y.add(i * tile.y_stride + v * L::WIDTH);
+                    let bias = tile.finish.bias.wrapping_add(v * L::WIDTH);
+                    let mask = (ragged && v == V - 1).then_some(last);
                     let mut value = sum;
                     if tile.finish.add {
-                        value = lanes.add(lanes.load_masked(to, mask), value);
+                        value = lanes.add(load(lanes, to, mask), value);
                     }
                     if !tile.finish.bias.is_null() {
-                        let from = tile.finish.bias.add(v * L::WIDTH);
-                        value = lanes.add(value, lanes.load_masked(from, mask));
+                        value = lanes.add(value, load(lanes, bias, mask));
                     }
-                    lanes.store_masked(to, mask, activate(lanes, tile.finish.act, value));
+                    let value = activate(lanes, tile.finish.act, value);
+                    // Masked stores are slow on some processors, so only where they must be.
+                    match mask {
+                        Some(mask) => lanes.store_masked(to, mask, value),
+                        None => lanes.store_at(to, value),
+                    }
                 }
             }
+        }
+    }
+}
+
+/// Reads a vector, or the lanes of a mask.
+///
+/// # Safety
+/// `from` is readable for these lanes.
+#[inline(always)]
+unsafe fn load<L: Lanes>(lanes: L, from: *const f32, mask: Option<L::Mask>) -> L::F {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        match mask {
+            Some(mask) => lanes.load_masked(from, mask),
+            None => lanes.load_at(from),
         }
     }
 }

@@ -14,21 +14,26 @@ impl Kernel for Dot<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) -> f32 {
-        let Self(a, b) = self;
-        let mut sums = [lanes.splat(0.0); CHAINS];
-        let (mut a, mut b) = (a.chunks_exact(CHAINS * L::WIDTH), b.chunks_exact(CHAINS * L::WIDTH));
-        for (a, b) in (&mut a).zip(&mut b) {
-            for (v, sum) in sums.iter_mut().enumerate() {
-                let at = v * L::WIDTH;
-                *sum = lanes.mul_add(lanes.load(&a[at..]), lanes.load(&b[at..]), *sum);
-            }
-        }
-        let (a, b) = (a.remainder().chunks(L::WIDTH), b.remainder().chunks(L::WIDTH));
-        for ((a, b), sum) in a.zip(b).zip(&mut sums) {
-            *sum = lanes.mul_add(lanes.load_part(a), lanes.load_part(b), *sum);
-        }
-        lanes.sum(lanes.add(lanes.add(sums[0], sums[1]), lanes.add(sums[2], sums[3])))
+        product(lanes, self.0, self.1)
     }
+}
+
+/// `Σ a[i] b[i]`.
+#[inline(always)]
+pub(super) fn product<L: Lanes>(lanes: L, a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [lanes.splat(0.0); CHAINS];
+    let (mut a, mut b) = (a.chunks_exact(CHAINS * L::WIDTH), b.chunks_exact(CHAINS * L::WIDTH));
+    for (a, b) in (&mut a).zip(&mut b) {
+        for (v, sum) in sums.iter_mut().enumerate() {
+            let at = v * L::WIDTH;
+            *sum = lanes.mul_add(lanes.load(&a[at..]), lanes.load(&b[at..]), *sum);
+        }
+    }
+    let (a, b) = (a.remainder().chunks(L::WIDTH), b.remainder().chunks(L::WIDTH));
+    for ((a, b), sum) in a.zip(b).zip(&mut sums) {
+        *sum = lanes.mul_add(lanes.load_part(a), lanes.load_part(b), *sum);
+    }
+    lanes.sum(lanes.add(lanes.add(sums[0], sums[1]), lanes.add(sums[2], sums[3])))
 }
 
 /// `Σ a[i] b[i]` for equal lengths.
