@@ -21,7 +21,7 @@ const BREADTH: usize = 1024;
 /// Rows of the left operand that pass a block at a time: they too fit the second cache.
 const HEIGHT: usize = 192;
 /// From this many rows on `w` is packed.
-const PACKED_FROM: usize = 32;
+const PACKED_FROM: usize = 48;
 
 /// How the operands stand to each other.
 #[derive(Clone, Copy, PartialEq)]

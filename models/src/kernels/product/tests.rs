@@ -108,14 +108,14 @@ fn small_shapes_agree_with_double_precision() {
 fn many_rows_and_many_blocks_agree_with_double_precision() {
     for proof in Proof::all() {
         for (m, k, n) in [
-            (31, 40, 33),
-            (32, 40, 80),
+            (47, 40, 33),
+            (48, 40, 80),
             (33, 300, 24),
             (70, 674, 64),
             (200, 257, 49),
             (401, 20, 5),
-            (40, 8, 1100),
-            (40, 1100, 9),
+            (50, 8, 1100),
+            (50, 1100, 9),
             (600, 30, 1),
         ] {
             check(proof, m, k, n, m % 2);
@@ -127,8 +127,8 @@ fn many_rows_and_many_blocks_agree_with_double_precision() {
 fn repeated_rows_are_read_as_rows() {
     for proof in Proof::all() {
         let (row, w) = (numbers(1, 50, 1), numbers(50, 20, 2));
-        let x = row.broadcast((40, 50)).unwrap();
-        let mut y = Array2::zeros((40, 20));
+        let x = row.broadcast((60, 50)).unwrap();
+        let mut y = Array2::zeros((60, 20));
         let none = Activation::None;
         let (left, right) = (Matrix::new(x), Matrix::new(w.view()));
         matmul(proof, left, right, false, None, none, MatrixMut::new(y.view_mut()));
