@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod assemble;
 pub mod attribute;
 pub mod attributes;
 pub mod catalogue;

@@ -152,8 +152,8 @@ impl LabelRules {
             Entry::Impression => TaskSet::EMPTY,
             Entry::View { .. } => TaskSet::EMPTY.with(0),
         };
-        let mut windows: Vec<Span> = tasks.iter().map(|task| task.window).collect();
-        let wait = with_rule(LabelRule::Wait);
+        let windows: Vec<Span> = tasks.iter().map(|task| task.window).collect();
+        let wait = with_rule(LabelRule::Wait).without(at_once);
         let stage = |window: Span| Stage {
             window,
             learned: (0..tasks.len())
@@ -171,11 +171,10 @@ impl LabelRules {
             .filter(|(i, stage)| *i == last || !stage.learned.is_empty())
             .map(|(_, stage)| stage)
             .collect();
-        windows.shrink_to_fit();
         Self {
             parents: funnel.parents(),
             windows,
-            fnw: with_rule(LabelRule::Fnw),
+            fnw: with_rule(LabelRule::Fnw).without(at_once),
             at_once,
             stages,
             behaviours: funnel.behaviours(),
@@ -213,10 +212,9 @@ impl LabelRules {
         &self.stages
     }
 
-    /// Returns what is learned of an impression when it arrives. A view that is not waited for is certain, not an FNW negative.
+    /// Returns what is learned of an impression when it arrives: `fnw` negatives, and what is certain, for which no rule has to wait.
     pub(super) fn arrival(&self) -> Labels {
-        let certain = self.fnw.and(self.at_once);
-        Labels::fnw_negative(self.fnw.without(self.at_once)).and(Labels::known(certain, certain))
+        Labels::fnw_negative(self.fnw).and(Labels::known(self.at_once, self.at_once))
     }
 
     /// Returns the tasks whose outcome and whose ancestors' outcomes were all seen.

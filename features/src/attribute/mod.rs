@@ -10,6 +10,7 @@
 //! - A closed label is 1 when the outcome and those of all ancestors were seen in their windows. A child without its parent is 0.
 //! - `wait` tasks are learned when they close, tasks with equal windows together. `fnw` tasks are learned as negatives at arrival
 //!   and again as positives when the outcome is seen. A positive that is late under either rule is only counted.
+//! - Where views open the funnel, the view's own label is certain and learned at arrival under either rule.
 //! - Windows close in the order of (deadline, arrival), whatever the steps of the watermark.
 //!
 //! Every behaviour has exactly one [`Fate`], and [`JoinCounts`] adds up to what came in. Any order of arrival within the allowed

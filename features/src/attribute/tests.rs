@@ -329,8 +329,8 @@ fn a_view_is_a_positive_of_its_own_task() {
     driven.open(impression(1, 1, 1, 10));
     driven.act(outcome(2, 1, 1, 1, 12));
     driven.act(outcome(3, 1, 1, 7, 12));
-    assert_eq!(driven.told(), [Told::Positive(1, vec![1], 12)]);
-    assert_eq!(driven.finish(), [example(1, "1-"), example(1, "-1"), closed(1, "11")]);
+    assert_eq!(driven.told(), [example(1, "1-"), Told::Positive(1, vec![1], 12)]);
+    assert_eq!(driven.finish(), [example(1, "-1"), closed(1, "11")]);
     assert_eq!(driven.joiner.counts().kinds[1].orphaned[0], 1);
 
     let mut driven = Driven::new(&funnel(view, &[(None, 0, Fnw), (Some(0), 9, Fnw)]));

@@ -1,0 +1,321 @@
+//! Impressions become examples: features as of the impression's time, the user's behaviours strictly before it, labels.
+//!
+//! ```text
+//! impression or candidate + catalogue + counters --snapshot--> FieldValues     (when it arrives; kept while it is open)
+//! FieldValues + history + labels                 --append----> a row of a Batch (when labels are known)
+//! ```
+//!
+//! Learning and answering use the same two functions, so both see the same rows. Nothing later than the impression's time enters:
+//! counters are read at arrival, items and users as of the time, behaviours strictly before it.
+
+mod columns;
+mod gaps;
+mod negatives;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+pub use columns::MOST_LIST_ENTRIES;
+pub use negatives::{Negatives, sampling_offset};
+pub use values::{FieldValues, ValuePool};
+
+use columns::{Column, Given, MISSING};
+use gaps::gap_id;
+
+use crate::attribute::{Labels, Opened};
+use crate::attributes::{AttributeKey, Attributes, Value};
+use crate::catalogue::{Catalogue, Found};
+use crate::counters::{Counters, Subjects};
+use crate::example::{About, Batch, Histories};
+use crate::ids::{EventId, ItemId, UserId, salted_key};
+use crate::schema::{EventField, Lookup, Schema, Source};
+use crate::time::EventTime;
+
+/// What is shown to whom: an impression, or a candidate of a request at the request's time.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
+    /// The user.
+    pub user: UserId,
+    /// The item.
+    pub item: ItemId,
+    /// When. Nothing later is read.
+    pub time: EventTime,
+    /// The id of the surface's text ([`crate::ids::stable_hash`]).
+    pub surface: Option<u64>,
+    /// Place in the answer.
+    pub position: Option<u32>,
+    /// Further circumstances.
+    pub context: &'a Attributes,
+    /// The item was first seen within the configured span before `time`.
+    pub new_item: bool,
+}
+
+/// What is known of items, users and rates.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// Items.
+    pub items: &'a Catalogue,
+    /// Users.
+    pub users: &'a Catalogue,
+    /// Counters of the schema.
+    pub counters: &'a Counters,
+}
+
+/// How well the catalogue knew item and user as of the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// The item.
+    pub item: Found,
+    /// The user.
+    pub user: Found,
+}
+
+/// A past behaviour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// Its item's id.
+    pub item: u64,
+    /// Its category's id, if the item had one.
+    pub category: Option<u64>,
+    /// When.
+    pub time: EventTime,
+}
+
+/// Looks into one user's behaviours.
+pub trait History {
+    /// Calls `visit` with the newest behaviours strictly before `before`, at most `limit`, newest first, of the types that `read` has
+    /// by number.
+    fn newest(&self, before: EventTime, limit: usize, read: &[bool], visit: impl FnMut(Past));
+
+    /// The same, only of the behaviours with this category.
+    fn matching(
+        &self,
+        category: u64,
+        before: EventTime,
+        limit: usize,
+        read: &[bool],
+        visit: impl FnMut(Past),
+    );
+}
+
+/// An example to be: a snapshot and what became of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Labelled<'a> {
+    /// Features as of `time`.
+    pub values: &'a FieldValues,
+    /// The impression, 0 for a candidate.
+    pub impression: EventId,
+    /// The user.
+    pub user: UserId,
+    /// The item.
+    pub item: ItemId,
+    /// When it was shown or asked for.
+    pub time: EventTime,
+    /// Labels; [`Labels::default`] masks all tasks.
+    pub labels: Labels,
+    /// See [`Batch::offsets`].
+    pub offset: f32,
+}
+
+impl<'a> Labelled<'a> {
+    /// Returns the example of an open impression, as it is where nothing was sampled.
+    pub fn of(opened: &'a Opened<FieldValues>, labels: Labels) -> Self {
+        Self {
+            values: &opened.payload,
+            impression: opened.id,
+            user: opened.user,
+            item: opened.item,
+            time: opened.time,
+            labels,
+            offset: 0.0,
+        }
+    }
+}
+
+/// Makes examples as a schema declares them.
+#[derive(Clone, Debug)]
+pub struct Assembler {
+    keys: Vec<Column>,
+    lists: Vec<Column>,
+    numbers: Vec<Column>,
+    lookups: Vec<Lookup>,
+    read: Vec<bool>,
+    category: AttributeKey,
+    item_salt: u64,
+    category_salt: u64,
+    gap_salt: u64,
+    tasks: usize,
+}
+
+impl Assembler {
+    /// Creates the assembler of a schema. `category` names the attribute of items that is their category.
+    ///
+    /// # Panics
+    /// When a field or history names a table that the schema does not have.
+    pub fn new(schema: &Schema, category: AttributeKey) -> Self {
+        let columns = |fields: Vec<usize>| -> Vec<Column> {
+            fields.into_iter().map(|i| Column::new(schema, &schema.fields[i])).collect()
+        };
+        Self {
+            keys: columns(schema.key_fields()),
+            lists: columns(schema.list_fields()),
+            numbers: columns(schema.number_fields()),
+            lookups: schema.lookups.clone(),
+            read: schema.read.clone(),
+            category,
+            item_salt: schema.tables[schema.item_table].salt(),
+            category_salt: schema.tables[schema.category_table].salt(),
+            gap_salt: schema.tables[schema.gap_table].salt(),
+            tasks: schema.tasks,
+        }
+    }
+
+    /// Returns an empty batch with the columns of the schema.
+    pub fn batch(&self) -> Batch {
+        Batch::new(self.lists.len(), self.lookups.len())
+    }
+
+    /// Writes the features of what is shown, as of its time, into `values`.
+    pub fn snapshot(
+        &self,
+        shown: &Shown<'_>,
+        known: &Known<'_>,
+        values: &mut FieldValues,
+    ) -> Looked {
+        known.items.as_of(shown.item.0, shown.time, |item, item_features| {
+            known.users.as_of(shown.user.0, shown.time, |user, user_features| {
+                let sources = Sources {
+                    shown,
+                    item: item_features,
+                    user: user_features,
+                    counters: known.counters,
+                    subjects: Subjects {
+                        item: shown.item.0,
+                        user: shown.user.0,
+                        category: item_features
+                            .and_then(|features| features.get(self.category)?.category()),
+                        surface: shown.surface,
+                    },
+                };
+                self.fill(&sources, values);
+                Looked { item, user }
+            })
+        })
+    }
+
+    /// Adds an example to a batch, looking into its user's behaviours strictly before its time.
+    pub fn append(&self, example: &Labelled<'_>, history: &impl History, batch: &mut Batch) {
+        let values = example.values;
+        values.write(self.shape(), batch);
+        for (lookup, histories) in self.lookups.iter().zip(&mut batch.histories) {
+            self.look(lookup, example, history, histories);
+        }
+        for task in 0..self.tasks {
+            batch.labels.push(example.labels.label(task));
+            batch.modes.push(example.labels.mode(task));
+        }
+        batch.offsets.push(example.offset);
+        batch.about.push(About {
+            impression: example.impression,
+            user: example.user,
+            item: example.item,
+            time: example.time,
+            new_item: values.new_item(),
+        });
+    }
+
+    fn shape(&self) -> values::Shape {
+        values::Shape {
+            keys: self.keys.len(),
+            lists: self.lists.len(),
+            numbers: self.numbers.len(),
+        }
+    }
+
+    fn fill(&self, sources: &Sources<'_>, values: &mut FieldValues) {
+        let time = sources.shown.time;
+        let subjects = &sources.subjects;
+        values.start(self.shape(), subjects.category, subjects.surface, sources.shown.new_item);
+        for (i, column) in self.keys.iter().enumerate() {
+            values.set_key(i, column.key(sources.given(&column.source), time));
+        }
+        for (i, column) in self.numbers.iter().enumerate() {
+            values.set_number(self.shape(), i, column.number(sources.given(&column.source)));
+        }
+        for (i, column) in self.lists.iter().enumerate() {
+            column.list(sources.given(&column.source), |key| values.push_list_key(key));
+            values.end_list(self.shape(), i);
+        }
+    }
+
+    fn look(
+        &self,
+        lookup: &Lookup,
+        example: &Labelled<'_>,
+        history: &impl History,
+        into: &mut Histories,
+    ) {
+        let start = into.items.len();
+        let visit = |past: Past| {
+            into.items.push(salted_key(self.item_salt, past.item));
+            let category = past.category.unwrap_or(MISSING);
+            into.categories.push(salted_key(self.category_salt, category));
+            let gap = gap_id(example.time - past.time);
+            into.gaps.push(salted_key(self.gap_salt, gap));
+        };
+        match *lookup {
+            Lookup::Newest { limit } => history.newest(example.time, limit, &self.read, visit),
+            Lookup::Matching { limit } => {
+                if let Some(category) = example.values.category() {
+                    history.matching(category, example.time, limit, &self.read, visit);
+                }
+            }
+        }
+        // Read from the newest back, kept with the newest last.
+        into.items[start..].reverse();
+        into.categories[start..].reverse();
+        into.gaps[start..].reverse();
+        into.starts.push(u32::try_from(into.items.len()).unwrap_or(u32::MAX));
+    }
+}
+
+/// Everything that fields may be read from.
+struct Sources<'a> {
+    shown: &'a Shown<'a>,
+    item: Option<&'a Attributes>,
+    user: Option<&'a Attributes>,
+    counters: &'a Counters,
+    subjects: Subjects,
+}
+
+impl<'a> Sources<'a> {
+    fn given(&self, source: &Source) -> Given<'a> {
+        let attribute = |attributes: Option<&'a Attributes>, key| match attributes
+            .and_then(|attributes| attributes.get(key))
+        {
+            None => Given::Nothing,
+            Some(Value::Number(number)) => Given::Number(*number),
+            Some(value) => Given::Value(value),
+        };
+        let id = |id: Option<u64>| id.map_or(Given::Nothing, Given::Id);
+        match *source {
+            Source::Event(EventField::User) => Given::Id(self.shown.user.0),
+            Source::Event(EventField::Item) => Given::Id(self.shown.item.0),
+            Source::Event(EventField::Category) => id(self.subjects.category),
+            Source::Event(EventField::Surface) => id(self.subjects.surface),
+            Source::Event(EventField::Position) => {
+                let position = self.shown.position;
+                position.map_or(Given::Nothing, |position| Given::Number(f64::from(position)))
+            }
+            Source::Event(EventField::Time) => Given::Number(self.shown.time.0 as f64),
+            Source::Context(key) => attribute(Some(self.shown.context), key),
+            Source::Item(key) => attribute(self.item, key),
+            Source::User(key) => attribute(self.user, key),
+            Source::Counter(counter) => self
+                .counters
+                .log_odds(counter, &self.subjects, self.shown.time)
+                .map_or(Given::Nothing, |odds| Given::Number(f64::from(odds))),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Sampled negatives, where only views are known: `k` items drawn uniformly among the other known ones stand for all that were not
+//! viewed.
+//!
+//! Of `n - 1` other items each is drawn at the rate `r = k / (n - 1)`, so training sees the log-odds `l - ln r` where the true ones are
+//! `l` (models.md 6.1, identity 18): `ln r` is the offset of the view and of its negatives alike.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Dictionary, ItemId};
+
+/// A seeded generator of negatives. Its state is part of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Negatives {
+    state: u64,
+}
+
+impl Negatives {
+    /// Creates the generator of a seed.
+    pub fn new(seed: u64) -> Self {
+        Self { state: seed }
+    }
+
+    /// Draws a known item that is not the viewed one, all with the same probability; `None` when there is no other.
+    pub fn draw(&mut self, known: &Dictionary, viewed: ItemId) -> Option<ItemId> {
+        let all = u32::try_from(known.len()).unwrap_or(u32::MAX);
+        let viewed = known.number(viewed.0);
+        let others = if viewed.is_some() { all.saturating_sub(1) } else { all };
+        if others == 0 {
+            return None;
+        }
+        let drawn = self.below(others);
+        // The last item takes the place of the viewed one.
+        let number = if Some(drawn) == viewed { all - 1 } else { drawn };
+        Some(ItemId(known.id(number)))
+    }
+
+    /// Returns a number below `bound`, all with the same probability (Lemire, 2019).
+    fn below(&mut self, bound: u32) -> u32 {
+        let threshold = bound.wrapping_neg() % bound;
+        loop {
+            let product = u64::from((self.next() >> 32) as u32) * u64::from(bound);
+            if product as u32 >= threshold {
+                return (product >> 32) as u32;
+            }
+        }
+    }
+
+    /// SplitMix64 (Steele, Lea and Flood, 2014).
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.state;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    }
+}
+
+/// Returns the offset of a view and its negatives: `ln(k / (n - 1))` with `k` negatives drawn among `n` known items, 0 where there was
+/// nothing to draw.
+pub fn sampling_offset(negatives: usize, known: usize) -> f32 {
+    if negatives == 0 || known < 2 {
+        return 0.0;
+    }
+    (negatives as f64 / (known - 1) as f64).ln() as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn items(count: u64) -> Dictionary {
+        let mut items = Dictionary::default();
+        for id in 1..=count {
+            items.enter(id, &id.to_string()).unwrap();
+        }
+        items
+    }
+
+    #[test]
+    fn all_other_items_are_drawn_alike_and_never_the_viewed_one() {
+        let items = items(5);
+        for viewed in [1, 3, 5] {
+            let mut negatives = Negatives::new(7);
+            let mut drawn = [0u32; 6];
+            for _ in 0..40_000 {
+                let item = negatives.draw(&items, ItemId(viewed)).unwrap();
+                drawn[usize::try_from(item.0).unwrap()] += 1;
+            }
+            for (item, &count) in (0u64..).zip(&drawn).skip(1) {
+                if item == viewed {
+                    assert_eq!(count, 0);
+                } else {
+                    assert!(count.abs_diff(10_000) < 400, "{item}: {count}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_item_alone_has_no_negatives() {
+        assert_eq!(Negatives::new(1).draw(&items(1), ItemId(1)), None);
+        assert_eq!(Negatives::new(1).draw(&items(1), ItemId(2)), Some(ItemId(1)));
+        assert_eq!(Negatives::new(1).draw(&items(0), ItemId(2)), None);
+    }
+
+    #[test]
+    fn a_stored_generator_goes_on_where_it_was() {
+        let items = items(1000);
+        let mut negatives = Negatives::new(3);
+        negatives.draw(&items, ItemId(1));
+        let text = serde_json::to_string(&negatives).unwrap();
+        let mut again: Negatives = serde_json::from_str(&text).unwrap();
+        for _ in 0..20 {
+            assert_eq!(negatives.draw(&items, ItemId(1)), again.draw(&items, ItemId(1)));
+        }
+    }
+
+    #[test]
+    fn the_offset_is_the_logarithm_of_the_rate() {
+        assert!((sampling_offset(4, 401) - 0.01f32.ln()).abs() < 1e-6);
+        assert!(sampling_offset(4, 1).abs() < f32::EPSILON);
+    }
+}
