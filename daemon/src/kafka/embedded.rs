@@ -6,7 +6,6 @@
 //! records**. Whoever fills it must stop while the reader is that far behind; [`super::ConsumerGauges::lanes`]
 //! tells how far, and [`EmbeddedBroker::RETENTION_BYTES`] what the limit is.
 
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use super::client::Connection;
 use super::trouble::Trouble;
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
+type Job = Box<dyn FnOnce(&Cluster) -> Result<(), KafkaError> + Send>;
 
 /// A running broker; it ends when this is dropped.
 pub struct EmbeddedBroker {
@@ -29,7 +29,7 @@ pub struct EmbeddedBroker {
 
 /// Something to do on the thread that owns the cluster, which cannot move between threads.
 struct Order {
-    run: Arc<dyn Fn(&Cluster) -> Result<(), KafkaError> + Send + Sync>,
+    run: Job,
     action: &'static str,
     done: Sender<Result<(), Trouble>>,
 }
@@ -106,11 +106,11 @@ impl EmbeddedBroker {
     fn order(
         &self,
         action: &'static str,
-        run: impl Fn(&Cluster) -> Result<(), KafkaError> + Send + Sync + 'static,
+        run: impl FnOnce(&Cluster) -> Result<(), KafkaError> + Send + 'static,
     ) -> Result<(), Trouble> {
         let (done, answer) = crossbeam_channel::bounded(1);
         self.orders
-            .send(Order { run: Arc::new(run), action, done })
+            .send(Order { run: Box::new(run), action, done })
             .map_err(|error| failed(action, error))?;
         answer.recv().map_err(|error| failed(action, error))?
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! Connection ──▶ Consumer ──▶ bounded channel of ConsumerEvent (batches of records, states)
 //!            ├─▶ Producer ──▶ delivery counts      DeadLetters ──▶ Producer
+//!            ├─▶ Reader       one topic, record by record, for tools
 //!            └─▶ Admin        topics as they are and as they should be
 //! EmbeddedBroker             a broker inside the process, for the demonstration and for tests
 //! ```
@@ -21,6 +22,7 @@ mod dead_letter;
 mod embedded;
 mod probe;
 mod producer;
+mod reader;
 mod trouble;
 
 pub use admin::{Admin, Difference, TopicSpec, TopicState, standard_topics};
@@ -33,4 +35,8 @@ pub use dead_letter::{DeadLetter, DeadLetters, Origin, VALUE_LIMIT};
 pub use embedded::EmbeddedBroker;
 pub use probe::{PartitionRange, Probe};
 pub use producer::{Header, Outgoing, Producer, ProducerCounts, ProducerFailure, ProducerSettings};
+pub use reader::{OwnedRecord, Reader};
 pub use trouble::Trouble;
+
+#[cfg(test)]
+mod tests;

@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::client::{Connection, Kind};
+use super::consumer::NextOffset;
 use super::context::Listener;
 use super::trouble::{Trouble, is_refusal};
 
@@ -91,6 +93,38 @@ impl Probe {
             client.fetch_metadata(Some("__sluice_probe"), left)
         })?;
         Ok(metadata.brokers().len())
+    }
+
+    /// Returns the offsets that a group has committed for a topic, by partition: what lag tools see.
+    ///
+    /// # Errors
+    /// [`Trouble::Unreachable`] or [`Trouble::Refused`].
+    pub fn committed(
+        connection: &Connection,
+        group: &str,
+        topic: &str,
+        patience: Duration,
+    ) -> Result<Vec<Option<NextOffset>>, Trouble> {
+        let missing = || Trouble::MissingTopic { topic: topic.to_owned() };
+        let partitions =
+            Self::open(connection)?.partitions(topic, patience)?.ok_or_else(missing)?;
+        let mut options = connection.options(Kind::Metadata);
+        options.set("group.id", group).set("enable.auto.commit", "false");
+        let client = options
+            .create_with_context(Listener::default())
+            .map_err(|error| Trouble::from_client("connecting", &error, None))?;
+        let probe = Self { client, brokers: connection.brokers.clone() };
+        let mut list = TopicPartitionList::with_capacity(partitions);
+        list.add_partition_range(topic, 0, i32::try_from(partitions).unwrap_or(i32::MAX) - 1);
+        let found = probe.ask("reading committed offsets", patience, |client, left| {
+            client.committed_offsets(list.clone(), left)
+        })?;
+        let offset = |offset: Offset| match offset {
+            Offset::Offset(offset) => Some(NextOffset(offset)),
+            _ => None,
+        };
+        // Copied out: the lists must be gone before the client is (rust-rdkafka#453).
+        Ok(found.elements().iter().map(|element| offset(element.offset())).collect())
     }
 
     /// Asks once within `patience`, in slices, so that a refusal shows before the time is up.

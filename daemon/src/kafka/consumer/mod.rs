@@ -414,6 +414,3 @@ impl Shared {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -112,13 +112,21 @@ impl Poller {
             return Ok(());
         }
         let consumer = self.create()?;
+        let outcome = self.read(&consumer);
+        if outcome.is_ok() {
+            self.finish(&consumer);
+        }
+        self.close(consumer, outcome.is_err());
+        outcome
+    }
+
+    fn read(&mut self, consumer: &BaseConsumer<Listener>) -> Result<(), Trouble> {
         self.read_up = !self.settings.sources.iter().any(|source| source.first);
-        self.assign(&consumer)?;
+        self.assign(consumer)?;
         self.announce();
         while !self.is_stopping() {
-            self.round(&consumer)?;
+            self.round(consumer)?;
         }
-        self.finish(&consumer);
         Ok(())
     }
 
@@ -592,6 +600,16 @@ impl Poller {
         }
         let (_, failed) = consumer.context().commits();
         self.shared.commits_failed.store(failed, Ordering::Relaxed);
+    }
+
+    /// Drops the client; with the brokers away or after a failure that may block for as long as a session lasts, so another
+    /// thread waits for it, or ends with the process.
+    fn close(&self, consumer: BaseConsumer<Listener>, failed: bool) {
+        if self.down || failed {
+            let name = format!("{}-close", self.settings.thread);
+            // Where no thread can be made, the closure and the client with it are dropped here.
+            drop(std::thread::Builder::new().name(name).spawn(move || drop(consumer)));
+        }
     }
 
     fn is_stopping(&self) -> bool {
