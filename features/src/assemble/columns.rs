@@ -2,8 +2,8 @@
 
 use crate::attributes::{Value, number_id};
 use crate::ids::salted_key;
-use crate::schema::{Field, Kind, Missing, Schema, Source};
-use crate::time::EventTime;
+use crate::schema::{Field, GAP_BUCKETS, Kind, Missing, Schema, Source};
+use crate::time::{EventTime, Span};
 
 /// A list field reads at most so many entries.
 pub const MOST_LIST_ENTRIES: usize = 512;
@@ -134,7 +134,7 @@ impl Column {
 }
 
 /// Returns `floor(log2(x))` for a finite `x` of at least 1, exactly: it is the exponent of the number.
-pub(super) fn floor_log2(x: f64) -> u32 {
+fn floor_log2(x: f64) -> u32 {
     let exponent = (x.to_bits() >> 52) & 0x7ff;
     u32::try_from(exponent.saturating_sub(1023)).unwrap_or(0)
 }
@@ -142,6 +142,12 @@ pub(super) fn floor_log2(x: f64) -> u32 {
 /// Returns the id of a bucket, for all tables.
 pub(super) fn small_id(bucket: i64) -> u64 {
     (1 << 20) + bucket.unsigned_abs()
+}
+
+/// Returns the id of the bucket of the time between a behaviour and the impression: `min(floor(log2(1 + seconds)), GAP_BUCKETS - 1)`.
+pub(super) fn gap_id(gap: Span) -> u64 {
+    let seconds = gap.0.max(0) as f64 / 1000.0;
+    small_id(i64::from(floor_log2(1.0 + seconds).min(GAP_BUCKETS - 1)))
 }
 
 /// Returns a number as milliseconds since 1970, within the range of event times.

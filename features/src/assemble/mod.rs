@@ -9,7 +9,6 @@
 //! counters are read at arrival, items and users as of the time, behaviours strictly before it.
 
 mod columns;
-mod gaps;
 mod negatives;
 mod values;
 
@@ -20,8 +19,7 @@ pub use columns::MOST_LIST_ENTRIES;
 pub use negatives::{Negatives, sampling_offset};
 pub use values::{FieldValues, ValuePool};
 
-use columns::{Column, Given, MISSING};
-use gaps::gap_id;
+use columns::{Column, Given, MISSING, gap_id};
 
 use crate::attribute::{Labels, Opened};
 use crate::attributes::{AttributeKey, Attributes, Value};
@@ -206,11 +204,35 @@ impl Assembler {
 
     /// Adds an example to a batch, looking into its user's behaviours strictly before its time.
     pub fn append(&self, example: &Labelled<'_>, history: &impl History, batch: &mut Batch) {
-        let values = example.values;
-        values.write(self.shape(), batch);
         for (lookup, histories) in self.lookups.iter().zip(&mut batch.histories) {
             self.look(lookup, example, history, histories);
         }
+        self.append_rest(example, batch);
+    }
+
+    /// Adds an example of the same user and time as the last one of the batch (candidates of a request, sampled negatives): the
+    /// newest behaviours are copied from it instead of being looked up again.
+    ///
+    /// # Panics
+    /// When the last example is of another user or time, or there is none.
+    pub fn append_alike(&self, example: &Labelled<'_>, history: &impl History, batch: &mut Batch) {
+        let last = batch.about.last().map(|about| (about.user, about.time));
+        assert!(
+            last == Some((example.user, example.time)),
+            "expected the user and time of the batch's last example {last:?}, found {:?}: append it by itself",
+            (example.user, example.time)
+        );
+        for (lookup, histories) in self.lookups.iter().zip(&mut batch.histories) {
+            match lookup {
+                Lookup::Newest { .. } => repeat_last(histories),
+                Lookup::Matching { .. } => self.look(lookup, example, history, histories),
+            }
+        }
+        self.append_rest(example, batch);
+    }
+
+    fn append_rest(&self, example: &Labelled<'_>, batch: &mut Batch) {
+        example.values.write(self.shape(), batch);
         for task in 0..self.tasks {
             batch.labels.push(example.labels.label(task));
             batch.modes.push(example.labels.mode(task));
@@ -221,7 +243,7 @@ impl Assembler {
             user: example.user,
             item: example.item,
             time: example.time,
-            new_item: values.new_item(),
+            new_item: example.values.new_item(),
         });
     }
 
@@ -278,6 +300,16 @@ impl Assembler {
         into.gaps[start..].reverse();
         into.starts.push(u32::try_from(into.items.len()).unwrap_or(u32::MAX));
     }
+}
+
+/// Adds the last list again.
+fn repeat_last(histories: &mut Histories) {
+    let [.., start, end] = histories.starts[..] else { return };
+    let last = start as usize..end as usize;
+    histories.items.extend_from_within(last.clone());
+    histories.categories.extend_from_within(last.clone());
+    histories.gaps.extend_from_within(last);
+    histories.starts.push(end + (end - start));
 }
 
 /// Everything that fields may be read from.

@@ -508,6 +508,44 @@ fn an_impression_that_was_open_and_a_candidate_give_the_same_row() {
 }
 
 #[test]
+fn candidates_of_one_request_are_the_same_rows_however_they_are_looked_up() {
+    let mut world = everything();
+    let categories = [b"39", b"40", b"39"].map(|name| Some(stable_hash(name)));
+    world.history.0 = (0..3).map(|i| past(i as u64 + 1, categories[i], 50 + i as i64, 0)).collect();
+    world.items.apply(4, EventTime(1), Some(attributes(&[(CATEGORY, text("40"))])));
+    let assembler = Assembler::new(&world.schema, key(CATEGORY));
+    let nothing = Attributes::default();
+    let (mut apart, mut alike) = (assembler.batch(), assembler.batch());
+    for item in [1, 4, 3, 2] {
+        let shown = Shown { item: ItemId(item), time: EventTime(100), ..shown(&nothing) };
+        let (values, _) = world.snapshot(&shown);
+        let example = labelled(&values, &shown, Labels::default());
+        assembler.append(&example, &world.history, &mut apart);
+        if alike.is_empty() {
+            assembler.append(&example, &world.history, &mut alike);
+        } else {
+            assembler.append_alike(&example, &world.history, &mut alike);
+        }
+    }
+    assert_eq!(alike.histories[0].starts, [0, 3, 6, 9, 12]);
+    assert_eq!(alike.histories[1].starts, [0, 2, 3, 3, 5]);
+    assert_eq!(alike, apart);
+}
+
+#[test]
+#[should_panic(expected = "append it by itself")]
+fn another_time_is_not_alike() {
+    let world = everything();
+    let assembler = Assembler::new(&world.schema, key(CATEGORY));
+    let nothing = Attributes::default();
+    let mut batch = world.row(&shown(&nothing));
+    let later = Shown { time: EventTime(NOON + 1), ..shown(&nothing) };
+    let (values, _) = world.snapshot(&later);
+    let example = labelled(&values, &later, Labels::default());
+    assembler.append_alike(&example, &world.history, &mut batch);
+}
+
+#[test]
 fn memory_of_closed_impressions_serves_again() {
     let world = everything();
     let assembler = Assembler::new(&world.schema, key(CATEGORY));
