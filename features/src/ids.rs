@@ -142,6 +142,58 @@ impl Dictionary {
     }
 }
 
+/// Ids of one kind, numbered in the order of their first sight, where the strings are not needed (categories).
+#[derive(Clone, Debug, Default)]
+pub struct Numbers {
+    numbers: std::collections::HashMap<u64, u32, foldhash::fast::FixedState>,
+    ids: Vec<u64>,
+}
+
+impl Numbers {
+    /// Returns the number of an id, entering it when it is new.
+    pub fn enter(&mut self, id: u64) -> u32 {
+        let next = u32::try_from(self.ids.len()).unwrap_or(u32::MAX);
+        let number = *self.numbers.entry(id).or_insert(next);
+        if number == next {
+            self.ids.push(id);
+        }
+        number
+    }
+
+    /// Returns the number of an id, if it was ever entered.
+    pub fn number(&self, id: u64) -> Option<u32> {
+        self.numbers.get(&id).copied()
+    }
+
+    /// Returns the id behind a number.
+    ///
+    /// # Panics
+    /// When the number was not given out here.
+    pub fn id(&self, number: u32) -> u64 {
+        self.ids[number as usize]
+    }
+
+    /// Returns how many ids there are.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Tells whether nothing was entered yet.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// Returns the ids in the order of their numbers, from number `from` on.
+    pub fn ids_from(&self, from: usize) -> &[u64] {
+        &self.ids[from.min(self.ids.len())..]
+    }
+
+    /// Returns about how many bytes of memory the numbers take.
+    pub fn memory(&self) -> usize {
+        self.ids.capacity() * 8 + self.numbers.capacity() * 17
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +210,14 @@ mod tests {
             (1..100_000).map(|id| salted_key(7, id)).collect();
         assert_eq!(keys.len(), 99_999);
         assert_ne!(salted_key(7, 1), salted_key(8, 1));
+    }
+
+    #[test]
+    fn numbers_are_given_out_in_the_order_of_first_sight() {
+        let mut numbers = Numbers::default();
+        assert_eq!([70, 90, 70, 80].map(|id| numbers.enter(id)), [0, 1, 0, 2]);
+        assert_eq!((numbers.number(80), numbers.number(60), numbers.id(1)), (Some(2), None, 90));
+        assert_eq!(numbers.ids_from(1), [90, 80]);
     }
 
     #[test]

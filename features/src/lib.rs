@@ -21,5 +21,6 @@ pub mod funnel;
 pub mod ids;
 pub mod reject;
 pub mod schema;
+pub mod sequence;
 pub mod time;
 pub mod wire;

@@ -1,0 +1,239 @@
+//! The behaviours of one user: full segments, oldest first, and an open tail.
+
+use super::segment::{MOST, Segment};
+use super::{Appended, Entry};
+use crate::time::EventTime;
+
+/// How many behaviours of a full tail are packed; the rest stays open for those that come a little late.
+const SEALED: usize = 224;
+/// The distance between two places in order, so that segments between them find room.
+const GAP: u64 = 1 << 32;
+
+/// Whether the store has a segment as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    /// It has it.
+    Same,
+    /// It has never seen it.
+    New,
+    /// It has an older state of it.
+    Changed,
+}
+
+/// A segment and its place in the order of segments.
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    pub(super) place: u64,
+    pub(super) stored: Stored,
+    pub(super) segment: Segment,
+}
+
+/// The behaviours of one user.
+#[derive(Clone, Debug, Default)]
+pub(super) struct History {
+    pub(super) slots: Vec<Slot>,
+    pub(super) tail: Vec<Entry>,
+    /// Behaviours in slots and tail.
+    count: usize,
+    /// The tail has changed since it was stored.
+    pub(super) open: bool,
+    /// The user is on the list of those with changes.
+    pub(super) listed: bool,
+}
+
+impl History {
+    /// Returns how many behaviours there are, at most `most`.
+    pub(super) fn length(&self, most: usize) -> usize {
+        self.count.min(most)
+    }
+
+    /// Adds a behaviour after all that are not later. `removed` gets the places of stored segments that are no more.
+    pub(super) fn append(
+        &mut self,
+        entry: Entry,
+        most: usize,
+        room: &mut Vec<Entry>,
+        removed: &mut impl FnMut(u64),
+    ) -> Appended {
+        let appended = if self.newest().is_none_or(|newest| newest <= entry.time) {
+            self.tail.push(entry);
+            self.open = true;
+            Appended::InOrder
+        } else if self.count >= most && self.count_not_after(entry.time) <= self.count - most {
+            return Appended::TooOld;
+        } else {
+            self.insert(entry, room, removed);
+            Appended::Late
+        };
+        self.count += 1;
+        if self.tail.len() >= MOST {
+            self.seal();
+        }
+        while let Some(head) = self.slots.first()
+            && head.segment.count() + most <= self.count
+        {
+            self.count -= head.segment.count();
+            if head.stored != Stored::New {
+                removed(head.place);
+            }
+            self.slots.remove(0);
+        }
+        appended
+    }
+
+    /// Puts back a segment as it was stored. Returns whether its place was free.
+    pub(super) fn restore(&mut self, place: u64, segment: Segment) -> bool {
+        let Err(at) = self.slots.binary_search_by_key(&place, |slot| slot.place) else {
+            return false;
+        };
+        self.count += segment.count();
+        self.slots.insert(at, Slot { place, stored: Stored::Same, segment });
+        true
+    }
+
+    /// Puts back the tail as it was stored. Returns whether there was none.
+    pub(super) fn restore_tail(&mut self, segment: &Segment) -> bool {
+        let empty = self.tail.is_empty();
+        if empty {
+            self.count += segment.count();
+            segment.unpack(&mut self.tail);
+        }
+        empty
+    }
+
+    /// Calls `visit` with the behaviours strictly before a time, newest first, until it returns false.
+    pub(super) fn visit_back(
+        &self,
+        before: EventTime,
+        most: usize,
+        mut visit: impl FnMut(Entry) -> bool,
+    ) {
+        let mut skip = self.count.saturating_sub(most);
+        let end = self.tail.partition_point(|entry| entry.time < before);
+        let packed = self.count - self.tail.len();
+        if !self.tail[..end].iter().skip(skip.saturating_sub(packed)).rev().all(|e| visit(*e)) {
+            return;
+        }
+        skip = skip.min(packed);
+        self.segments_back(before, skip, |segment, from, to| {
+            segment.visit_back(from, to, &mut visit)
+        });
+    }
+
+    /// The same for the behaviours with a category.
+    pub(super) fn visit_category_back(
+        &self,
+        category: u32,
+        before: EventTime,
+        most: usize,
+        mut visit: impl FnMut(Entry) -> bool,
+    ) {
+        let mut skip = self.count.saturating_sub(most);
+        let end = self.tail.partition_point(|entry| entry.time < before);
+        let packed = self.count - self.tail.len();
+        let tail = self.tail[..end].iter().skip(skip.saturating_sub(packed)).rev();
+        for entry in tail {
+            if entry.category == category && !visit(*entry) {
+                return;
+            }
+        }
+        skip = skip.min(packed);
+        self.segments_back(before, skip, |segment, from, to| {
+            segment.visit_category_back(category, from, to, &mut visit)
+        });
+    }
+
+    /// Returns about how many bytes of memory are behind this history.
+    pub(super) fn memory(&self) -> usize {
+        let packed: usize = self.slots.iter().map(|slot| slot.segment.bytes().len() + 16).sum();
+        packed
+            + self.slots.capacity() * size_of::<Slot>()
+            + self.tail.capacity() * size_of::<Entry>()
+    }
+
+    /// Calls `visit` with the segments that reach before a time, newest first, and which of their behaviours count, until it returns
+    /// false. The oldest `skip` behaviours do not count.
+    fn segments_back(
+        &self,
+        before: EventTime,
+        skip: usize,
+        mut visit: impl FnMut(&Segment, usize, usize) -> bool,
+    ) {
+        for (i, slot) in self.slots.iter().enumerate().rev() {
+            // Whole segments are dropped as soon as they do not count, so only the first can have behaviours to skip.
+            let from = if i == 0 { skip } else { 0 };
+            let to = slot.segment.count_before(before);
+            if from < to && !visit(&slot.segment, from, to) {
+                return;
+            }
+        }
+    }
+
+    fn newest(&self) -> Option<EventTime> {
+        let packed = || self.slots.last().map(|slot| slot.segment.last());
+        self.tail.last().map(|entry| entry.time).or_else(packed)
+    }
+
+    /// Returns how many behaviours are not later than a time.
+    fn count_not_after(&self, time: EventTime) -> usize {
+        let after = EventTime(time.0.saturating_add(1));
+        let mut count = self.tail.partition_point(|entry| entry.time <= time);
+        for slot in self.slots.iter().rev() {
+            count += slot.segment.count_before(after);
+        }
+        count
+    }
+
+    fn insert(&mut self, entry: Entry, room: &mut Vec<Entry>, removed: &mut impl FnMut(u64)) {
+        let in_tail = self.tail.first().is_some_and(|first| first.time <= entry.time);
+        if in_tail || self.slots.is_empty() {
+            let place = self.tail.partition_point(|known| known.time <= entry.time);
+            self.tail.insert(place, entry);
+            self.open = true;
+            return;
+        }
+        let not_after = self.slots.partition_point(|slot| slot.segment.first() <= entry.time);
+        let number = not_after.saturating_sub(1);
+        let slot = &mut self.slots[number];
+        room.clear();
+        slot.segment.unpack(room);
+        room.insert(room.partition_point(|known| known.time <= entry.time), entry);
+        if slot.stored == Stored::Same {
+            slot.stored = Stored::Changed;
+        }
+        if room.len() <= MOST {
+            slot.segment = Segment::pack(room);
+            return;
+        }
+        let (left, right) = room.split_at(room.len() / 2);
+        slot.segment = Segment::pack(left);
+        let segment = Segment::pack(right);
+        let place = slot.place;
+        let next = self.slots.get(number + 1).map_or(place.saturating_add(2 * GAP), |n| n.place);
+        let between = place + (next - place) / 2;
+        self.slots.insert(number + 1, Slot { place: between, stored: Stored::New, segment });
+        if between == place {
+            self.renumber(removed);
+        }
+    }
+
+    /// Gives all segments new places, behind all that were ever used, because two had no room between them.
+    fn renumber(&mut self, removed: &mut impl FnMut(u64)) {
+        let mut place = self.slots.iter().map(|slot| slot.place).max().unwrap_or(0);
+        for slot in &mut self.slots {
+            if slot.stored != Stored::New {
+                removed(slot.place);
+            }
+            place = place.saturating_add(GAP);
+            (slot.place, slot.stored) = (place, Stored::New);
+        }
+    }
+
+    /// Packs the older part of a full tail.
+    fn seal(&mut self) {
+        let segment = Segment::pack(&self.tail[..SEALED]);
+        self.tail.drain(..SEALED);
+        let place = self.slots.last().map_or(0, |slot| slot.place.saturating_add(GAP));
+        self.slots.push(Slot { place, stored: Stored::New, segment });
+    }
+}

@@ -1,0 +1,273 @@
+//! What every user did, in event-time order and as far back as `max_length` behaviours.
+//!
+//! ```text
+//! user -> | segment | segment | ... | open tail |      oldest first; the oldest behaviours go first
+//! ```
+//!
+//! A segment is packed, about 10 bytes a behaviour, and does not change once it is full, unless a behaviour comes so late that it belongs
+//! inside. Behaviours of the same time stay in the order of their arrival. Items and categories are numbers of a dictionary
+//! ([`crate::ids::Dictionary`], [`crate::ids::Numbers`]) that the caller keeps.
+//!
+//! Costs: an append is O(1) amortised; the newest N are one read; a search by category ([SIM](https://arxiv.org/abs/2006.05639)'s hard search) looks
+//! at one short list a segment and scans a byte column where it is found.
+
+mod history;
+mod search;
+mod segment;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+
+use foldhash::fast::FixedState;
+
+use crate::event::BehaviourType;
+use crate::ids::UserId;
+use crate::time::EventTime;
+
+use history::{History, Stored};
+use segment::Segment;
+
+pub use segment::SegmentError;
+
+/// Category of a behaviour whose item has none.
+pub const NO_CATEGORY: u32 = u32::MAX;
+
+/// How far back [`Sequences::recent_categories`] looks.
+const RECENT: usize = 1024;
+
+/// A behaviour in a user's sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The number of the item.
+    pub item: u32,
+    /// The number of the item's category at that time, or [`NO_CATEGORY`].
+    pub category: u32,
+    /// What was done.
+    pub kind: BehaviourType,
+    /// When.
+    pub time: EventTime,
+}
+
+/// What became of a behaviour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// It is the newest.
+    InOrder,
+    /// It was put among older ones.
+    Late,
+    /// It was not kept: the sequence is full of newer ones.
+    TooOld,
+}
+
+/// The key of a segment in a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentKey {
+    /// Whose.
+    pub user: UserId,
+    /// The place in the order of the user's segments; [`SegmentKey::TAIL`] for the open tail.
+    pub place: u64,
+}
+
+impl SegmentKey {
+    /// The place of the open tail.
+    pub const TAIL: u64 = u64::MAX;
+}
+
+/// What a store has to do for a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change<'a> {
+    /// Write a segment that was never there: no earlier state depends on it.
+    Added(&'a [u8]),
+    /// Replace a segment or the tail.
+    Changed(&'a [u8]),
+    /// Delete it.
+    Removed,
+}
+
+/// The sequences of all users.
+#[derive(Clone, Debug)]
+pub struct Sequences {
+    users: HashMap<UserId, History, FixedState>,
+    max_length: usize,
+    behaviours: usize,
+    /// Users with changes, in the order of their first change.
+    changed: Vec<UserId>,
+    removed: Vec<SegmentKey>,
+    room: Vec<Entry>,
+}
+
+impl Sequences {
+    /// Creates empty sequences that keep at most `max_length` (at least 1) behaviours of a user.
+    pub fn new(max_length: usize) -> Self {
+        Self {
+            users: HashMap::default(),
+            max_length: max_length.max(1),
+            behaviours: 0,
+            changed: Vec::new(),
+            removed: Vec::new(),
+            room: Vec::new(),
+        }
+    }
+
+    /// Adds a behaviour after all of this user that are not later.
+    pub fn append(&mut self, user: UserId, entry: Entry) -> Appended {
+        let history = self.users.entry(user).or_default();
+        let before = history.length(self.max_length);
+        let removed = &mut self.removed;
+        let appended = history.append(entry, self.max_length, &mut self.room, &mut |place| {
+            removed.push(SegmentKey { user, place });
+        });
+        self.behaviours += history.length(self.max_length) - before;
+        if appended != Appended::TooOld && !history.listed {
+            history.listed = true;
+            self.changed.push(user);
+        }
+        appended
+    }
+
+    /// Calls `visit` with the newest behaviours strictly before a time, at most `limit`, newest first, of the types that `read` has by
+    /// number.
+    pub fn newest(
+        &self,
+        user: UserId,
+        before: EventTime,
+        limit: usize,
+        read: &[bool],
+        visit: impl FnMut(Entry),
+    ) {
+        if let Some(history) = self.users.get(&user) {
+            history.visit_back(before, self.max_length, limited(limit, read, visit));
+        }
+    }
+
+    /// Calls `visit` with the newest behaviours in a category strictly before a time, at most `limit`, newest first, of the types that
+    /// `read` has by number.
+    pub fn matching(
+        &self,
+        user: UserId,
+        category: u32,
+        before: EventTime,
+        limit: usize,
+        read: &[bool],
+        visit: impl FnMut(Entry),
+    ) {
+        if let Some(history) = self.users.get(&user) {
+            let visit = limited(limit, read, visit);
+            history.visit_category_back(category, before, self.max_length, visit);
+        }
+    }
+
+    /// Replaces `out` by the categories of the newest behaviours before a time, each once, newest first, at most `limit`. Looks at no more
+    /// than the newest 1024 behaviours.
+    pub fn recent_categories(
+        &self,
+        user: UserId,
+        before: EventTime,
+        limit: usize,
+        read: &[bool],
+        out: &mut Vec<u32>,
+    ) {
+        out.clear();
+        self.newest(user, before, RECENT, read, |entry| {
+            if out.len() < limit && entry.category != NO_CATEGORY && !out.contains(&entry.category)
+            {
+                out.push(entry.category);
+            }
+        });
+    }
+
+    /// Returns how many behaviours are kept of a user.
+    pub fn length(&self, user: UserId) -> usize {
+        self.users.get(&user).map_or(0, |history| history.length(self.max_length))
+    }
+
+    /// Returns how many users there are.
+    pub fn users(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Returns how many behaviours there are of all users.
+    pub fn behaviours(&self) -> usize {
+        self.behaviours
+    }
+
+    /// Returns about how many bytes of memory the sequences take. Counts through all users.
+    pub fn memory(&self) -> usize {
+        let slots = self.users.capacity() * (size_of::<(UserId, History)>() + 1);
+        slots + self.users.values().map(History::memory).sum::<usize>()
+    }
+
+    /// Calls `visit` with all that has changed since the last time, and takes it as stored.
+    pub fn drain_changes(&mut self, mut visit: impl FnMut(SegmentKey, Change<'_>)) {
+        for key in self.removed.drain(..) {
+            visit(key, Change::Removed);
+        }
+        for user in self.changed.drain(..) {
+            let Some(history) = self.users.get_mut(&user) else { continue };
+            for slot in &mut history.slots {
+                let key = SegmentKey { user, place: slot.place };
+                match slot.stored {
+                    Stored::Same => {}
+                    Stored::New => visit(key, Change::Added(slot.segment.bytes())),
+                    Stored::Changed => visit(key, Change::Changed(slot.segment.bytes())),
+                }
+                slot.stored = Stored::Same;
+            }
+            if history.open {
+                let segment = Segment::pack(&history.tail);
+                visit(
+                    SegmentKey { user, place: SegmentKey::TAIL },
+                    Change::Changed(segment.bytes()),
+                );
+            }
+            (history.open, history.listed) = (false, false);
+        }
+    }
+
+    /// Calls `visit` with all segments and tails, in the order of their keys.
+    pub fn visit_all(&self, mut visit: impl FnMut(SegmentKey, &[u8])) {
+        let mut users: Vec<UserId> = self.users.keys().copied().collect();
+        users.sort_unstable();
+        for user in users {
+            let history = &self.users[&user];
+            for slot in &history.slots {
+                visit(SegmentKey { user, place: slot.place }, slot.segment.bytes());
+            }
+            if !history.tail.is_empty() {
+                let segment = Segment::pack(&history.tail);
+                visit(SegmentKey { user, place: SegmentKey::TAIL }, segment.bytes());
+            }
+        }
+    }
+
+    /// Puts back a segment or a tail, in any order; nothing else may have been added before the last of them.
+    ///
+    /// # Errors
+    /// [`SegmentError`], and nothing is changed.
+    pub fn restore(&mut self, key: SegmentKey, bytes: &[u8]) -> Result<(), SegmentError> {
+        let segment = Segment::parse(bytes)?;
+        let history = self.users.entry(key.user).or_default();
+        let before = history.length(self.max_length);
+        let free = if key.place == SegmentKey::TAIL {
+            history.restore_tail(&segment)
+        } else {
+            history.restore(key.place, segment)
+        };
+        self.behaviours += history.length(self.max_length) - before;
+        if free { Ok(()) } else { Err(SegmentError::Doubled) }
+    }
+}
+
+/// Passes on the behaviours of the types read until there are enough.
+fn limited(limit: usize, read: &[bool], mut visit: impl FnMut(Entry)) -> impl FnMut(Entry) -> bool {
+    let mut left = limit;
+    move |entry| {
+        if left > 0 && read.get(usize::from(entry.kind.0)).is_some_and(|read| *read) {
+            left -= 1;
+            visit(entry);
+        }
+        left > 0
+    }
+}

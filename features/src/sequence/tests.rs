@@ -1,0 +1,265 @@
+//! Sequences against plain sorted lists.
+
+use std::collections::BTreeMap;
+
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+
+const KINDS: usize = 4;
+
+/// The same by brute force: everything ever kept, sorted by time and then by arrival.
+struct Plain {
+    entries: Vec<Entry>,
+    most: usize,
+}
+
+impl Plain {
+    fn append(&mut self, entry: Entry) -> bool {
+        let place = self.entries.partition_point(|known| known.time <= entry.time);
+        if place == 0 && self.entries.len() >= self.most {
+            return false;
+        }
+        self.entries.insert(place, entry);
+        if self.entries.len() > self.most {
+            self.entries.remove(0);
+        }
+        true
+    }
+
+    fn newest(
+        &self,
+        category: Option<u32>,
+        before: EventTime,
+        limit: usize,
+        read: &[bool],
+    ) -> Vec<Entry> {
+        let of = |entry: &&Entry| {
+            entry.time < before
+                && read[usize::from(entry.kind.0)]
+                && category.is_none_or(|category| entry.category == category)
+        };
+        self.entries.iter().rev().filter(of).take(limit).copied().collect()
+    }
+}
+
+fn entry(random: &mut ChaCha8Rng, time: i64) -> Entry {
+    let category = random.random_range(0..7);
+    Entry {
+        item: random.random_range(0..1000),
+        category: if category == 6 { NO_CATEGORY } else { category },
+        kind: BehaviourType(random.random_range(0..KINDS as u8)),
+        time: EventTime(time),
+    }
+}
+
+fn compare(sequences: &Sequences, plain: &Plain, user: UserId, random: &mut ChaCha8Rng) {
+    assert_eq!(sequences.length(user), plain.entries.len());
+    let (oldest, newest) = match (plain.entries.first(), plain.entries.last()) {
+        (Some(oldest), Some(newest)) => (oldest.time.0, newest.time.0),
+        _ => return,
+    };
+    for round in 0..20 {
+        let before = match round {
+            0 => EventTime::MAX,
+            1 => plain.entries[random.random_range(0..plain.entries.len())].time,
+            _ => EventTime(random.random_range(oldest - 2..newest + 3)),
+        };
+        let limit = [0, 1, 5, 50, usize::MAX][random.random_range(0..5)];
+        let read: Vec<bool> = (0..KINDS).map(|_| random.random_bool(0.7)).collect();
+        let mut found = Vec::new();
+        sequences.newest(user, before, limit, &read, |entry| found.push(entry));
+        assert_eq!(found, plain.newest(None, before, limit, &read));
+        let category = random.random_range(0..8);
+        found.clear();
+        sequences.matching(user, category, before, limit, &read, |entry| found.push(entry));
+        assert_eq!(found, plain.newest(Some(category), before, limit, &read));
+
+        let mut categories = Vec::new();
+        sequences.recent_categories(user, before, 3, &read, &mut categories);
+        let mut expected = Vec::new();
+        for entry in plain.newest(None, before, RECENT, &read) {
+            if entry.category != NO_CATEGORY && !expected.contains(&entry.category) {
+                expected.push(entry.category);
+            }
+        }
+        expected.truncate(3);
+        assert_eq!(categories, expected);
+    }
+}
+
+/// A store that does what it is told.
+#[derive(Default)]
+struct Store(BTreeMap<SegmentKey, Vec<u8>>);
+
+impl Store {
+    fn drain(&mut self, sequences: &mut Sequences) {
+        sequences.drain_changes(|key, change| match change {
+            Change::Added(bytes) => assert_eq!(self.0.insert(key, bytes.to_vec()), None),
+            Change::Changed(bytes) => {
+                let known = self.0.insert(key, bytes.to_vec());
+                assert!(known.is_some() || key.place == SegmentKey::TAIL);
+            }
+            Change::Removed => assert!(self.0.remove(&key).is_some()),
+        });
+        let mut all = BTreeMap::new();
+        sequences.visit_all(|key, bytes| drop(all.insert(key, bytes.to_vec())));
+        assert_eq!(self.0, all);
+    }
+}
+
+#[test]
+fn sequences_equal_sorted_lists_under_any_order_and_limit() {
+    for seed in 0..24 {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let most = [1, 3, 40, 255, 256, 300, 1000, 100_000][seed as usize % 8];
+        let lateness = [0, 3, 200, 1_000_000][seed as usize / 8 % 4 + usize::from(seed % 2 == 0)];
+        let mut sequences = Sequences::new(most);
+        let (mut plain, mut store) = (BTreeMap::new(), Store::default());
+        let mut now = 1_650_812_741_436;
+        for step in 0..4000 {
+            now += [0, 1, 60, 100_000_000][random.random_range(0..4)];
+            let late = if random.random_bool(0.3) { random.random_range(0..=lateness) } else { 0 };
+            let user = UserId(1 + random.random_range(0..2));
+            let entry = entry(&mut random, now - late);
+            let plain = plain.entry(user).or_insert_with(|| Plain { entries: Vec::new(), most });
+            let appended = sequences.append(user, entry);
+            assert_eq!(plain.append(entry), appended != Appended::TooOld, "step {step}");
+            if step % 397 == 0 {
+                compare(&sequences, plain, user, &mut random);
+            }
+            if random.random_bool(0.002) {
+                store.drain(&mut sequences);
+            }
+        }
+        store.drain(&mut sequences);
+        let mut restored = Sequences::new(most);
+        let mut stored: Vec<_> = store.0.iter().collect();
+        stored.shuffle(&mut random);
+        for (key, bytes) in stored {
+            restored.restore(*key, bytes).unwrap();
+        }
+        let total: usize = plain.values().map(|plain| plain.entries.len()).sum();
+        for sequences in [&sequences, &restored] {
+            assert_eq!((sequences.behaviours(), sequences.users()), (total, 2));
+            for (user, plain) in &plain {
+                compare(sequences, plain, *user, &mut random);
+            }
+        }
+        restored.drain_changes(|_, _| panic!("nothing has changed"));
+    }
+}
+
+#[test]
+fn a_wholly_reversed_stream_is_sorted_all_the_same() {
+    let mut random = ChaCha8Rng::seed_from_u64(5);
+    let (user, mut sequences) = (UserId(1), Sequences::new(100_000));
+    let mut plain = Plain { entries: Vec::new(), most: 100_000 };
+    // Always the same place between two segments: the numbers between them run out and all are given anew.
+    let (early, late) = (1_000, 2_000_000);
+    for time in (0..600).map(|i| late + i).chain((0..300).map(|i| early + i)) {
+        let entry = entry(&mut random, time);
+        plain.append(entry);
+        sequences.append(user, entry);
+    }
+    for time in (0..9_000).rev() {
+        let entry = entry(&mut random, 10_000 + time);
+        plain.append(entry);
+        assert_eq!(sequences.append(user, entry), Appended::Late);
+    }
+    compare(&sequences, &plain, user, &mut random);
+    let mut store = Store::default();
+    store.drain(&mut sequences);
+}
+
+#[test]
+fn an_as_of_read_does_not_see_what_comes_later() {
+    let mut random = ChaCha8Rng::seed_from_u64(9);
+    let (user, mut sequences) = (UserId(1), Sequences::new(100_000));
+    for time in 0..2000 {
+        sequences.append(user, entry(&mut random, time));
+    }
+    let read = [true; KINDS];
+    let look = |sequences: &Sequences| {
+        let mut found = Vec::new();
+        sequences.newest(user, EventTime(1500), 50, &read, |entry| found.push(entry));
+        sequences.matching(user, 3, EventTime(1500), 50, &read, |entry| found.push(entry));
+        found
+    };
+    let before = look(&sequences);
+    assert!(before.iter().all(|entry| entry.time < EventTime(1500)));
+    for time in (1500..4000).rev() {
+        sequences.append(user, entry(&mut random, time));
+    }
+    assert_eq!(look(&sequences), before);
+}
+
+#[test]
+fn a_packed_behaviour_takes_at_most_twelve_bytes() {
+    // A year of a busy user: sessions of about 20 behaviours, some minutes apart, in a few of many categories.
+    let mut random = ChaCha8Rng::seed_from_u64(11);
+    let (user, mut sequences) = (UserId(1), Sequences::new(50_000));
+    let mut time = 1_650_812_741_436;
+    let mut category = 0;
+    for _ in 0..50_000 {
+        let new_session = random.random_bool(0.05);
+        time += random.random_range(1_000..300_000);
+        if new_session {
+            time += random.random_range(0..2 * 24 * 3_600_000);
+        }
+        if random.random_bool(0.3) {
+            category = random.random_range(0..10_000);
+        }
+        let entry = Entry { category, ..entry(&mut random, time) };
+        sequences.append(user, entry);
+    }
+    let (mut bytes, mut tail) = (0, 0);
+    sequences.visit_all(|key, segment| {
+        bytes += segment.len();
+        tail += usize::from(key.place == SegmentKey::TAIL);
+    });
+    let (packed, memory) = (bytes as f64 / 50_000.0, sequences.memory() as f64 / 50_000.0);
+    assert_eq!(tail, 1);
+    assert!(packed <= 12.0, "{packed} bytes a behaviour");
+    assert!(memory <= 12.5, "{memory} bytes of memory a behaviour");
+}
+
+#[test]
+fn damaged_segments_are_refused_and_never_panic() {
+    let mut random = ChaCha8Rng::seed_from_u64(13);
+    let mut sequences = Sequences::new(1000);
+    for time in 0..100 {
+        sequences.append(UserId(1), entry(&mut random, time * 1000));
+    }
+    let mut bytes = Vec::new();
+    sequences.visit_all(|_, segment| bytes = segment.to_vec());
+    let key = SegmentKey { user: UserId(1), place: 0 };
+    let restore = |bytes: &[u8]| {
+        let mut restored = Sequences::new(1000);
+        restored.restore(key, bytes)?;
+        let mut count = 0;
+        restored.newest(UserId(1), EventTime::MAX, 1000, &[true; 256], |_| count += 1);
+        assert_eq!(count, restored.length(UserId(1)));
+        Ok(())
+    };
+    assert_eq!(restore(&bytes), Ok(()));
+    for length in 0..bytes.len() {
+        assert!(restore(&bytes[..length]).is_err());
+    }
+    for _ in 0..20_000 {
+        let mut damaged = bytes.clone();
+        for _ in 0..random.random_range(1..4) {
+            let place = random.random_range(0..damaged.len());
+            damaged[place] = random.random();
+        }
+        let _refused = restore(&damaged).is_err();
+    }
+    bytes[0] = 9;
+    assert_eq!(restore(&bytes), Err(SegmentError::Version(9)));
+    let mut restored = Sequences::new(10);
+    bytes[0] = 1;
+    assert_eq!(restored.restore(key, &bytes), Ok(()));
+    assert_eq!(restored.restore(key, &bytes), Err(SegmentError::Doubled));
+}
