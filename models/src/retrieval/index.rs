@@ -15,14 +15,15 @@ use std::collections::HashMap;
 use foldhash::fast::FixedState;
 use thiserror::Error;
 
-use crate::kernels::Real;
+use crate::kernels::{Real, byte_products};
 
 /// Candidates of the scan for each wanted hit, and the fewest that are kept.
 const KEEP: usize = 4;
 const KEEP_LEAST: usize = 64;
-/// Rows of codes are a multiple of this long, so that the scan has no remainder.
-const LANE: usize = 32;
-/// Rows whose scores are computed before they are compared with what was kept.
+/// Rows of codes are a multiple of this long, padded by zeros: the widest vector of bytes, so that
+/// the scan has no remainder, and a cache line.
+const LANE: usize = 64;
+/// Rows whose products are computed before they are compared with what was kept.
 const BLOCK: usize = 256;
 
 /// Why a vector was refused.
@@ -73,7 +74,7 @@ pub struct Index {
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
     query: Vec<i8>,
-    scores: Vec<f32>,
+    products: Vec<i32>,
     kept: Vec<Candidate>,
 }
 
@@ -86,7 +87,7 @@ struct Candidate {
 }
 
 impl Index {
-    /// Creates an empty index of vectors with `width` elements.
+    /// Creates an empty index of vectors with `width` elements, at most 65,536.
     pub fn new(width: usize) -> Self {
         Self {
             width,
@@ -196,29 +197,32 @@ impl Index {
         filter: impl Fn(u64) -> bool,
         scratch: &mut Scratch,
     ) {
-        let Scratch { query: quantised, scores, kept } = scratch;
+        let Scratch { query: quantised, products, kept } = scratch;
         quantised.clear();
         quantised.resize(self.stride, 0);
         // The query's own scale is the same for all rows, so the order does not need it.
         quantise(query, &mut quantised[..self.width]);
+        products.resize(BLOCK, 0);
         kept.clear();
+        let mut least = f32::NEG_INFINITY;
 
         let blocks = self.codes.chunks(BLOCK * self.stride).zip(self.scales.chunks(BLOCK));
         for (block, (codes, scales)) in blocks.enumerate() {
-            scores.clear();
-            let rows = codes.chunks_exact(self.stride).zip(scales);
-            scores.extend(rows.map(|(row, scale)| scale * dot(quantised, row) as f32));
-            for (i, &score) in scores.iter().enumerate() {
-                let row = block * BLOCK + i;
-                let candidate = Candidate { score, id: self.ids[row], row };
-                if kept.len() < keep {
-                    if filter(candidate.id) {
-                        push(kept, candidate);
-                    }
-                } else if candidate.beats(&kept[0]) && filter(candidate.id) {
-                    replace_worst(kept, candidate);
+            let products = &mut products[..scales.len()];
+            byte_products(quantised, codes, products);
+            for (i, (&product, &scale)) in products.iter().zip(scales).enumerate() {
+                let (row, score) = (block * BLOCK + i, scale * product as f32);
+                if score < least || !filter(self.ids[row]) {
+                    continue;
+                }
+                kept.push(Candidate { score, id: self.ids[row], row });
+                if kept.len() >= keep.saturating_mul(2) {
+                    least = keep_best(kept, keep);
                 }
             }
+        }
+        if kept.len() > keep {
+            keep_best(kept, keep);
         }
     }
 
@@ -235,41 +239,15 @@ impl Index {
     }
 }
 
-impl Candidate {
-    /// Whether it comes before another: by score, then by the smaller id. A total order, so that
-    /// what is kept does not depend on the order of rows.
-    fn beats(&self, other: &Self) -> bool {
-        self.score.total_cmp(&other.score).then(other.id.cmp(&self.id)).is_gt()
-    }
-}
-
-/// Adds to a heap whose root is beaten by all others.
-fn push(heap: &mut Vec<Candidate>, candidate: Candidate) {
-    heap.push(candidate);
-    let mut at = heap.len() - 1;
-    while at > 0 && heap[(at - 1) / 2].beats(&heap[at]) {
-        heap.swap(at, (at - 1) / 2);
-        at = (at - 1) / 2;
-    }
-}
-
-/// Puts a candidate in the place of the root, and the worst of the new set there.
-fn replace_worst(heap: &mut [Candidate], candidate: Candidate) {
-    heap[0] = candidate;
-    let mut at = 0;
-    loop {
-        let mut worst = at;
-        for child in [2 * at + 1, 2 * at + 2] {
-            if child < heap.len() && heap[worst].beats(&heap[child]) {
-                worst = child;
-            }
-        }
-        if worst == at {
-            return;
-        }
-        heap.swap(at, worst);
-        at = worst;
-    }
+/// Drops all but the `keep` best of more candidates, and returns the least score that stays. The
+/// order is total (by score, then by the smaller id), so what stays does not depend on the order of
+/// rows.
+fn keep_best(candidates: &mut Vec<Candidate>, keep: usize) -> f32 {
+    let (_, worst, _) = candidates
+        .select_nth_unstable_by(keep - 1, |a, b| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id)));
+    let least = worst.score;
+    candidates.truncate(keep);
+    least
 }
 
 /// Writes the codes of a vector and returns their scale; all zero for a vector of zeros.
@@ -284,11 +262,6 @@ fn quantise(vector: &[f32], codes: &mut [i8]) -> f32 {
         codes.fill(0);
     }
     scale
-}
-
-/// `Σ a[i] b[i]`
-fn dot(a: &[i8], b: &[i8]) -> i32 {
-    a.iter().zip(b).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum()
 }
 
 #[cfg(test)]
