@@ -1,1 +1,33 @@
-//! The collisionless embedding store.
+//! The collisionless embedding store: a row of numbers for each id that has been seen often enough.
+//!
+//! ```text
+//! key ──hash──┬─ shard (64, each under its own lock)
+//!             └─ slot { key, row, last used }      open addressing on the whole key
+//!                        └─ row: width numbers | accumulator | count      slabs, never moved
+//! ```
+//!
+//! Key 0 is "no id": it has no row. An id gets its row at its n-th occurrence (`admit`), with first
+//! numbers that depend on seed and key alone (`initial`), and loses it when it has not been used
+//! for a span of event time. The learner writes, scorers read meanwhile: a call locks all shards in
+//! one order, for at most a thousand keys at a time, so nobody waits long. What two ids of
+//! one batch have in common is found by [`Grouping`], which also sums their gradients.
+
+mod admit;
+mod grouping;
+mod image;
+mod index;
+mod initial;
+mod shard;
+mod store;
+
+pub use grouping::Grouping;
+pub use image::{ImageError, ShardImage};
+pub use store::{RowStore, RowStoreConfig, RowStoreStats};
+
+/// A key's hash: its upper bits choose the shard, its lower bits the place in it. Keys that follow a
+/// pattern are spread by the multiplication.
+#[inline(always)]
+fn hash(key: u64) -> u64 {
+    let product = u128::from(key ^ 0x243f_6a88_85a3_08d3) * 0x9e37_79b9_7f4a_7c15;
+    (product >> 64) as u64 ^ product as u64
+}

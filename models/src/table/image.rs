@@ -1,0 +1,129 @@
+//! The contents of a shard in a canonical order, for checkpoints: what a shard holds decides its
+//! image, not the history that led there.
+
+use serde::{Deserialize, Serialize};
+
+use super::admit::Filter;
+use super::hash;
+use super::shard::Shard;
+use super::store::{RowStoreConfig, shard_of};
+
+/// All of a shard. Entry `i` of each column belongs to `keys[i]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ShardImage {
+    /// The keys that have a row, ascending.
+    pub keys: Vec<u64>,
+    /// Their rows, `[keys, width]`.
+    pub rows: Vec<f32>,
+    /// Their sums of mean squared gradients.
+    pub accumulators: Vec<f32>,
+    /// How often they have occurred.
+    pub counts: Vec<u32>,
+    /// When they were last used, in seconds of event time since 1970.
+    pub last_used: Vec<u32>,
+    /// The admission filter's counts; empty when ids are admitted at once.
+    pub filter: Vec<u8>,
+    /// Occurrences that the filter has counted since its last halving.
+    pub filter_additions: u32,
+    /// Keys that lost their row for want of room and were not yet returned by `expire`.
+    pub unreported: Vec<u64>,
+    /// When rows were last removed for want of room, in seconds of event time.
+    pub swept: u32,
+    /// Rows ever created, occurrences refused for want of room, and rows expired.
+    pub totals: [u64; 3],
+}
+
+/// Why an image cannot be taken in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ImageError {
+    /// A column does not fit the keys or the configuration.
+    #[error("{column} of a table's shard: expected {expected} entries, found {found}")]
+    Length {
+        /// Which column.
+        column: &'static str,
+        /// What the keys, the width and the configuration ask for.
+        expected: usize,
+        /// What the image has.
+        found: usize,
+    },
+    /// The keys are not ascending, or one of them is 0.
+    #[error("keys of a table's shard must ascend from above 0, found {0:#x} out of place")]
+    Order(u64),
+    /// A key belongs to another shard.
+    #[error("key {key:#x} belongs to shard {expected}, found it in shard {found}")]
+    Shard {
+        /// The key.
+        key: u64,
+        /// Where it belongs.
+        expected: usize,
+        /// Where it was.
+        found: usize,
+    },
+}
+
+impl ShardImage {
+    /// Copies a shard.
+    pub(super) fn of(shard: &Shard) -> Self {
+        let mut slots: Vec<_> = shard.index.iter().collect();
+        slots.sort_unstable_by_key(|slot| slot.key);
+        let states = slots.iter().map(|slot| shard.state(slot.row));
+        let (accumulators, counts) = states.unzip();
+        Self {
+            keys: slots.iter().map(|slot| slot.key).collect(),
+            rows: slots.iter().flat_map(|slot| shard.numbers(slot.row)).copied().collect(),
+            accumulators,
+            counts,
+            last_used: slots.iter().map(|slot| slot.last_used).collect(),
+            filter: shard.filter.as_ref().map_or_else(Vec::new, |f| f.cells().to_vec()),
+            filter_additions: shard.filter.as_ref().map_or(0, Filter::additions),
+            unreported: shard.unreported.clone(),
+            swept: shard.swept,
+            totals: [shard.admitted, shard.refused, shard.expired],
+        }
+    }
+
+    /// Builds shard number `number` from this image.
+    pub(super) fn build(
+        self,
+        config: &RowStoreConfig,
+        rows: usize,
+        number: usize,
+    ) -> Result<Shard, ImageError> {
+        let mut shard = Shard::new(config, rows, self.keys.len());
+        let keys = self.keys.len();
+        for (column, expected, found) in [
+            ("rows", keys * config.width, self.rows.len()),
+            ("accumulators", keys, self.accumulators.len()),
+            ("counts", keys, self.counts.len()),
+            ("last uses", keys, self.last_used.len()),
+            ("filter", shard.filter.as_ref().map_or(0, |f| f.cells().len()), self.filter.len()),
+        ] {
+            if expected != found {
+                return Err(ImageError::Length { column, expected, found });
+            }
+        }
+        let mut before = 0;
+        for (i, &key) in self.keys.iter().enumerate() {
+            if key <= before {
+                return Err(ImageError::Order(key));
+            }
+            before = key;
+            let expected = shard_of(hash(key));
+            if expected != number {
+                return Err(ImageError::Shard { key, expected, found: number });
+            }
+            let row = shard.insert(key, self.last_used[i]);
+            let row = shard.row_mut(row);
+            row.numbers.copy_from_slice(&self.rows[i * config.width..][..config.width]);
+            *row.accumulator = self.accumulators[i];
+            *row.count = self.counts[i];
+        }
+        if shard.filter.is_some() {
+            shard.filter = Some(Filter::restore(self.filter, self.filter_additions));
+        }
+        shard.unreported = self.unreported;
+        shard.swept = self.swept;
+        [shard.admitted, shard.refused, shard.expired] = self.totals;
+        Ok(shard)
+    }
+}
