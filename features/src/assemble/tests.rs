@@ -315,7 +315,9 @@ fn every_source_is_read() {
     );
     let (values, looked) = world.snapshot(&shown);
     assert_eq!(looked, Looked { item: Found::AsOf, user: Found::AsOf });
-    assert_eq!((values.category(), values.surface()), (Some(stable_hash(b"39")), Some(9)));
+    let category = Some(stable_hash(b"39"));
+    let counted = Subjects { item: ITEM.0, user: USER.0, category, surface: Some(9) };
+    assert_eq!((values.category(), values.subjects(USER, ITEM)), (category, counted));
 
     let other = Shown { user: UserId(1), item: ItemId(1), ..self::shown(&nothing) };
     let batch = world.row(&other);

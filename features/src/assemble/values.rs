@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::attribute::Payload;
+use crate::counters::Subjects;
 use crate::example::Batch;
+use crate::ids::{ItemId, UserId};
 
 /// How many columns of each kind there are.
 #[derive(Clone, Copy, Debug)]
@@ -41,9 +43,10 @@ impl FieldValues {
         self.category
     }
 
-    /// Returns the id of the surface.
-    pub fn surface(&self) -> Option<u64> {
-        self.surface
+    /// Returns what counters count by. An impression is to be counted after its snapshot was taken, an outcome when its label turns
+    /// to 1 ([`crate::attribute::Effect::Positive`]).
+    pub fn subjects(&self, user: UserId, item: ItemId) -> Subjects {
+        Subjects { item: item.0, user: user.0, category: self.category, surface: self.surface }
     }
 
     /// Tells whether the item was new.
