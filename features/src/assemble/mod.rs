@@ -9,6 +9,7 @@
 //! counters are read at arrival, items and users as of the time, behaviours strictly before it.
 
 mod columns;
+mod history;
 mod negatives;
 mod values;
 
@@ -16,6 +17,7 @@ mod values;
 mod tests;
 
 pub use columns::MOST_LIST_ENTRIES;
+pub use history::{History, Past};
 pub use negatives::{Negatives, sampling_offset};
 pub use values::{FieldValues, ValuePool};
 
@@ -67,34 +69,6 @@ pub struct Looked {
     pub item: Found,
     /// The user.
     pub user: Found,
-}
-
-/// A past behaviour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Past {
-    /// Its item's id.
-    pub item: u64,
-    /// Its category's id, if the item had one.
-    pub category: Option<u64>,
-    /// When.
-    pub time: EventTime,
-}
-
-/// Looks into one user's behaviours.
-pub trait History {
-    /// Calls `visit` with the newest behaviours strictly before `before`, at most `limit`, newest first, of the types that `read` has
-    /// by number.
-    fn newest(&self, before: EventTime, limit: usize, read: &[bool], visit: impl FnMut(Past));
-
-    /// The same, only of the behaviours with this category.
-    fn matching(
-        &self,
-        category: u64,
-        before: EventTime,
-        limit: usize,
-        read: &[bool],
-        visit: impl FnMut(Past),
-    );
 }
 
 /// An example to be: a snapshot and what became of it.
