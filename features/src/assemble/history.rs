@@ -1,5 +1,7 @@
 //! What assembling asks of a user's behaviours.
 
+use crate::ids::{Dictionary, Numbers, UserId};
+use crate::sequence::{Entry, NO_CATEGORY, Sequences};
 use crate::time::EventTime;
 
 /// A past behaviour.
@@ -28,4 +30,46 @@ pub trait History {
         read: &[bool],
         visit: impl FnMut(Past),
     );
+}
+
+/// One user's sequence, read through the numbers that stand for items and categories in it.
+#[derive(Clone, Copy, Debug)]
+pub struct UserHistory<'a> {
+    /// All sequences of the shard.
+    pub sequences: &'a Sequences,
+    /// The items behind their numbers.
+    pub items: &'a Dictionary,
+    /// The categories behind their numbers.
+    pub categories: &'a Numbers,
+    /// The user.
+    pub user: UserId,
+}
+
+impl UserHistory<'_> {
+    fn past(&self, entry: Entry) -> Past {
+        let category = (entry.category != NO_CATEGORY).then(|| self.categories.id(entry.category));
+        Past { item: self.items.id(entry.item), category, time: entry.time }
+    }
+}
+
+impl History for UserHistory<'_> {
+    fn newest(&self, before: EventTime, limit: usize, read: &[bool], mut visit: impl FnMut(Past)) {
+        self.sequences.newest(self.user, before, limit, read, |entry| visit(self.past(entry)));
+    }
+
+    fn matching(
+        &self,
+        category: u64,
+        before: EventTime,
+        limit: usize,
+        read: &[bool],
+        mut visit: impl FnMut(Past),
+    ) {
+        // A category without a number was never in a sequence.
+        if let Some(category) = self.categories.number(category) {
+            self.sequences.matching(self.user, category, before, limit, read, |entry| {
+                visit(self.past(entry))
+            });
+        }
+    }
 }

@@ -17,7 +17,7 @@ mod values;
 mod tests;
 
 pub use columns::MOST_LIST_ENTRIES;
-pub use history::{History, Past};
+pub use history::{History, Past, UserHistory};
 pub use negatives::{Negatives, sampling_offset};
 pub use values::{FieldValues, ValuePool};
 

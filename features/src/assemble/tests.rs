@@ -8,8 +8,9 @@ use crate::attributes::number_id;
 use crate::event::BehaviourType;
 use crate::example::LabelMode;
 use crate::funnel::{Entry, Funnel, LabelRule, Task};
-use crate::ids::stable_hash;
+use crate::ids::{Dictionary, Numbers, stable_hash};
 use crate::schema::{Counter, Field, Kind, Missing, Subject, Table};
+use crate::sequence::{self, NO_CATEGORY, Sequences};
 use crate::time::Span;
 
 /// A user's behaviours as a plain list.
@@ -449,6 +450,49 @@ proptest! {
         let mut batch = assembler.batch();
         assembler.append(&labelled(&values, &asked, Labels::default()), &world.history, &mut batch);
         prop_assert_eq!(batch, row);
+    }
+}
+
+proptest! {
+    #[test]
+    fn packed_sequences_and_a_plain_list_give_the_same_rows(
+        behaviours in prop::collection::vec((1..9u64, 0..3u8, 0..99_999i64), 0..60),
+        item in 0..9u64,
+        time in 0..100_000i64,
+    ) {
+        let mut world = everything();
+        let category = |item: u64| (!item.is_multiple_of(4)).then(|| stable_hash(&[b'c', (item % 4) as u8]));
+        let mut sequences = Sequences::new(1000);
+        let (mut items, mut categories) = (Dictionary::default(), Numbers::default());
+        for (i, &(item, kind, time)) in behaviours.iter().enumerate() {
+            // Distinct times: behaviours of one instant have no order of their own here.
+            let time = time / 100 * 100 + i as i64;
+            world.history.0.push(past(item, category(item), time, kind));
+            let number = items.enter(item, &item.to_string()).unwrap();
+            let category = category(item).map_or(NO_CATEGORY, |id| categories.enter(id));
+            let (kind, time) = (BehaviourType(kind), EventTime(time));
+            let entry = sequence::Entry { item: number, category, kind, time };
+            sequences.append(USER, entry);
+            sequences.append(UserId(1), entry);
+        }
+        if let Some(id) = category(item) {
+            let mut features = Attributes::default();
+            features.insert(key(CATEGORY), Value::Text(id));
+            world.items.apply(item, EventTime(6), Some(features));
+        }
+        let nothing = Attributes::default();
+        let asked = Shown { item: ItemId(item), time: EventTime(time), ..shown(&nothing) };
+        let (values, _) = world.snapshot(&asked);
+        let assembler = Assembler::new(&world.schema, key(CATEGORY));
+        let mut batch = assembler.batch();
+        let history = UserHistory {
+            sequences: &sequences,
+            items: &items,
+            categories: &categories,
+            user: USER,
+        };
+        assembler.append(&labelled(&values, &asked, Labels::default()), &history, &mut batch);
+        prop_assert_eq!(batch, world.row(&asked));
     }
 }
 
