@@ -7,5 +7,7 @@ pub mod evaluate;
 mod gradcheck;
 pub mod kernels;
 pub mod losses;
+pub mod layers;
+pub mod params;
 pub mod retrieval;
 pub mod table;

@@ -1,0 +1,14 @@
+//! Layers over batches with backward passes written by hand.
+//!
+//! Each layer keeps the blocks of its parameters ([`crate::params`]). `forward` reads parameters and inputs and writes outputs; `backward` takes
+//! the gradient of the outputs, adds to the gradients of the parameters and writes those of the inputs. Buffers belong to the caller.
+
+mod dense;
+mod grid;
+mod layer_norm;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use dense::{Dense, Sink};
+pub use grid::Grid;
+pub use layer_norm::{LayerNorm, NormTape};
