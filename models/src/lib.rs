@@ -5,9 +5,13 @@
 pub mod evaluate;
 #[cfg(test)]
 mod gradcheck;
+pub mod interest;
 pub mod kernels;
 pub mod losses;
 pub mod layers;
+pub mod optimizers;
 pub mod params;
 pub mod retrieval;
+pub mod sharing;
+pub mod spec;
 pub mod table;

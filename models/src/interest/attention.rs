@@ -1,0 +1,173 @@
+//! Multi-head target attention over found behaviours, each with its age (SIM's exact search unit; models.md 2.7).
+//!
+//! `z_j = [e_j; age_j]`, `score_hj = <z_j K_h, t Q_h>` without a scale, `a_h = softmax_j`, `out = [Σ_j a_1j z_j, ..]`, head-major.
+//!
+//! The keys are never projected: `<z K_h, q> = <z, q K_hᵀ>`, so the query of each head is carried back to the width of a
+//! behaviour once for each example, and a behaviour costs one dot product a head instead of a row of `K`.
+//!
+//! Shapes: `t` `[n, I]`, `z` `[m, I + G]`, `K` `[I + G, H w]`, `Q` `[I, H w]`, `out` `[n, H (I + G)]`.
+
+use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2, s};
+
+use super::History;
+use super::din::{softmax, softmax_slope};
+use crate::kernels::{Activation, Real};
+use crate::layers::Grid;
+use crate::params::{Block, Layout, Params, Start};
+
+/// The attention.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    key: Block,
+    query: Block,
+    heads: usize,
+    width: usize,
+}
+
+/// What the backward pass reads, and scratch.
+#[derive(Clone, Debug, Default)]
+pub struct AttentionTape<R> {
+    /// `[n, H w]`
+    query: Grid<R>,
+    /// `[n, H (I + G)]`: queries carried to the width of a behaviour.
+    carried: Grid<R>,
+    /// `[H, m]`: attention.
+    attention: Grid<R>,
+    dquery: Grid<R>,
+    dcarried: Grid<R>,
+    dattention: Grid<R>,
+}
+
+impl Attention {
+    /// Adds the blocks `NAME.key` and `NAME.query`, normal with variance one over their inputs.
+    pub fn new(
+        layout: &mut Layout,
+        name: &str,
+        item: usize,
+        gap: usize,
+        heads: usize,
+        width: usize,
+    ) -> Self {
+        let start = |inputs: usize| Start::Normal((1.0 / inputs.max(1) as f64).sqrt());
+        let behaviour = item + gap;
+        Self {
+            key: layout.add(format!("{name}.key"), behaviour, heads * width, start(behaviour)),
+            query: layout.add(format!("{name}.query"), item, heads * width, start(item)),
+            heads,
+            width,
+        }
+    }
+
+    /// `H (I + G)`
+    pub fn outputs(&self) -> usize {
+        self.heads * self.key.rows()
+    }
+
+    /// Writes `out`.
+    pub fn forward<R: Real>(
+        &self,
+        params: &Params<R>,
+        target: ArrayView2<R>,
+        history: &History<'_, R>,
+        tape: &mut AttentionTape<R>,
+        mut out: ArrayViewMut2<R>,
+    ) {
+        let (n, m, z) = (target.nrows(), history.behaviours.nrows(), self.key.rows());
+        tape.query.reshape(n, self.heads * self.width);
+        let query = tape.query.view_mut();
+        R::matmul(target, params.matrix(self.query), None, Activation::None, query);
+        tape.carried.reshape(n, self.outputs());
+        for h in 0..self.heads {
+            let (columns, wide) = (self.columns(h), h * z..(h + 1) * z);
+            let key = params.matrix(self.key).slice_move(s![.., columns.clone()]);
+            R::matmul_nt(tape.query.part(columns), key, false, tape.carried.part_mut(wide));
+        }
+
+        tape.attention.reshape(self.heads, m);
+        for (i, range) in history.ranges().enumerate() {
+            let mut out = out.row_mut(i);
+            out.fill(R::zero());
+            for h in 0..self.heads {
+                let carried = &tape.carried.row(i)[h * z..(h + 1) * z];
+                let attention = &mut tape.attention.row_mut(h)[range.clone()];
+                for (a, j) in attention.iter_mut().zip(range.clone()) {
+                    *a = dot(carried.into(), history.behaviours.row(j));
+                }
+                softmax(attention);
+                let mut head = out.slice_mut(s![h * z..(h + 1) * z]);
+                for (&a, j) in attention.iter().zip(range.clone()) {
+                    for (out, &z) in head.iter_mut().zip(history.behaviours.row(j)) {
+                        *out += a * z;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Given `dout`, adds to `grads` and `dtarget` and overwrites `dbehaviours`.
+    pub fn backward<R: Real>(
+        &self,
+        params: &Params<R>,
+        target: ArrayView2<R>,
+        history: &History<'_, R>,
+        tape: &mut AttentionTape<R>,
+        dout: ArrayView2<R>,
+        grads: &mut Params<R>,
+        dtarget: ArrayViewMut2<R>,
+        dbehaviours: &mut Grid<R>,
+    ) {
+        let (n, m, z) = (target.nrows(), history.behaviours.nrows(), self.key.rows());
+        tape.dcarried.zero(n, self.outputs());
+        tape.dattention.reshape(self.heads, m);
+        dbehaviours.zero(m, z);
+        for (i, range) in history.ranges().enumerate() {
+            for h in 0..self.heads {
+                let dout = dout.slice(s![i, h * z..(h + 1) * z]);
+                let attention = &tape.attention.row(h)[range.clone()];
+                let dattention = &mut tape.dattention.row_mut(h)[range.clone()];
+                for (da, j) in dattention.iter_mut().zip(range.clone()) {
+                    *da = dot(dout, history.behaviours.row(j));
+                }
+                softmax_slope(attention, dattention);
+                let carried = &tape.carried.row(i)[h * z..(h + 1) * z];
+                let dcarried = &mut tape.dcarried.row_mut(i)[h * z..(h + 1) * z];
+                for ((&a, &ds), j) in attention.iter().zip(&*dattention).zip(range.clone()) {
+                    let behaviour = history.behaviours.row(j);
+                    let dbehaviour = dbehaviours.row_mut(j);
+                    for k in 0..z {
+                        dbehaviour[k] += a * dout[k] + ds * carried[k];
+                        dcarried[k] += ds * behaviour[k];
+                    }
+                }
+            }
+        }
+
+        tape.dquery.reshape(n, self.heads * self.width);
+        for h in 0..self.heads {
+            let (columns, wide) = (self.columns(h), h * z..(h + 1) * z);
+            let key = params.matrix(self.key).slice_move(s![.., columns.clone()]);
+            let dcarried = tape.dcarried.part(wide);
+            let dquery = tape.dquery.part_mut(columns.clone());
+            R::matmul(dcarried, key, None, Activation::None, dquery);
+            let dkey = grads.matrix_mut(self.key).slice_move(s![.., columns.clone()]);
+            R::matmul_tn_add(dcarried, tape.query.part(columns), dkey);
+        }
+        R::matmul_tn_add(target, tape.dquery.view(), grads.matrix_mut(self.query));
+        R::matmul_nt(tape.dquery.view(), params.matrix(self.query), true, dtarget);
+    }
+
+    /// The columns of one head in `K` and `Q`.
+    fn columns(&self, head: usize) -> std::ops::Range<usize> {
+        head * self.width..(head + 1) * self.width
+    }
+}
+
+fn dot<R: Real>(a: ArrayView1<R>, b: ArrayView1<R>) -> R {
+    match (a.to_slice(), b.to_slice()) {
+        (Some(a), Some(b)) => R::dot(a, b),
+        _ => a.iter().zip(b).map(|(&a, &b)| a * b).sum(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
