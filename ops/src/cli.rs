@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::import;
+use crate::{import, simulate};
 
 /// Looks after a sluice: makes and plays streams, asks questions, measures.
 #[derive(Debug, Parser)]
@@ -16,6 +16,8 @@ pub struct Cli {
 enum Command {
     /// Turn a public data set into event, item and user records (JSON lines)
     Import(import::Arguments),
+    /// Run a shop with planted truth and write its events, items and users (JSON lines)
+    Simulate(simulate::Arguments),
 }
 
 impl Cli {
@@ -26,6 +28,7 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Import(arguments) => import::run(&arguments),
+            Command::Simulate(arguments) => simulate::run(&arguments),
         }
     }
 }

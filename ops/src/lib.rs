@@ -9,3 +9,4 @@ pub mod files;
 pub mod wire;
 
 pub mod import;
+pub mod simulate;

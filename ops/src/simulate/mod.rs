@@ -1,0 +1,91 @@
+//! `sluice simulate`: a shop with planted truth.
+//!
+//! Users with drifting tastes visit, see pages of items that a plausible policy chose, click, fill
+//! carts and buy, by probabilities that are known ([`truth`](self)) and after delays. The stream is what
+//! a real shop would log; the truth of each impression can be written beside it, so that what is learned
+//! can be compared with what is true. The same configuration and seed give the same bytes.
+
+mod config;
+mod delay;
+mod item;
+mod judge;
+mod policy;
+mod record;
+mod shelf;
+mod shop;
+mod truth;
+mod user;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use crate::files::Output;
+
+pub use config::ShopConfig;
+pub use judge::Judge;
+pub use record::{Record, Truth};
+pub use shop::{Shop, TASKS};
+pub use truth::Probabilities;
+
+/// Which shop, and where to write its records.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Another seed, another shop
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[command(flatten)]
+    shop: ShopConfig,
+    /// The file to write the records to (`.gz` and `.zst` compress) instead of standard output
+    #[arg(long, short)]
+    output: Option<PathBuf>,
+    /// The file to write each impression's true probabilities to
+    #[arg(long)]
+    truth: Option<PathBuf>,
+    /// Records a second, instead of as fast as possible
+    #[arg(long)]
+    rate: Option<f64>,
+}
+
+/// Runs the shop, writes its records, and reports its figures on standard error.
+///
+/// # Errors
+/// When there can be no such shop, or its records cannot be written.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(rate) = arguments.rate {
+        ensure!(rate.is_finite() && rate > 0.0, "rate: expected more than 0, found {rate}");
+    }
+    let shop = Shop::new(arguments.shop.clone(), arguments.seed)?;
+    let mut judge = Judge::new(arguments.shop.impressions / 2);
+    let mut output = Output::create(arguments.output.as_deref())?;
+    let mut truth = arguments.truth.as_ref().map(|path| Output::create(Some(path))).transpose()?;
+    let begun = Instant::now();
+    for (written, record) in shop.enumerate() {
+        if let Some(rate) = arguments.rate {
+            let due = Duration::from_secs_f64(written as f64 / rate);
+            let early = due.saturating_sub(begun.elapsed());
+            if !early.is_zero() {
+                output.flush().context("output")?;
+                std::thread::sleep(early);
+            }
+        }
+        judge.take(&record);
+        record.write(&mut output).context("output")?;
+        if let (Some(out), Some(line)) = (&mut truth, &record.truth) {
+            serde_json::to_writer(&mut *out, line).context("truth")?;
+            out.write_all(b"\n").context("truth")?;
+        }
+    }
+    output.finish().context("output")?;
+    if let Some(truth) = truth {
+        truth.finish().context("truth")?;
+    }
+    eprint!("{judge}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
