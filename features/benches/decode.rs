@@ -7,8 +7,8 @@ use sluice_features::funnel::{Entry, Funnel, LabelRule, Task};
 use sluice_features::time::{EventTime, Span};
 use sluice_features::wire::{BrokerTime, Scratch, decode_event};
 
-const EVENTS: usize = 200_000;
-const ROUNDS: usize = 10;
+const EVENTS: usize = 2_000;
+const ROUNDS: usize = 1_000;
 
 fn main() {
     let task = Task {

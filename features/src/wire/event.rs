@@ -42,9 +42,10 @@ pub fn decode_event<'a>(
     walk.begin();
     attributes.clear();
     let mut input = serde_json::Deserializer::from_str(text);
-    let fields = Fields { walk, context: attributes }
+    let mut fields = Found::default();
+    Fields { walk, context: attributes, found: &mut fields }
         .deserialize(&mut input)
-        .and_then(|fields| input.end().map(|()| fields))
+        .and_then(|()| input.end())
         .map_err(|error| walk.rejection(&error))?;
 
     check_version(fields.version)?;
@@ -99,29 +100,29 @@ struct Found<'a> {
     surface: Option<Cow<'a, str>>,
 }
 
-struct Fields<'w> {
+struct Fields<'w, 'a> {
     walk: &'w mut Walk,
     context: &'w mut Attributes,
+    found: &'w mut Found<'a>,
 }
 
-impl<'de> DeserializeSeed<'de> for Fields<'_> {
-    type Value = Found<'de>;
+impl<'de> DeserializeSeed<'de> for Fields<'_, 'de> {
+    type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
         input.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for Fields<'_> {
-    type Value = Found<'de>;
+impl<'de> Visitor<'de> for Fields<'_, 'de> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an event")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let Self { walk, context } = self;
-        let mut found = Found::default();
+        let Self { walk, context, found } = self;
         let base = walk.enter()?;
         while let Some(key) = walk.key(base, &mut map)? {
             match &*key {
@@ -147,7 +148,7 @@ impl<'de> Visitor<'de> for Fields<'_> {
             }
         }
         walk.leave(base);
-        Ok(found)
+        Ok(())
     }
 }
 
