@@ -2,4 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod http;
 pub mod kafka;
+pub mod metrics;
+pub mod shutdown;
+pub mod store;
+pub mod supervise;
+pub mod telemetry;

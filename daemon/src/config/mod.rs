@@ -1,0 +1,110 @@
+//! The configuration: one TOML file between the built-in reference and the environment.
+//!
+//! ```text
+//! layers ─▶ file::Config (what was written) ─▶ validate ─▶ Config (what it means)
+//! ```
+//!
+//! All mistakes are reported at once, each with its line, path and remedy. Secrets are never written in the file: a key that ends in
+//! `_file` names where one lies.
+
+mod connection;
+mod expression;
+pub mod file;
+mod layers;
+mod meaning;
+mod mistake;
+mod schema;
+mod units;
+mod validate;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+pub use expression::{Expression, ExpressionError};
+pub use layers::{PREFIX, REFERENCE};
+pub use meaning::{
+    Checkpoint, Config, Evaluate, Items, Joining, Kafka, Learn, Log, LogFormat, Model, Retrieval,
+    Scores, Serve, TableLimits, Topics,
+};
+pub use mistake::{Mistake, Mistakes};
+pub use units::{Period, Size};
+
+use layers::{line_of, read};
+
+impl Config {
+    /// Reads the file and the environment of the process.
+    ///
+    /// # Errors
+    /// All mistakes, an unreadable file among them.
+    pub fn open(path: &Path) -> Result<Self, Mistakes> {
+        Self::build(&text_of(path)?, &environment())
+    }
+
+    /// Reads a configuration from the text of a file and from variables as in the environment.
+    ///
+    /// # Errors
+    /// All mistakes.
+    pub fn build(file: &str, environment: &[(String, String)]) -> Result<Self, Mistakes> {
+        written(file, environment).map(|(_, config)| config)
+    }
+
+    /// Returns the file and the environment of the process over the defaults, as one complete file without secrets.
+    ///
+    /// # Errors
+    /// All mistakes.
+    pub fn print(path: &Path) -> Result<String, Mistakes> {
+        Self::print_text(&text_of(path)?, &environment())
+    }
+
+    fn print_text(file: &str, environment: &[(String, String)]) -> Result<String, Mistakes> {
+        let (mut file, _) = written(file, environment)?;
+        hide_secrets(&mut file);
+        toml::to_string_pretty(&file).map_err(|error| {
+            let mut mistakes = Mistakes::none();
+            mistakes.add_at(None, format!("the configuration cannot be written: {error}"));
+            mistakes
+        })
+    }
+}
+
+fn written(
+    file: &str,
+    environment: &[(String, String)],
+) -> Result<(file::Config, Config), Mistakes> {
+    let mut mistakes = Mistakes::none();
+    let written = read(file, environment, &mut mistakes);
+    match validate::validate(&written, mistakes) {
+        Ok(config) => Ok((written, config)),
+        Err(mut mistakes) => {
+            mistakes.place(|path| line_of(file, path));
+            Err(mistakes)
+        }
+    }
+}
+
+fn text_of(path: &Path) -> Result<String, Mistakes> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let mut mistakes = Mistakes::none();
+        mistakes.add_at(None, format!("cannot read the file {}: {error}", path.display()));
+        mistakes
+    })
+}
+
+fn environment() -> Vec<(String, String)> {
+    let mut variables: Vec<_> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| name.starts_with(PREFIX))
+        .collect();
+    variables.sort();
+    variables
+}
+
+fn hide_secrets(file: &mut file::Config) {
+    let is_secret =
+        |key: &str| ["password", "secret", "token", "pem"].iter().any(|word| key.contains(word));
+    for (_, value) in file.kafka.extra.iter_mut().filter(|(key, _)| is_secret(key)) {
+        *value = toml::Value::String("***".into());
+    }
+}

@@ -1,0 +1,417 @@
+//! The schema of a configuration: standard and declared fields, their tables, the counters and the number field of each.
+
+use sluice_features::attributes::AttributeKey;
+use sluice_features::funnel::Funnel;
+use sluice_features::schema::{
+    Counter, EventField, Field, Kind, Lookup, Missing, Schema, Source, Subject, Table,
+};
+
+use super::file;
+use super::mistake::Mistakes;
+use super::validate::{one_of, within};
+
+const ITEM_TABLE: &str = "item";
+const CATEGORY_TABLE: &str = "category";
+const GAP_TABLE: &str = "gap";
+const MOST_FIELDS: usize = 1000;
+const MOST_COUNTERS: usize = 64;
+
+const EVENT_FIELDS: [(&str, EventField); 6] = [
+    ("user", EventField::User),
+    ("item", EventField::Item),
+    ("category", EventField::Category),
+    ("surface", EventField::Surface),
+    ("position", EventField::Position),
+    ("time", EventField::Time),
+];
+const SUBJECTS: [(&str, Subject); 4] = [
+    ("item", Subject::Item),
+    ("user", Subject::User),
+    ("category", Subject::Category),
+    ("surface", Subject::Surface),
+];
+
+/// Builds the schema, noting what cannot be.
+pub(super) fn build(
+    config: &file::Config,
+    funnel: &Funnel,
+    lookups: Vec<Lookup>,
+    mistakes: &mut Mistakes,
+) -> Schema {
+    let mut tables = Tables::new(config.model.width);
+    let mut fields: Vec<Field> = Vec::new();
+    for (i, name) in config.features.standard.iter().enumerate() {
+        let path = format!("features.standard.{i}");
+        let Some((event, kind)) = one_of(mistakes, &path, name, &STANDARD) else { continue };
+        if config.fields.iter().any(|field| field.name == *name) {
+            continue;
+        }
+        if fields.iter().any(|field| field.name == *name) {
+            mistakes.add(path, format!("\"{name}\" is named twice: name it once"));
+            continue;
+        }
+        let table = tables.number(name, None, "", mistakes);
+        let source = Source::Event(event);
+        fields.push(Field { name: name.clone(), source, kind, table, missing: Missing::Own });
+    }
+    for (i, field) in config.fields.iter().enumerate() {
+        let path = format!("fields.{i}");
+        if field.name.is_empty() {
+            mistakes.add(format!("{path}.name"), "expected a name, found none: give the field one");
+        } else if config.fields[..i].iter().any(|other| other.name == field.name) {
+            mistakes.add(
+                format!("{path}.name"),
+                format!("\"{}\" is the name of an earlier field: choose another", field.name),
+            );
+        }
+        fields.extend(declared(field, &path, &mut tables, mistakes));
+    }
+    let counters = counters(config, funnel, &mut fields, mistakes);
+    if fields.len() > MOST_FIELDS {
+        mistakes.add(
+            "fields",
+            format!(
+                "expected at most {MOST_FIELDS} fields, counters included, found {}",
+                fields.len()
+            ),
+        );
+    }
+    if fields.is_empty() {
+        mistakes.add(
+            "features.standard",
+            "the model would read nothing: name a standard field, or declare one under [[fields]]",
+        );
+    }
+    Schema {
+        fields,
+        counters,
+        lookups,
+        read: read(config, funnel, mistakes),
+        item_table: 0,
+        category_table: 1,
+        gap_table: 2,
+        tasks: funnel.tasks().len(),
+        tables: tables.list,
+    }
+}
+
+const STANDARD: [(&str, (EventField, Kind)); 7] = [
+    ("user", (EventField::User, Kind::Category)),
+    ("item", (EventField::Item, Kind::Category)),
+    ("category", (EventField::Category, Kind::Category)),
+    ("surface", (EventField::Surface, Kind::Category)),
+    ("position", (EventField::Position, Kind::Category)),
+    ("hour", (EventField::Time, Kind::Hour)),
+    ("weekday", (EventField::Time, Kind::Weekday)),
+];
+
+struct Tables {
+    list: Vec<Table>,
+    standard: usize,
+    asked: Vec<Option<usize>>,
+}
+
+impl Tables {
+    fn new(width: usize) -> Self {
+        let list = [ITEM_TABLE, CATEGORY_TABLE, GAP_TABLE]
+            .map(|name| Table { name: name.into(), width })
+            .to_vec();
+        Self { asked: vec![None; list.len()], list, standard: width }
+    }
+
+    /// Returns the number of a table by its name, making it when it is new.
+    fn number(
+        &mut self,
+        name: &str,
+        width: Option<usize>,
+        path: &str,
+        mistakes: &mut Mistakes,
+    ) -> usize {
+        if let Some(number) = self.list.iter().position(|table| table.name == name) {
+            match (self.asked[number], width) {
+                (Some(earlier), Some(width)) if earlier != width => mistakes.add(
+                    format!("{path}.width"),
+                    format!("table \"{name}\" has width {earlier} by an earlier field, found {width}: give one width"),
+                ),
+                (None, Some(width)) if number < 3 && width != self.standard => mistakes.add(
+                    format!("{path}.width"),
+                    format!("table \"{name}\" is read by the history too and has the width of model.width ({}), found {width}: leave it out", self.standard),
+                ),
+                (None, Some(width)) => {
+                    self.asked[number] = Some(width);
+                    self.list[number].width = width;
+                }
+                _ => {}
+            }
+            return number;
+        }
+        self.list.push(Table { name: name.into(), width: width.unwrap_or(self.standard) });
+        self.asked.push(width);
+        self.list.len() - 1
+    }
+}
+
+fn declared(
+    field: &file::Field,
+    path: &str,
+    tables: &mut Tables,
+    mistakes: &mut Mistakes,
+) -> Option<Field> {
+    let key = if field.key.is_empty() { &field.name } else { &field.key };
+    let source = source(field, key, path, mistakes);
+    let kind = kind(field, path, mistakes);
+    let (source, kind) = (source?, kind?);
+    if let Source::Event(event) = &source {
+        fits(*event, kind, &format!("{path}.kind"), mistakes);
+    }
+    let is_number = matches!(kind, Kind::Number { .. });
+    let missing = missing(field, kind, &format!("{path}.missing"), mistakes);
+    let table = if is_number {
+        for (key, found) in [("table", !field.table.is_empty()), ("width", field.width.is_some())] {
+            if found {
+                mistakes.add(
+                    format!("{path}.{key}"),
+                    "a number has no table: remove it, or use kind = \"log-bucket\"",
+                );
+            }
+        }
+        0
+    } else {
+        let name = if field.table.is_empty() { &field.name } else { &field.table };
+        if let Some(width) = field.width {
+            within(mistakes, &format!("{path}.width"), width, 1..=1024);
+        }
+        if name == GAP_TABLE {
+            mistakes.add(format!("{path}.table"), "\"gap\" is the table of the time between behaviour and impression: choose another name");
+        }
+        tables.number(name, field.width, path, mistakes)
+    };
+    Some(Field { name: field.name.clone(), source, kind, table, missing: missing? })
+}
+
+fn source(field: &file::Field, key: &str, path: &str, mistakes: &mut Mistakes) -> Option<Source> {
+    let here = format!("{path}.source");
+    match field.source.as_str() {
+        "" => {
+            mistakes.add(
+                here,
+                "expected event, context, item or user, found none: say where the value comes from",
+            );
+            None
+        }
+        "counter" => {
+            mistakes
+                .add(here, "counters become fields by themselves: declare it under [[counters]]");
+            None
+        }
+        _ => {
+            let choices = [("event", 0), ("context", 1), ("item", 2), ("user", 3)];
+            match one_of(mistakes, &here, &field.source, &choices)? {
+                0 => {
+                    one_of(mistakes, &format!("{path}.key"), key, &EVENT_FIELDS).map(Source::Event)
+                }
+                1 => Some(Source::Context(AttributeKey::of(key))),
+                2 => Some(Source::Item(AttributeKey::of(key))),
+                _ => Some(Source::User(AttributeKey::of(key))),
+            }
+        }
+    }
+}
+
+/// The keys that each kind takes, in the order of [`file::Field`].
+const KIND_KEYS: [(&str, &[&str]); 7] = [
+    ("category", &[]),
+    ("list", &[]),
+    ("number", &["scale", "shift"]),
+    ("log-bucket", &["scale", "buckets"]),
+    ("hour", &[]),
+    ("weekday", &[]),
+    ("age", &["unit", "most"]),
+];
+
+fn kind(field: &file::Field, path: &str, mistakes: &mut Mistakes) -> Option<Kind> {
+    let keys = one_of(mistakes, &format!("{path}.kind"), &field.kind, &KIND_KEYS)?;
+    let given = [
+        ("scale", field.scale.is_some()),
+        ("shift", field.shift.is_some()),
+        ("buckets", field.buckets.is_some()),
+        ("unit", field.unit.is_some()),
+        ("most", field.most.is_some()),
+    ];
+    for (key, _) in given.iter().filter(|(key, given)| *given && !keys.contains(key)) {
+        mistakes.add(
+            format!("{path}.{key}"),
+            format!("is not used by kind \"{}\": remove it", field.kind),
+        );
+    }
+    let mut number = |key: &str, value: Option<f64>, default: f64| {
+        let value = value.unwrap_or(default);
+        within(mistakes, &format!("{path}.{key}"), value, -1e30..=1e30);
+        value as f32
+    };
+    Some(match field.kind.as_str() {
+        "number" => Kind::Number {
+            scale: number("scale", field.scale, 1.0),
+            shift: number("shift", field.shift, 0.0),
+        },
+        "log-bucket" => {
+            let scale = number("scale", field.scale, 1.0);
+            let buckets = field.buckets.unwrap_or(24);
+            within(mistakes, &format!("{path}.buckets"), buckets, 2..=1024);
+            Kind::LogBucket { scale, buckets }
+        }
+        "age" => {
+            let unit = field.unit.map_or(DAY, |unit| unit.span());
+            let most = field.most.unwrap_or(60);
+            if unit.0 == 0 {
+                mistakes.add(format!("{path}.unit"), "expected more than 0s, such as \"1d\"");
+            }
+            within(mistakes, &format!("{path}.most"), most, 1..=100_000);
+            Kind::Age { unit, most }
+        }
+        "list" => Kind::List,
+        "hour" => Kind::Hour,
+        "weekday" => Kind::Weekday,
+        _ => Kind::Category,
+    })
+}
+
+const DAY: sluice_features::time::Span = sluice_features::time::Span::seconds(86_400);
+
+/// Checks that a kind makes sense for a part of the impression.
+fn fits(event: EventField, kind: Kind, path: &str, mistakes: &mut Mistakes) {
+    let (fits, expected) = match event {
+        EventField::Time => (matches!(kind, Kind::Hour | Kind::Weekday), "hour or weekday"),
+        EventField::Position => (
+            matches!(kind, Kind::Category | Kind::Number { .. } | Kind::LogBucket { .. }),
+            "category, number or log-bucket",
+        ),
+        _ => (matches!(kind, Kind::Category), "category"),
+    };
+    if !fits {
+        mistakes.add(path, format!("does not suit this part of an event: expected {expected}"));
+    }
+}
+
+fn missing(
+    field: &file::Field,
+    kind: Kind,
+    path: &str,
+    mistakes: &mut Mistakes,
+) -> Option<Missing> {
+    let is_number = matches!(kind, Kind::Number { .. });
+    let number = |value: f64| value.is_finite().then_some(Missing::Value(value as f32));
+    let found = match &field.missing {
+        None if is_number => Some(Missing::Value(0.0)),
+        None if matches!(kind, Kind::List) => Some(Missing::Zero),
+        None => Some(Missing::Own),
+        Some(toml::Value::String(text)) if text == "own" && !is_number => Some(Missing::Own),
+        Some(toml::Value::String(text)) if text == "zero" && is_number => Some(Missing::Value(0.0)),
+        Some(toml::Value::String(text)) if text == "zero" => Some(Missing::Zero),
+        Some(toml::Value::Float(value)) if is_number => number(*value),
+        Some(toml::Value::Integer(value)) if is_number => number(*value as f64),
+        Some(_) => None,
+    };
+    if found.is_none() {
+        let expected = if is_number { "\"zero\" or a number" } else { "\"own\" or \"zero\"" };
+        let value = field.missing.as_ref().map(ToString::to_string).unwrap_or_default();
+        mistakes
+            .add(path, format!("expected {expected} for kind \"{}\", found {value}", field.kind));
+    }
+    found
+}
+
+/// Reads the counters and adds a number field for each.
+fn counters(
+    config: &file::Config,
+    funnel: &Funnel,
+    fields: &mut Vec<Field>,
+    mistakes: &mut Mistakes,
+) -> Vec<Counter> {
+    let mut counters = Vec::new();
+    for (i, counter) in config.counters.iter().enumerate() {
+        let path = format!("counters.{i}");
+        let all = 0..funnel.tasks().len();
+        let names: Vec<_> =
+            funnel.tasks().iter().map(|task| task.name.as_str()).zip(all.clone()).collect();
+        let tasks = if counter.task.is_empty() {
+            all
+        } else {
+            match one_of(mistakes, &format!("{path}.task"), &counter.task, &names) {
+                Some(task) => task..task + 1,
+                None => continue,
+            }
+        };
+        let mut by: Vec<Subject> = Vec::new();
+        for (j, subject) in counter.by.iter().enumerate() {
+            let here = format!("{path}.by.{j}");
+            match one_of(mistakes, &here, subject, &SUBJECTS) {
+                Some(subject) if by.contains(&subject) => {
+                    mistakes.add(here, "is named twice: name each once");
+                }
+                subject => by.extend(subject),
+            }
+        }
+        if counter.by.is_empty() {
+            mistakes.add(
+                format!("{path}.by"),
+                "expected one or several of item, user, category, surface, found none",
+            );
+        }
+        if counter.half_life.span().0 == 0 {
+            mistakes.add(format!("{path}.half_life"), "expected more than 0s, such as \"3d\"");
+        }
+        within(mistakes, &format!("{path}.smoothing"), counter.smoothing, 0.001..=1e9);
+        for task in tasks {
+            let name = format!("{}.{}", funnel.tasks()[task].name, counter.by.join("+"));
+            if fields.iter().any(|field| field.name == name) {
+                mistakes.add(
+                    &path,
+                    format!("\"{name}\" is counted or declared already: remove one of the two"),
+                );
+                continue;
+            }
+            fields.push(Field {
+                name,
+                source: Source::Counter(counters.len()),
+                kind: Kind::Number { scale: 1.0, shift: 0.0 },
+                table: 0,
+                missing: Missing::Value(0.0),
+            });
+            counters.push(Counter {
+                task,
+                by: by.clone(),
+                half_life: counter.half_life.span(),
+                smoothing: counter.smoothing as f32,
+            });
+        }
+    }
+    if counters.len() > MOST_COUNTERS {
+        mistakes.add(
+            "counters",
+            format!(
+                "expected at most {MOST_COUNTERS} counters, those of each task counted, found {}",
+                counters.len()
+            ),
+        );
+    }
+    counters
+}
+
+/// Which behaviours the looks into the history read.
+fn read(config: &file::Config, funnel: &Funnel, mistakes: &mut Mistakes) -> Vec<bool> {
+    let tasks = funnel.tasks().len();
+    let mut read: Vec<bool> = (0..funnel.behaviours())
+        .map(|kind| config.sequence.read.is_empty() && kind < tasks)
+        .collect();
+    let known: Vec<_> = (0u8..)
+        .zip(0..funnel.behaviours())
+        .map(|(kind, i)| (funnel.behaviour_name(sluice_features::event::BehaviourType(kind)), i))
+        .collect();
+    for (i, name) in config.sequence.read.iter().enumerate() {
+        if let Some(kind) = one_of(mistakes, &format!("sequence.read.{i}"), name, &known) {
+            read[kind] = true;
+        }
+    }
+    read
+}

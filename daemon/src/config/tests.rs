@@ -1,0 +1,351 @@
+//! The reference against the code, layers, and golden lists of mistakes.
+
+use std::collections::BTreeSet;
+
+use sluice_features::schema::{EventField, Kind, Missing, Source, Subject};
+use toml::{Table, Value};
+
+use super::*;
+
+fn mistakes(file: &str) -> String {
+    Config::build(file, &[]).unwrap_err().to_string()
+}
+
+fn variable(name: &str, value: &str) -> (String, String) {
+    (name.into(), value.into())
+}
+
+#[test]
+fn the_reference_equals_the_defaults_of_the_code() {
+    let reference: file::Config = toml::from_str(REFERENCE).unwrap();
+    assert_eq!(reference, file::Config::default());
+    let written: Table = REFERENCE.parse().unwrap();
+    assert_eq!(written, Table::try_from(file::Config::default()).unwrap(), "a key is missing");
+}
+
+#[test]
+fn every_key_of_the_reference_is_explained() {
+    let (mut explained, mut section) = (BTreeSet::new(), String::new());
+    let mut above = "";
+    for line in REFERENCE.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_matches(['[', ']']).to_owned();
+        } else if let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
+            let path = format!("{section}.{key}");
+            if !explained.contains(&path) {
+                assert!(
+                    above.starts_with("# ") && above.ends_with(['.', ':', ')']),
+                    "{path}: {above}"
+                );
+            }
+            explained.insert(path);
+        }
+        above = line;
+    }
+    let full = file::Field {
+        width: Some(1),
+        scale: Some(1.0),
+        shift: Some(1.0),
+        buckets: Some(1),
+        unit: Some(Period::seconds(1)),
+        most: Some(1),
+        missing: Some(Value::Integer(1)),
+        ..file::Field::default()
+    };
+    for key in Table::try_from(full).unwrap().keys() {
+        assert!(REFERENCE.contains(&format!("# {key} = ")), "fields.{key}");
+    }
+}
+
+#[test]
+fn the_defaults_are_a_generic_shop() {
+    let config = Config::build("", &[]).unwrap();
+    let tasks: Vec<&str> = config.funnel.tasks().iter().map(|task| task.name.as_str()).collect();
+    assert_eq!(tasks, ["click", "cart", "purchase"]);
+    assert_eq!(config.funnel.parents(), [None, Some(0), Some(1)]);
+    assert_eq!(config.schema.read, [true, true, true]);
+    assert_eq!(config.schema.counters.len(), 15);
+    assert_eq!(config.schema.key_fields().len(), 6);
+    assert_eq!(config.schema.number_fields().len(), 15);
+    assert_eq!((config.schema.target_item(), config.schema.target_category()), (Some(1), Some(2)));
+    assert_eq!(config.schema.fields[20].name, "purchase.user+category");
+    assert_eq!(config.schema.counters[14].by, [Subject::User, Subject::Category]);
+    assert_eq!(config.kafka.topics.dead_letter, "sluice.dead-letter");
+    assert_eq!(config.table.expiry, Some(Period::seconds(90 * 86_400).span()));
+    assert_eq!(config.learn.max_age, std::time::Duration::from_millis(200));
+}
+
+#[test]
+fn the_environment_stands_above_the_file_above_the_reference() {
+    let file = "[kafka]\nbrokers = \"file:1\"\ngroup = \"file\"\n[learn]\nbatch = 64\n";
+    let environment = [
+        variable("SLUICE__KAFKA__BROKERS", "env:1,env:2"),
+        variable("SLUICE__LEARN__BATCH", "32"),
+        variable("SLUICE__KAFKA__PREFIX", "123"),
+        variable("SLUICE__SEQUENCE__READ", "[\"cart\"]"),
+        variable("SLUICE__SCORES__BUDGET", "0.5"),
+        variable("SLUICE_KERNELS", "scalar"),
+    ];
+    let config = Config::build(file, &environment).unwrap();
+    assert_eq!(config.kafka.connection.brokers, "env:1,env:2");
+    assert_eq!(config.kafka.group, "file");
+    assert_eq!(config.kafka.topics.events, "123.events");
+    assert_eq!(config.learn.batch, 32);
+    assert_eq!(config.schema.read, [false, true, false]);
+    assert!((config.scores.budget - 0.5).abs() < 1e-12);
+    assert_eq!(config.serve.candidates, 200);
+}
+
+#[test]
+fn a_mistake_in_the_environment_is_named_like_a_key() {
+    let error = Config::build("", &[variable("SLUICE__KAFKA__BROKER", "a:1")]).unwrap_err();
+    assert_eq!(error.to_string(), "kafka.broker: no such key: did you mean brokers?");
+}
+
+#[test]
+fn eight_mistakes_are_reported_at_once() {
+    let file = r#"
+[kafka]
+borkers = "kafka:9092"
+start = "begin"
+
+[funnel]
+lateness = 300
+
+[[funnel.tasks]]
+name = "click"
+window = "30 minutes"
+
+[[funnel.tasks]]
+name = "purchase"
+parent = "klick"
+window = "7d"
+
+[learn]
+batch = 0
+seed = "one"
+
+[[fields]]
+name = "price"
+source = "item"
+kind = "numbr"
+
+[serve]
+score = "p.click + p.buy"
+
+[nonsense]
+x = 1
+"#;
+    let expected = "\
+line 3: kafka.borkers: no such key: did you mean brokers?
+line 4: kafka.start: expected beginning or end, found \"begin\": did you mean beginning?
+line 7: funnel.lateness: expected a length of time in quotes with its unit, such as \"30s\", found integer 300
+line 11: funnel.tasks.0.window: expected a length of time such as \"200ms\", \"30s\", \"5m\", \"1h\" or \"7d\", found \"30 minutes\"
+line 15: funnel.tasks.1.parent: expected click or purchase, found \"klick\": did you mean click?
+line 19: learn.batch: expected 1 to 65536, found 0
+line 20: learn.seed: expected u64, found string \"one\"
+line 25: fields.0.kind: expected category, list, number, log-bucket, hour, weekday or age, found \"numbr\": did you mean number?
+line 28: serve.score: column 11: no task \"buy\" in the funnel: it has click, purchase in \"p.click + p.buy\"
+line 30: nonsense: no such key: expected one of kafka, funnel, items, sequence, features, fields, counters, model, learn, table, retrieval, serve, publish, scores, checkpoint, open, capture, evaluate, http, log";
+    assert_eq!(mistakes(file), expected);
+}
+
+#[test]
+fn what_is_no_toml_is_told_by_its_line() {
+    let text = mistakes("[kafka]\nbrokers = \n[learn]\nbatch = 0\n");
+    assert!(text.starts_with("line 2: not TOML: "), "{text}");
+}
+
+#[test]
+fn an_odd_list_does_not_hide_the_rest() {
+    let text =
+        mistakes("fields = [1]\n[sequence]\nread = [1, 2]\n[funnel]\nbehaviours = 3\nearly = {}\n");
+    let paths: Vec<&str> = text.lines().map(|line| line.split(": ").nth(1).unwrap()).collect();
+    assert_eq!(paths, ["fields.0", "sequence.read.0", "funnel.behaviours", "funnel.early"]);
+}
+
+#[test]
+fn a_default_that_no_longer_fits_is_not_guessed() {
+    let file = "[[funnel.tasks]]\nname = \"like\"\n";
+    assert_eq!(
+        mistakes(file),
+        "serve.score: column 1: no task \"click\" in the funnel: it has like in \"p.click + 20 * p.purchase\""
+    );
+}
+
+#[test]
+fn declared_fields_become_columns() {
+    let file = r#"
+[features]
+standard = ["item", "category"]
+[[fields]]
+name = "brand"
+source = "item"
+width = 8
+[[fields]]
+name = "maker"
+source = "context"
+key = "manufacturer"
+table = "brand"
+missing = "zero"
+[[fields]]
+name = "price"
+source = "item"
+kind = "number"
+scale = 0.1
+missing = -1
+[[fields]]
+name = "age"
+source = "item"
+key = "born"
+kind = "age"
+unit = "1h"
+most = 48
+[[fields]]
+name = "tags"
+source = "item"
+kind = "list"
+[[fields]]
+name = "item"
+source = "event"
+"#;
+    let schema = Config::build(file, &[]).unwrap().schema;
+    let field = |name: &str| schema.fields.iter().find(|field| field.name == name).unwrap();
+    assert_eq!(field("brand").table, field("maker").table);
+    assert_eq!(schema.tables[field("maker").table].width, 8);
+    assert_eq!(field("maker").missing, Missing::Zero);
+    assert_eq!(field("price").kind, Kind::Number { scale: 0.1, shift: 0.0 });
+    assert_eq!(field("price").missing, Missing::Value(-1.0));
+    assert_eq!(field("age").kind, Kind::Age { unit: Period::seconds(3600).span(), most: 48 });
+    assert_eq!((field("tags").is_list(), &field("tags").missing), (true, &Missing::Zero));
+    assert_eq!(field("item").source, Source::Event(EventField::Item));
+    assert_eq!(schema.fields.iter().filter(|field| field.name == "item").count(), 1);
+    let target = schema.target_item().map(|column| schema.key_fields()[column]);
+    assert_eq!(target.map(|field| schema.fields[field].name.as_str()), Some("item"));
+}
+
+#[test]
+fn fields_that_cannot_be_are_all_named() {
+    let file = r#"
+[[fields]]
+source = "event"
+key = "clock"
+[[fields]]
+name = "a"
+source = "event"
+key = "time"
+[[fields]]
+name = "b"
+source = "item"
+kind = "number"
+table = "b"
+buckets = 3
+missing = "own"
+[[fields]]
+name = "b"
+source = "counter"
+[[fields]]
+name = "click.item"
+source = "user"
+[[fields]]
+name = "gap"
+source = "user"
+[[fields]]
+name = "c"
+source = "user"
+table = "item"
+width = 3
+"#;
+    let text = mistakes(file);
+    let paths: Vec<&str> = text
+        .lines()
+        .map(|line| line.split(": ").find(|part| !part.starts_with("line ")).unwrap())
+        .collect();
+    let expected = [
+        "fields.0.name",
+        "fields.0.key",
+        "fields.1.kind",
+        "fields.2.table",
+        "fields.2.buckets",
+        "fields.2.missing",
+        "fields.3.name",
+        "fields.3.source",
+        "counters.0",
+        "fields.5.table",
+        "fields.6.width",
+    ];
+    let sorted =
+        |paths: &[&str]| paths.iter().map(|path| String::from(*path)).collect::<BTreeSet<_>>();
+    assert_eq!(sorted(&paths), sorted(&expected), "{text}");
+}
+
+#[test]
+fn a_shop_without_impressions_is_configured_by_its_view() {
+    let file =
+        "serve.score = \"p.view\"\n[funnel]\nentry = \"view\"\n[[funnel.tasks]]\nname = \"view\"\n";
+    let config = Config::build(file, &[]).unwrap();
+    assert_eq!(config.funnel.entry(), sluice_features::funnel::Entry::View { negatives: 4 });
+    assert!(mistakes("[funnel]\nentry = \"view\"\n").contains("the first task must be \"view\""));
+}
+
+#[test]
+fn secrets_are_not_printed_and_what_is_printed_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sluice.toml");
+    std::fs::write(
+        &path,
+        "kafka.extra = { \"sasl.password\" = \"hunter2\", \"socket.timeout.ms\" = 5 }\n",
+    )
+    .unwrap();
+    let printed = Config::print(&path).unwrap();
+    assert!(!printed.contains("hunter2") && printed.contains("socket.timeout.ms"), "{printed}");
+    assert!(Config::build(&printed, &[]).is_ok());
+    assert!(
+        Config::open(&folder.path().join("none"))
+            .unwrap_err()
+            .to_string()
+            .contains("cannot read the file")
+    );
+}
+
+#[test]
+fn a_secured_connection_reads_its_password_from_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, "hunter2\n").unwrap();
+    let file = format!(
+        "[kafka]\nsecurity = \"sasl_ssl\"\n[kafka.sasl]\nmechanism = \"SCRAM-SHA-512\"\nusername = \"sluice\"\npassword_file = {:?}\n",
+        password.display().to_string()
+    );
+    let connection = Config::build(&file, &[]).unwrap().kafka.connection;
+    assert_eq!(connection.sasl.as_ref().unwrap().password, crate::kafka::Secret::new("hunter2"));
+    assert!(!format!("{connection:?}").contains("hunter2"));
+    assert!(!Config::print_text(&file, &[]).unwrap().contains("hunter2"));
+}
+
+#[test]
+fn mistakes_of_the_connection_have_their_paths() {
+    let file = r#"
+[kafka]
+brokers = "nohost"
+security = "sasl_ssl"
+[kafka.sasl]
+mechanism = "PLAIN"
+password_file = "/no/such/file"
+[kafka.extra]
+"group.id" = "x"
+"socket.timeout.ms" = "soon"
+"fetch.min.bytes" = [1]
+"#;
+    let text = mistakes(file);
+    let starts: Vec<String> = text.lines().map(|line| line.splitn(3, ": ").take(2).collect::<Vec<_>>().join(" ")).collect();
+    let expected = [
+        "line 3 kafka.brokers",
+        "line 5 kafka.sasl.username",
+        "line 7 kafka.sasl.password_file",
+        "line 9 kafka.extra.group.id",
+        "line 10 kafka.extra.socket.timeout.ms",
+        "line 11 kafka.extra.fetch.min.bytes",
+    ];
+    assert_eq!(starts, expected, "{text}");
+}

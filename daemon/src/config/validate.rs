@@ -1,0 +1,298 @@
+//! From what was written to what it means; every mistake is noted with its path and remedy.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+use sluice_features::attributes::AttributeKey;
+use sluice_features::funnel::{Entry, Funnel, LabelRule, Task};
+use sluice_features::schema::Lookup;
+use sluice_features::wire::MAX_CANDIDATES;
+
+use super::expression::Expression;
+use super::meaning::{
+    Checkpoint, Config, Evaluate, Items, Joining, Kafka, Learn, Log, LogFormat, Model, Retrieval,
+    Scores, Serve, TableLimits, Topics,
+};
+use super::mistake::{Mistakes, nearest};
+use super::units::Period;
+use super::{connection, file, schema};
+use crate::kafka::Start;
+
+/// Checks everything and says what it means. `mistakes` may hold some already.
+pub(super) fn validate(file: &file::Config, mut mistakes: Mistakes) -> Result<Config, Mistakes> {
+    let m = &mut mistakes;
+    let kafka = kafka(&file.kafka, m);
+    let funnel = funnel(&file.funnel, m);
+    within(m, "model.width", file.model.width, 1..=1024);
+    let lookups = vec![Lookup::Newest { limit: 50 }, Lookup::Matching { limit: 50 }];
+    let Some(funnel) = funnel else { return Err(mistakes) };
+    let schema = schema::build(file, &funnel, lookups, m);
+    within(m, "sequence.max_length", file.sequence.max_length, 1..=10_000_000);
+    let config = Config {
+        kafka,
+        joining: Joining { lateness: file.funnel.lateness.span(), early: file.funnel.early.span() },
+        items: items(&file.items, m),
+        sequence_length: file.sequence.max_length,
+        schema,
+        model: Model { priors: file.funnel.tasks.iter().map(|task| task.prior as f32).collect() },
+        learn: learn(&file.learn, m),
+        table: table(&file.table, m),
+        retrieval: retrieval(&file.retrieval, &funnel, m),
+        serve: serve(&file.serve, &funnel, m),
+        publish_interval: file.publish.interval.duration(),
+        scores: scores(&file.scores, m),
+        checkpoint: checkpoint(&file.checkpoint, m),
+        open_bytes: within(m, "open.max_bytes", file.open.max_bytes, MEBIBYTE..=LARGEST).get(),
+        capture_bytes: within(m, "capture.max_bytes", file.capture.max_bytes, MEBIBYTE..=LARGEST)
+            .get(),
+        evaluate: evaluate(&file.evaluate, m),
+        listen: listen(&file.http, m),
+        log: log(&file.log, m),
+        funnel,
+    };
+    mistakes.or(config)
+}
+
+const MEBIBYTE: super::units::Size = super::units::Size::mebibytes(1);
+const LARGEST: super::units::Size = super::units::Size::mebibytes(1 << 30);
+const YEAR: Period = Period::seconds(366 * 86_400);
+
+fn kafka(file: &file::Kafka, m: &mut Mistakes) -> Kafka {
+    for (path, name) in [("kafka.group", &file.group), ("kafka.prefix", &file.prefix)] {
+        topic_name(path, name, m);
+    }
+    for (i, name) in file.reply_topics.iter().enumerate() {
+        topic_name(&format!("kafka.reply_topics.{i}"), name, m);
+    }
+    let starts = [("beginning", Start::Beginning), ("end", Start::End)];
+    Kafka {
+        connection: connection::build(file, m),
+        group: file.group.clone(),
+        topics: Topics::with_prefix(&file.prefix),
+        reply_topics: file.reply_topics.clone(),
+        start: one_of(m, "kafka.start", &file.start, &starts).unwrap_or(Start::Beginning),
+        embedded: file.embedded,
+    }
+}
+
+/// The longest name of a topic, less the longest of our endings (`.dead-letter`).
+const MOST_NAME: usize = 249 - 12;
+
+fn topic_name(path: &str, name: &str, m: &mut Mistakes) {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if name.is_empty() || name.len() > MOST_NAME || !name.chars().all(allowed) {
+        m.add(
+            path,
+            format!(
+                "expected 1 to {MOST_NAME} letters, digits, dots, underscores or dashes, found \"{name}\""
+            ),
+        );
+    }
+}
+
+fn funnel(file: &file::Funnel, m: &mut Mistakes) -> Option<Funnel> {
+    within(m, "funnel.lateness", file.lateness, Period::default()..=YEAR);
+    within(m, "funnel.early", file.early, Period::default()..=YEAR);
+    let names: Vec<_> = file.tasks.iter().map(|task| task.name.as_str()).zip(0..).collect();
+    let mut tasks = Vec::new();
+    for (i, task) in file.tasks.iter().enumerate() {
+        let path = format!("funnel.tasks.{i}");
+        let parent = (!task.parent.is_empty())
+            .then(|| one_of(m, &format!("{path}.parent"), &task.parent, &names))
+            .flatten();
+        let rules = [("wait", LabelRule::Wait), ("fnw", LabelRule::Fnw)];
+        let labels = one_of(m, &format!("{path}.labels"), &task.labels, &rules);
+        within(m, &format!("{path}.window"), task.window, Period::default()..=YEAR);
+        within(m, &format!("{path}.prior"), task.prior, 1e-6..=1.0 - 1e-6);
+        tasks.push(Task {
+            name: task.name.clone(),
+            parent,
+            window: task.window.span(),
+            labels: labels.unwrap_or(LabelRule::Fnw),
+        });
+    }
+    let entry = match file.entry.as_str() {
+        "impression" => Entry::Impression,
+        "" => {
+            m.add("funnel.entry", "expected \"impression\" or the name of the view, found none");
+            return None;
+        }
+        _ => Entry::View { negatives: file.negatives },
+    };
+    match Funnel::build(entry, &file.entry, tasks, file.behaviours.clone()) {
+        Ok(funnel) => Some(funnel),
+        Err(errors) => {
+            for error in errors {
+                m.add(format!("funnel.{}", error.place), error.problem);
+            }
+            None
+        }
+    }
+}
+
+fn items(file: &file::Items, m: &mut Mistakes) -> Items {
+    for (path, name) in [("items.category", &file.category), ("items.available", &file.available)] {
+        if name.is_empty() {
+            m.add(path, "expected the name of an attribute, found none");
+        }
+    }
+    Items {
+        category: AttributeKey::of(&file.category),
+        available: AttributeKey::of(&file.available),
+        new_for: file.new_for.span(),
+    }
+}
+
+fn learn(file: &file::Learn, m: &mut Mistakes) -> Learn {
+    Learn {
+        batch: within(m, "learn.batch", file.batch, 1..=65_536),
+        max_age: within(
+            m,
+            "learn.max_age",
+            file.max_age,
+            Period::milliseconds(1)..=Period::seconds(3600),
+        )
+        .duration(),
+        dense_rate: within(m, "learn.dense_rate", file.dense_rate, 1e-9..=10.0) as f32,
+        row_rate: within(m, "learn.row_rate", file.row_rate, 1e-9..=10.0) as f32,
+        clip: (within(m, "learn.clip", file.clip, 0.0..=1e9) > 0.0).then_some(file.clip as f32),
+        seed: file.seed,
+        threads: within(m, "learn.threads", file.threads, 1..=256),
+    }
+}
+
+fn table(file: &file::Table, m: &mut Mistakes) -> TableLimits {
+    TableLimits {
+        admission: within(m, "table.admission", file.admission, 1..=1000),
+        max_rows: within(m, "table.max_rows", file.max_rows, 1000..=4_000_000_000),
+        expiry: (file.expiry > Period::default()).then(|| file.expiry.span()),
+    }
+}
+
+fn retrieval(file: &file::Retrieval, funnel: &Funnel, m: &mut Mistakes) -> Retrieval {
+    let names: Vec<_> = funnel.tasks().iter().map(|task| task.name.as_str()).zip(0..).collect();
+    let task = if file.task.is_empty() {
+        0
+    } else {
+        one_of(m, "retrieval.task", &file.task, &names).unwrap_or(0)
+    };
+    Retrieval {
+        width: within(m, "retrieval.width", file.width, 1..=1024),
+        task,
+        refresh: within(m, "retrieval.refresh", file.refresh, 1..=u64::MAX),
+        temperature: within(m, "retrieval.temperature", file.temperature, 1e-3..=100.0) as f32,
+    }
+}
+
+fn serve(file: &file::Serve, funnel: &Funnel, m: &mut Mistakes) -> Serve {
+    let names: Vec<&str> = funnel.tasks().iter().map(|task| task.name.as_str()).collect();
+    let score = Expression::parse(&file.score, &names).unwrap_or_else(|error| {
+        m.add("serve.score", format!("{error} in \"{}\"", file.score));
+        Expression::of_task(0)
+    });
+    Serve {
+        score,
+        max_candidates: within(m, "serve.max_candidates", file.max_candidates, 1..=MAX_CANDIDATES),
+        candidates: within(m, "serve.candidates", file.candidates, 1..=100_000),
+        scorers: within(m, "serve.scorers", file.scorers, 1..=256),
+        queue: within(m, "serve.queue", file.queue, 1..=1_000_000),
+    }
+}
+
+fn scores(file: &file::Scores, m: &mut Mistakes) -> Scores {
+    Scores {
+        budget: within(m, "scores.budget", file.budget, 0.0..=1.0),
+        k: within(m, "scores.k", file.k, 1..=MAX_CANDIDATES),
+        interval: file.interval.duration(),
+    }
+}
+
+fn checkpoint(file: &file::Checkpoint, m: &mut Mistakes) -> Checkpoint {
+    if file.path.is_empty() {
+        m.add("checkpoint.path", "expected a folder, found none");
+    }
+    Checkpoint {
+        path: file.path.clone().into(),
+        interval: within(
+            m,
+            "checkpoint.interval",
+            file.interval,
+            Period::milliseconds(100)..=Period::seconds(86_400),
+        )
+        .duration(),
+        keep: within(m, "checkpoint.keep", file.keep, 1..=1000),
+    }
+}
+
+fn evaluate(file: &file::Evaluate, m: &mut Mistakes) -> Evaluate {
+    Evaluate {
+        window: within(m, "evaluate.window", file.window, Period::seconds(1)..=YEAR).span(),
+        share: within(m, "evaluate.share", file.share, 0.001..=1.0),
+    }
+}
+
+fn listen(file: &file::Http, m: &mut Mistakes) -> std::net::SocketAddr {
+    file.listen.parse().unwrap_or_else(|_| {
+        m.add(
+            "http.listen",
+            format!(
+                "expected an address and a port such as \"127.0.0.1:9464\", found \"{}\"",
+                file.listen
+            ),
+        );
+        std::net::SocketAddr::from(([127, 0, 0, 1], 0))
+    })
+}
+
+fn log(file: &file::Log, m: &mut Mistakes) -> Log {
+    if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&file.level) {
+        m.add(
+            "log.level",
+            format!("expected error, warn, info, debug, trace or a filter: {error}"),
+        );
+    }
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    Log {
+        filter: file.level.clone(),
+        format: one_of(m, "log.format", &file.format, &formats).unwrap_or(LogFormat::Text),
+    }
+}
+
+/// Returns the value of a name among choices; an unknown name is a mistake, and the nearest known one is suggested.
+pub(super) fn one_of<T: Copy>(
+    m: &mut Mistakes,
+    path: &str,
+    text: &str,
+    choices: &[(&str, T)],
+) -> Option<T> {
+    let found = choices.iter().find(|(name, _)| *name == text);
+    if found.is_none() {
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        let hint = nearest(text, names.iter().copied())
+            .map(|name| format!(": did you mean {name}?"))
+            .unwrap_or_default();
+        m.add(path, format!("expected {}, found \"{text}\"{hint}", listed(&names)));
+    }
+    found.map(|(_, value)| *value)
+}
+
+/// Returns the value; one out of its range is a mistake.
+pub(super) fn within<N: PartialOrd + Display + Copy>(
+    m: &mut Mistakes,
+    path: &str,
+    value: N,
+    range: RangeInclusive<N>,
+) -> N {
+    if !range.contains(&value) {
+        m.add(path, format!("expected {} to {}, found {value}", range.start(), range.end()));
+    }
+    value
+}
+
+fn listed(names: &[&str]) -> String {
+    match names {
+        [] => "nothing".into(),
+        [only] => (*only).into(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}

@@ -1,0 +1,98 @@
+//! Why the daemon is not ready yet: a set of reasons that parts put up and take down.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+
+/// What there is to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wait {
+    /// Parts are being started.
+    Starting,
+    /// Items and users are read up to their high-water marks.
+    Catalogue,
+    /// Brokers cannot be reached.
+    Kafka,
+    /// Events are behind.
+    Lag,
+    /// A checkpoint could not be written.
+    Checkpoint,
+    /// The disk is full.
+    Disk,
+    /// Outputs are not taken.
+    Output,
+    /// A guard has found the model unsound.
+    Guard,
+    /// The daemon is ending.
+    Stopping,
+}
+
+impl Wait {
+    /// Returns the name in answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Catalogue => "catalogue",
+            Self::Kafka => "kafka",
+            Self::Lag => "lag",
+            Self::Checkpoint => "checkpoint",
+            Self::Disk => "disk",
+            Self::Output => "output",
+            Self::Guard => "guard",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// The reasons, shared by all parts.
+#[derive(Debug)]
+pub struct Readiness {
+    reasons: Mutex<BTreeMap<Wait, String>>,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        let readiness = Self { reasons: Mutex::default() };
+        readiness.wait_for(Wait::Starting, "parts are being started");
+        readiness
+    }
+}
+
+impl Readiness {
+    /// Puts up a reason, or changes its text. Returns whether it is new, so that it is logged once.
+    pub fn wait_for(&self, what: Wait, text: impl Into<String>) -> bool {
+        self.reasons.lock().insert(what, text.into()).is_none()
+    }
+
+    /// Takes a reason down. Returns whether it was up.
+    pub fn clear(&self, what: Wait) -> bool {
+        self.reasons.lock().remove(&what).is_some()
+    }
+
+    /// Tells whether there is no reason left.
+    pub fn is_ready(&self) -> bool {
+        self.reasons.lock().is_empty()
+    }
+
+    /// Returns all reasons with their texts.
+    pub fn reasons(&self) -> Vec<(Wait, String)> {
+        self.reasons.lock().iter().map(|(what, text)| (*what, text.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_means_that_no_reason_is_left() {
+        let readiness = Readiness::default();
+        assert!(readiness.wait_for(Wait::Lag, "7 records"));
+        assert!(!readiness.wait_for(Wait::Lag, "5 records"));
+        assert!(readiness.clear(Wait::Starting) && !readiness.clear(Wait::Starting));
+        assert_eq!(readiness.reasons(), [(Wait::Lag, "5 records".to_owned())]);
+        assert!(!readiness.is_ready());
+        readiness.clear(Wait::Lag);
+        assert!(readiness.is_ready());
+    }
+}

@@ -1,0 +1,174 @@
+//! The server: few connections, small headers, short time-outs.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{interval, timeout};
+
+use super::pages::Pages;
+use crate::error::Stop;
+use crate::shutdown::Shutdown;
+
+/// Connections at once; further ones wait in the system's queue.
+const CONNECTIONS: usize = 64;
+/// Bytes of request line and headers.
+const HEADER_BYTES: usize = 16 << 10;
+/// From connecting, or from the last answer, to the end of the headers.
+const HEADER_TIME: Duration = Duration::from_secs(5);
+/// The longest that a connection is kept.
+const CONNECTION_TIME: Duration = Duration::from_secs(300);
+/// How often the histograms' samples are folded.
+const FOLD: Duration = Duration::from_secs(5);
+
+/// A server that listens.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Listens on an address; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// When the address is in use or not ours.
+    pub async fn bind(address: SocketAddr) -> Result<Self, Stop> {
+        let failed = |error: std::io::Error| {
+            Stop::config(format!("cannot listen on {address}: set http.listen to another address"))
+                .because(error)
+        };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address })
+    }
+
+    /// Returns the address with the port that was taken.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until the shutdown is requested; answers that are under way then are cut off.
+    ///
+    /// # Errors
+    /// None so far: trouble with one connection concerns nobody else.
+    pub async fn serve(self, pages: Pages, shutdown: Shutdown) -> Result<(), Stop> {
+        let metrics = pages.metrics.clone();
+        let service = TowerToHyperService::new(pages.routes());
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut connections = JoinSet::new();
+        let mut fold = interval(FOLD);
+        loop {
+            let accept = async {
+                let place = room.clone().acquire_owned().await.ok();
+                (self.listener.accept().await, place)
+            };
+            let (accepted, place) = tokio::select! {
+                () = shutdown.requested() => return Ok(()),
+                _ = fold.tick() => {
+                    metrics.fold();
+                    continue;
+                }
+                Some(_) = connections.join_next() => continue,
+                accepted = accept => accepted,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Too many open files, or a client that left: wait a little, or the loop would spin.
+                    tracing::debug!(%error, "a connection was not accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIME)
+                .max_buf_size(HEADER_BYTES)
+                .serve_connection(TokioIo::new(stream), service.clone());
+            connections.spawn(async move {
+                if let Ok(Err(error)) = timeout(CONNECTION_TIME, connection).await {
+                    tracing::debug!(%error, "a connection ended early");
+                }
+                drop(place);
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::super::readiness::{Readiness, Wait};
+    use super::*;
+    use crate::metrics::{LabelSets, Metrics};
+
+    async fn ask(address: SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        drop(stream.read_to_end(&mut answer).await);
+        String::from_utf8(answer).unwrap()
+    }
+
+    async fn get(address: SocketAddr, path: &str) -> String {
+        ask(address, &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await
+    }
+
+    fn pages() -> Pages {
+        let sets = LabelSets {
+            topics: vec![],
+            types: vec![],
+            reasons: vec![],
+            tasks: vec![],
+            kinds: vec![],
+            outcomes: vec![],
+        };
+        Pages {
+            metrics: Arc::new(Metrics::new(&sets)),
+            readiness: Arc::new(Readiness::default()),
+            status: Arc::new(|| json!({ "examples": 3 })),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_pages_tell_metrics_life_readiness_and_status() {
+        let server = Server::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let (address, pages, shutdown) = (server.address(), pages(), Shutdown::new());
+        let running = tokio::spawn(server.serve(pages.clone(), shutdown.clone()));
+        pages.metrics.learn.examples.increment(3);
+        assert!(get(address, "/metrics").await.contains("sluice_learn_examples_total 3\n"));
+        assert!(get(address, "/live").await.starts_with("HTTP/1.1 200"));
+        let answer = get(address, "/ready").await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("\"starting\""), "{answer}");
+        pages.readiness.clear(Wait::Starting);
+        assert!(get(address, "/ready").await.starts_with("HTTP/1.1 200"));
+        assert!(get(address, "/status").await.ends_with("{\"examples\":3}"));
+        assert!(get(address, "/../etc/passwd").await.starts_with("HTTP/1.1 404"));
+        assert!(ask(address, "POST /live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.starts_with("HTTP/1.1 405"));
+        let long = "x".repeat(HEADER_BYTES * 2);
+        let answer = get(address, &format!("/live?{long}")).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+        shutdown.request();
+        running.await.unwrap().unwrap();
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_a_mistake_of_the_configuration() {
+        let server = Server::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let error = Server::bind(server.address()).await.unwrap_err();
+        assert_eq!(error.exit(), crate::error::Exit::Config);
+    }
+}

@@ -1,0 +1,392 @@
+//! Metrics: handles that are registered once, so that counting in a hot loop looks nothing up.
+//!
+//! Every [`Metrics`] has a registry of its own: two daemons fit in one process.
+
+mod catalogue;
+
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+pub use catalogue::{ALL, Description, Kind, as_markdown};
+
+use catalogue::BUCKETS;
+
+/// The closed sets that labels come from. A handle of a labelled metric stands at the label's place in its set.
+#[derive(Clone, Debug)]
+pub struct LabelSets {
+    /// The topics read, by role.
+    pub topics: Vec<String>,
+    /// The entry event, then all behaviours in the funnel's order.
+    pub types: Vec<String>,
+    /// The reasons of rejections.
+    pub reasons: Vec<String>,
+    /// The tasks of the funnel.
+    pub tasks: Vec<String>,
+    /// The kinds of requests.
+    pub kinds: Vec<String>,
+    /// The outcomes of requests.
+    pub outcomes: Vec<String>,
+}
+
+/// All metrics of one daemon.
+pub struct Metrics {
+    /// See the catalogue.
+    pub daemon: Daemon,
+    /// See the catalogue.
+    pub consume: Consume,
+    /// See the catalogue.
+    pub events: Events,
+    /// See the catalogue.
+    pub join: Join,
+    /// See the catalogue.
+    pub learn: Learn,
+    /// By task.
+    pub evaluate: Vec<Evaluate>,
+    /// Final labels without a kept prediction.
+    pub unjudged: Counter,
+    /// See the catalogue.
+    pub serve: Serve,
+    /// See the catalogue.
+    pub publish: Publish,
+    /// See the catalogue.
+    pub checkpoint: Checkpoint,
+    /// See the catalogue.
+    pub table: Table,
+    /// See the catalogue.
+    pub state: State,
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+}
+
+macro_rules! group {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $kind:ty,)* }) => {
+        $(#[$doc])*
+        #[expect(missing_docs, reason = "each handle is described in the catalogue under its name")]
+        pub struct $name { $(pub $field: $kind,)* }
+    };
+}
+
+group! {
+    /// `sluice_daemon_*`.
+    Daemon { ready: Gauge, start_time_seconds: Gauge, }
+}
+group! {
+    /// `sluice_consume_*`. `records` and `bytes` by topic.
+    Consume {
+        records: Vec<Counter>, bytes: Vec<Counter>, poll_age_seconds: Gauge, queue_bytes: Gauge,
+        paused: Gauge, connected: Gauge, commits_failed: Counter,
+    }
+}
+group! {
+    /// `sluice_events_*`. `taken` by type, `rejected` by reason.
+    Events {
+        taken: Vec<Counter>, rejected: Vec<Counter>, replayed: Counter, skewed: Counter,
+        tombstones: Counter, unknown_fields: Counter, collisions: Counter,
+    }
+}
+group! {
+    /// `sluice_join_*` and `sluice_open_*`. The counters by type.
+    Join {
+        duplicates: Vec<Counter>, late: Vec<Counter>, orphaned: Vec<Counter>, childless: Vec<Counter>,
+        early_behaviours: Gauge, open_impressions: Gauge, open_bytes: Gauge,
+    }
+}
+group! {
+    /// `sluice_learn_*`.
+    Learn {
+        examples: Counter, steps: Counter, refused_batches: Counter, step_seconds: Histogram,
+        freshness_seconds: Histogram, waiting_batches: Gauge, until_seconds: Gauge,
+    }
+}
+group! {
+    /// `sluice_evaluate_*` of one task.
+    Evaluate {
+        judged: Counter, auc: Gauge, grouped_auc: Gauge, log_loss: Gauge, normalised_entropy: Gauge,
+        calibration: Gauge, breaches: Counter,
+    }
+}
+group! {
+    /// `sluice_serve_*`. `requests` by kind, then outcome; `seconds` by kind.
+    Serve { requests: Vec<Vec<Counter>>, seconds: Vec<Histogram>, waiting_requests: Gauge, }
+}
+group! {
+    /// `sluice_publish_*` and `sluice_dead_letters_total`.
+    Publish {
+        embeddings: Counter, scores: Counter, scores_put_off: Counter, timed_out: Counter, refused: Counter,
+        dead_letters: Counter,
+    }
+}
+group! {
+    /// `sluice_checkpoint_*` and `sluice_store_bytes`.
+    Checkpoint {
+        seconds: Histogram, pause_seconds: Histogram, failures: Counter, bytes: Gauge, age_seconds: Gauge,
+        store_bytes: Gauge,
+    }
+}
+group! {
+    /// `sluice_table_*`.
+    Table { rows: Gauge, bytes: Gauge, admitted: Counter, refused: Counter, expired: Counter, }
+}
+group! {
+    /// `sluice_sequence_*`, `sluice_catalogue_*` and `sluice_capture_bytes`.
+    State {
+        sequence_users: Gauge, sequence_behaviours: Gauge, sequence_bytes: Gauge,
+        catalogue_items: Gauge, catalogue_users: Gauge, capture_bytes: Gauge,
+    }
+}
+
+impl Metrics {
+    /// Registers all metrics in a new registry.
+    pub fn new(sets: &LabelSets) -> Self {
+        let builder = PrometheusBuilder::new();
+        // The only error is an empty list of buckets; without buckets a histogram would be a summary.
+        let recorder =
+            builder.set_buckets(&BUCKETS).unwrap_or_else(|_| PrometheusBuilder::new()).build_recorder();
+        for Description { name, kind, help, .. } in ALL {
+            let (name, help) = ((*name).into(), (*help).into());
+            match kind {
+                Kind::Counter => recorder.describe_counter(name, None, help),
+                Kind::Gauge => recorder.describe_gauge(name, None, help),
+                Kind::Histogram => recorder.describe_histogram(name, None, help),
+            }
+        }
+        let r = Registry(&recorder);
+        Self {
+            daemon: Daemon {
+                ready: r.gauge("sluice_daemon_ready"),
+                start_time_seconds: r.gauge("sluice_daemon_start_time_seconds"),
+            },
+            consume: Consume {
+                records: r.counters("sluice_consume_records_total", "topic", &sets.topics),
+                bytes: r.counters("sluice_consume_bytes_total", "topic", &sets.topics),
+                poll_age_seconds: r.gauge("sluice_consume_poll_age_seconds"),
+                queue_bytes: r.gauge("sluice_consume_queue_bytes"),
+                paused: r.gauge("sluice_consume_paused"),
+                connected: r.gauge("sluice_consume_connected"),
+                commits_failed: r.counter("sluice_consume_commits_failed_total"),
+            },
+            events: Events {
+                taken: r.counters("sluice_events_taken_total", "type", &sets.types),
+                rejected: r.counters("sluice_events_rejected_total", "reason", &sets.reasons),
+                replayed: r.counter("sluice_events_replayed_total"),
+                skewed: r.counter("sluice_events_skewed_total"),
+                tombstones: r.counter("sluice_events_tombstones_total"),
+                unknown_fields: r.counter("sluice_events_unknown_fields_total"),
+                collisions: r.counter("sluice_events_collisions_total"),
+            },
+            join: Join {
+                duplicates: r.counters("sluice_join_duplicates_total", "type", &sets.types),
+                late: r.counters("sluice_join_late_total", "type", &sets.types),
+                orphaned: r.counters("sluice_join_orphaned_total", "type", &sets.types),
+                childless: r.counters("sluice_join_childless_total", "type", &sets.types),
+                early_behaviours: r.gauge("sluice_join_early_behaviours"),
+                open_impressions: r.gauge("sluice_open_impressions"),
+                open_bytes: r.gauge("sluice_open_bytes"),
+            },
+            learn: Learn {
+                examples: r.counter("sluice_learn_examples_total"),
+                steps: r.counter("sluice_learn_steps_total"),
+                refused_batches: r.counter("sluice_learn_refused_batches_total"),
+                step_seconds: r.histogram("sluice_learn_step_seconds", &[]),
+                freshness_seconds: r.histogram("sluice_learn_freshness_seconds", &[]),
+                waiting_batches: r.gauge("sluice_learn_waiting_batches"),
+                until_seconds: r.gauge("sluice_learn_until_seconds"),
+            },
+            evaluate: sets.tasks.iter().map(|task| evaluate(&r, task)).collect(),
+            unjudged: r.counter("sluice_evaluate_unjudged_total"),
+            serve: serve(&r, sets),
+            publish: Publish {
+                embeddings: r.counter("sluice_publish_embeddings_total"),
+                scores: r.counter("sluice_publish_scores_total"),
+                scores_put_off: r.counter("sluice_publish_scores_put_off_total"),
+                timed_out: r.counter_of("sluice_publish_undelivered_total", &[("cause", "timed-out")]),
+                refused: r.counter_of("sluice_publish_undelivered_total", &[("cause", "refused")]),
+                dead_letters: r.counter("sluice_dead_letters_total"),
+            },
+            checkpoint: Checkpoint {
+                seconds: r.histogram("sluice_checkpoint_seconds", &[]),
+                pause_seconds: r.histogram("sluice_checkpoint_pause_seconds", &[]),
+                failures: r.counter("sluice_checkpoint_failures_total"),
+                bytes: r.gauge("sluice_checkpoint_bytes"),
+                age_seconds: r.gauge("sluice_checkpoint_age_seconds"),
+                store_bytes: r.gauge("sluice_store_bytes"),
+            },
+            table: Table {
+                rows: r.gauge("sluice_table_rows"),
+                bytes: r.gauge("sluice_table_bytes"),
+                admitted: r.counter("sluice_table_admitted_total"),
+                refused: r.counter("sluice_table_refused_total"),
+                expired: r.counter("sluice_table_expired_total"),
+            },
+            state: State {
+                sequence_users: r.gauge("sluice_sequence_users"),
+                sequence_behaviours: r.gauge("sluice_sequence_behaviours"),
+                sequence_bytes: r.gauge("sluice_sequence_bytes"),
+                catalogue_items: r.gauge("sluice_catalogue_items"),
+                catalogue_users: r.gauge("sluice_catalogue_users"),
+                capture_bytes: r.gauge("sluice_capture_bytes"),
+            },
+            handle: recorder.handle(),
+            recorder,
+        }
+    }
+
+    /// Returns the lag of one partition: to be kept by the caller for as long as it has the partition.
+    pub fn lag(&self, topic: &str, partition: i32) -> Gauge {
+        let labels = [("topic", topic), ("partition", &partition.to_string())];
+        Registry(&self.recorder).gauge_of("sluice_consume_lag_records", &labels)
+    }
+
+    /// Returns all metrics in the text format of Prometheus.
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    /// Folds the newest samples of the histograms into their buckets. To be called every few seconds: samples take memory until then.
+    pub fn fold(&self) {
+        self.handle.run_upkeep();
+    }
+}
+
+fn evaluate(r: &Registry<'_>, task: &str) -> Evaluate {
+    let gauge = |name| r.gauge_of(name, &[("task", task)]);
+    Evaluate {
+        judged: r.counter_of("sluice_evaluate_judged_total", &[("task", task)]),
+        auc: gauge("sluice_evaluate_auc"),
+        grouped_auc: gauge("sluice_evaluate_grouped_auc"),
+        log_loss: gauge("sluice_evaluate_log_loss"),
+        normalised_entropy: gauge("sluice_evaluate_normalised_entropy"),
+        calibration: gauge("sluice_evaluate_calibration"),
+        breaches: r.counter_of("sluice_evaluate_breaches_total", &[("task", task)]),
+    }
+}
+
+fn serve(r: &Registry<'_>, sets: &LabelSets) -> Serve {
+    let counter = |kind, outcome| {
+        r.counter_of("sluice_serve_requests_total", &[("kind", kind), ("outcome", outcome)])
+    };
+    let of_kind = |kind| sets.outcomes.iter().map(|outcome| counter(kind, outcome)).collect();
+    Serve {
+        requests: sets.kinds.iter().map(|kind| of_kind(kind)).collect(),
+        seconds: sets
+            .kinds
+            .iter()
+            .map(|kind| r.histogram("sluice_serve_seconds", &[("kind", kind)]))
+            .collect(),
+        waiting_requests: r.gauge("sluice_serve_waiting_requests"),
+    }
+}
+
+/// Makes handles in a recorder.
+struct Registry<'a>(&'a PrometheusRecorder);
+
+const METADATA: Metadata<'static> = Metadata::new("sluice", Level::INFO, None);
+
+impl Registry<'_> {
+    fn counter(&self, name: &'static str) -> Counter {
+        self.counter_of(name, &[])
+    }
+
+    fn counter_of(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Counter {
+        self.0.register_counter(&key(name, labels), &METADATA)
+    }
+
+    /// One counter for each value of a label.
+    fn counters(&self, name: &'static str, label: &'static str, values: &[String]) -> Vec<Counter> {
+        values.iter().map(|value| self.counter_of(name, &[(label, value)])).collect()
+    }
+
+    fn gauge(&self, name: &'static str) -> Gauge {
+        self.gauge_of(name, &[])
+    }
+
+    fn gauge_of(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Gauge {
+        self.0.register_gauge(&key(name, labels), &METADATA)
+    }
+
+    fn histogram(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Histogram {
+        self.0.register_histogram(&key(name, labels), &METADATA)
+    }
+}
+
+fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
+    let labels: Vec<Label> =
+        labels.iter().map(|(name, value)| Label::new(*name, String::from(*value))).collect();
+    Key::from_parts(name, labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    fn metrics() -> Metrics {
+        let one = |word: &str| vec![word.to_owned()];
+        Metrics::new(&LabelSets {
+            topics: one("events"),
+            types: vec!["impression".into(), "click".into()],
+            reasons: one("invalid-json"),
+            tasks: one("click"),
+            kinds: one("rank"),
+            outcomes: vec!["answered".into(), "late".into()],
+        })
+    }
+
+    #[test]
+    fn what_is_registered_is_what_the_catalogue_says() {
+        let metrics = metrics();
+        metrics.lag("events", 3).set(7.0);
+        let histograms = [
+            &metrics.learn.step_seconds,
+            &metrics.learn.freshness_seconds,
+            &metrics.serve.seconds[0],
+            &metrics.checkpoint.seconds,
+            &metrics.checkpoint.pause_seconds,
+        ];
+        histograms.iter().for_each(|histogram| histogram.record(0.02));
+        let text = metrics.render();
+        let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let kinds: BTreeMap<&str, &str> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let (name, labels) = line.split_once('{').unwrap_or((line.split(' ').next().unwrap(), ""));
+            let name = ["_bucket", "_sum", "_count"]
+                .iter()
+                .filter_map(|end| name.strip_suffix(end))
+                .find(|name| kinds.get(name) == Some(&"histogram"))
+                .unwrap_or(name);
+            let labels = labels.split_once('}').map_or("", |(labels, _)| labels);
+            let names = labels.split(',').filter_map(|label| label.split_once('=')).map(|(name, _)| name);
+            found.entry(name.into()).or_default().extend(names.filter(|name| *name != "le").map(String::from));
+        }
+        let expected: BTreeMap<String, BTreeSet<String>> = ALL
+            .iter()
+            .map(|metric| (metric.name.into(), metric.labels.iter().map(|label| String::from(*label)).collect()))
+            .collect();
+        assert_eq!(found, expected);
+        for metric in ALL {
+            assert_eq!(kinds[metric.name], metric.kind.name(), "{}", metric.name);
+            assert!(text.contains(&format!("# HELP {} {}", metric.name, metric.help)));
+            assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
+            assert!(metric.kind != Kind::Histogram || metric.name.ends_with("_seconds"), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn the_documentation_has_the_catalogue() {
+        let readme = include_str!("../../README.md");
+        let table = as_markdown();
+        assert!(readme.contains(&table), "put this into daemon/README.md:\n{table}");
+    }
+
+    #[test]
+    fn two_daemons_do_not_share_counts() {
+        let (a, b) = (metrics(), metrics());
+        a.learn.examples.increment(3);
+        b.learn.examples.absolute(5);
+        a.fold();
+        assert!(a.render().contains("sluice_learn_examples_total 3\n"));
+        assert!(b.render().contains("sluice_learn_examples_total 5\n"));
+    }
+}

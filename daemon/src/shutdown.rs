@@ -1,0 +1,111 @@
+//! The wish to stop, as threads and tokio tasks wait for it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// A wish to stop that is made once and heard by all who hold a copy.
+#[derive(Clone, Debug)]
+pub struct Shutdown {
+    // Nothing is ever sent: dropping the sender wakes every receiver, those in a `select!` too.
+    channel: Receiver<Infallible>,
+    state: watch::Receiver<bool>,
+    trigger: Arc<Trigger>,
+}
+
+#[derive(Debug)]
+struct Trigger {
+    channel: Mutex<Option<Sender<Infallible>>>,
+    state: watch::Sender<bool>,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Shutdown {
+    /// Creates a wish that nobody has made yet.
+    pub fn new() -> Self {
+        let (sender, channel) = bounded(0);
+        let (state, receiver) = watch::channel(false);
+        let trigger = Arc::new(Trigger { channel: Mutex::new(Some(sender)), state });
+        Self { channel, state: receiver, trigger }
+    }
+
+    /// Makes the wish. Making it again changes nothing.
+    pub fn request(&self) {
+        drop(self.trigger.channel.lock().take());
+        self.trigger.state.send_replace(true);
+    }
+
+    /// Tells whether the wish was made.
+    pub fn is_requested(&self) -> bool {
+        self.channel.try_recv() == Err(TryRecvError::Disconnected)
+    }
+
+    /// Waits on a thread until the wish is made, or so long. Returns whether it was made.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        self.channel.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected)
+    }
+
+    /// Returns a channel that becomes disconnected when the wish is made, for `crossbeam_channel::select!`.
+    pub fn channel(&self) -> &Receiver<Infallible> {
+        &self.channel
+    }
+
+    /// Waits on a task until the wish is made.
+    pub async fn requested(&self) {
+        let mut state = self.state.clone();
+        // The sender lives in `self.trigger`, so an error cannot come; it would mean the same.
+        drop(state.wait_for(|requested| *requested).await);
+    }
+
+    /// Makes the wish at SIGINT or SIGTERM. Runs until then, so it is spawned; a second signal ends the process at once, as the
+    /// system does by default.
+    ///
+    /// # Errors
+    /// When the signals cannot be watched.
+    pub async fn on_signal(self) -> std::io::Result<&'static str> {
+        use tokio::signal::unix::{SignalKind, signal};
+
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let name = tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+            () = self.requested() => "a part",
+        };
+        self.request();
+        Ok(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_and_tasks_hear_the_wish() {
+        let shutdown = Shutdown::new();
+        assert!(!shutdown.is_requested() && !shutdown.wait(Duration::ZERO));
+        let (heard, copy) = (shutdown.clone(), shutdown.clone());
+        let thread = std::thread::Builder::new()
+            .name("waits".into())
+            .spawn(move || heard.wait(Duration::from_secs(60)))
+            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            copy.request();
+            shutdown.requested().await;
+        });
+        assert!(thread.join().unwrap());
+        assert!(shutdown.is_requested());
+        shutdown.request();
+    }
+}

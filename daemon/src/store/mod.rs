@@ -1,0 +1,168 @@
+//! The state on disk: sled behind one small trait. No type of sled leaves this folder.
+//!
+//! | what | how |
+//! |---|---|
+//! | keys | ordered bytes, made by [`keys`] only |
+//! | values | bytes with a CRC-32 in front: damage is an error, never a wrong answer |
+//! | writes | batches: all of one or nothing of it |
+//! | durability | only [`Store::flush`] promises it |
+//!
+//! What is damaged beyond reading is put aside ([`quarantine`]) and rebuilt from Kafka.
+
+mod framing;
+pub mod keys;
+mod memory;
+mod place;
+mod sled_store;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+pub use memory::MemoryStore;
+pub use place::{FREE_BYTES, quarantine};
+pub use sled_store::SledStore;
+
+/// What stores of keys and values do.
+pub trait Store: Send + Sync {
+    /// Returns the value of a key.
+    ///
+    /// # Errors
+    /// When the disk fails or the value is damaged.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Shows all keys that begin with `prefix`, with their values, in the order of the keys, until `see` returns false.
+    ///
+    /// # Errors
+    /// When the disk fails or a value is damaged; what was shown before is sound.
+    fn scan_prefix(
+        &self,
+        prefix: &[u8],
+        see: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError>;
+
+    /// Makes all changes of a batch or none, in its order. They survive a crash from the next [`Store::flush`] on, or earlier.
+    ///
+    /// # Errors
+    /// When the disk fails or is full.
+    fn apply(&self, batch: Batch) -> Result<(), StoreError>;
+
+    /// Returns when everything applied so far is on the disk. Blocks: not for the threads of tokio.
+    ///
+    /// # Errors
+    /// When the disk fails or is full; what was applied since the last flush may be lost then.
+    fn flush(&self) -> Result<(), StoreError>;
+
+    /// Returns how many bytes the store takes on disk.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn bytes(&self) -> Result<u64, StoreError>;
+}
+
+/// Changes that are made together.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    bytes: usize,
+}
+
+impl Batch {
+    /// Sets the value of a key.
+    pub fn put(&mut self, key: impl Into<Vec<u8>>, value: impl AsRef<[u8]>) {
+        self.push(key.into(), Some(framing::frame(value.as_ref())));
+    }
+
+    /// Removes a key, if it is there.
+    pub fn delete(&mut self, key: impl Into<Vec<u8>>) {
+        self.push(key.into(), None);
+    }
+
+    /// Returns how many changes there are.
+    pub fn len(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Tells whether there is no change.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Returns how many bytes the keys and values have.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds the changes of another batch behind these.
+    pub fn append(&mut self, mut other: Batch) {
+        self.changes.append(&mut other.changes);
+        self.bytes += other.bytes;
+    }
+
+    fn push(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        self.bytes += key.len() + value.as_ref().map_or(0, Vec::len);
+        self.changes.push((key, value));
+    }
+}
+
+/// Why the store cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// What is on disk is not what was written.
+    #[error("the store in {path} is damaged: {what}")]
+    Damaged {
+        /// Its folder.
+        path: PathBuf,
+        /// Where.
+        what: String,
+    },
+    /// Another process has the folder open.
+    #[error(
+        "the store in {path} is in use by another process: stop that one, or set checkpoint.path to another folder"
+    )]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Too little room.
+    #[error("expected {needed} bytes free for the store in {path}, found {free}: make room")]
+    Full {
+        /// The folder.
+        path: PathBuf,
+        /// What is needed.
+        needed: u64,
+        /// What is there.
+        free: u64,
+    },
+    /// The disk fails.
+    #[error("the store in {path} cannot {action}")]
+    Io {
+        /// The folder.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Written by another version of this program.
+    #[error("the store in {path} has format {found}, expected {expected}: {remedy}")]
+    Format {
+        /// The folder.
+        path: PathBuf,
+        /// The version found.
+        found: u32,
+        /// The version of this program.
+        expected: u32,
+        /// What to do.
+        remedy: &'static str,
+    },
+}
+
+impl StoreError {
+    /// Tells whether the data on disk is at fault: only putting it aside helps.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. })
+    }
+}

@@ -1,0 +1,28 @@
+//! Log lines on standard error: a constant message, data in fields.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Log, LogFormat};
+use crate::error::Stop;
+
+/// Starts logging for the whole process. A second daemon in one process, as in tests, keeps the first one's.
+///
+/// # Errors
+/// When the filter is none; the configuration has checked it before.
+pub fn start(log: &Log) -> Result<(), Stop> {
+    let filter = EnvFilter::builder()
+        .parse(&log.filter)
+        .map_err(|error| Stop::config("log.level is no filter").because(error))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let started = match log.format {
+        LogFormat::Text => builder.with_ansi(colours).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    if started.is_err() {
+        tracing::debug!("logging was started before");
+    }
+    Ok(())
+}
