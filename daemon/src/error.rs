@@ -98,7 +98,9 @@ impl From<StoreError> for Stop {
             StoreError::Damaged { .. } | StoreError::Format { .. } => {
                 Self::data("the state on disk cannot be used").because(error)
             }
-            StoreError::InUse { .. } => Self::config("the state on disk cannot be opened").because(error),
+            StoreError::InUse { .. } => {
+                Self::config("the state on disk cannot be opened").because(error)
+            }
             StoreError::Full { .. } | StoreError::Io { .. } => {
                 Self::fault("the state on disk cannot be read or written").because(error)
             }

@@ -162,7 +162,9 @@ impl Supervisor {
 
     fn add(&mut self, name: &str, deadline: Duration) -> Result<(usize, Shutdown), Stop> {
         if self.parts.len() == MOST_PARTS {
-            return Err(Stop::fault(format!("expected at most {MOST_PARTS} parts, {name} is one more")));
+            return Err(Stop::fault(format!(
+                "expected at most {MOST_PARTS} parts, {name} is one more"
+            )));
         }
         let shutdown = Shutdown::new();
         let part = Part { name: name.into(), shutdown: shutdown.clone(), deadline, ended: false };
@@ -217,7 +219,8 @@ mod tests {
     fn parts_stop_in_reverse_order() {
         let (mut supervisor, wish) = supervisor();
         let order = Arc::new(Mutex::new(Vec::new()));
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         for name in ["a", "b"] {
             let order = order.clone();
             supervisor

@@ -8,7 +8,8 @@ use crate::kafka::{Connection, Sasl, SaslMechanism, Secret, Security, Tls};
 /// Says how to connect, noting what cannot work.
 pub(super) fn build(file: &file::Kafka, m: &mut Mistakes) -> Connection {
     let securities = Security::ALL.map(|security| (security.to_string(), security));
-    let securities: Vec<_> = securities.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    let securities: Vec<_> =
+        securities.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     let security = one_of(m, "kafka.security", &file.security, &securities);
     let mut connection = Connection {
         brokers: file.brokers.clone(),
@@ -26,7 +27,9 @@ pub(super) fn build(file: &file::Kafka, m: &mut Mistakes) -> Connection {
     for (key, value) in &file.extra {
         let text = match value {
             toml::Value::String(text) => text.clone(),
-            toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => value.to_string(),
+            toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => {
+                value.to_string()
+            }
             _ => {
                 m.add(format!("kafka.extra.{key}"), "expected a text, a number or a truth value");
                 continue;
@@ -36,7 +39,7 @@ pub(super) fn build(file: &file::Kafka, m: &mut Mistakes) -> Connection {
     }
     if security.is_some() {
         for mistake in connection.mistakes() {
-            m.add(format!("kafka.{}", mistake.key), mistake.text);
+            m.add(format!("kafka.{}", mistake.key), mistake.text.trim());
         }
     }
     connection
@@ -46,7 +49,10 @@ fn sasl(file: &file::Sasl, m: &mut Mistakes) -> Option<Sasl> {
     if file.mechanism.is_empty() {
         for (key, value) in [("username", &file.username), ("password_file", &file.password_file)] {
             if !value.is_empty() {
-                m.add(format!("kafka.sasl.{key}"), "needs kafka.sasl.mechanism, found none: set it");
+                m.add(
+                    format!("kafka.sasl.{key}"),
+                    "needs kafka.sasl.mechanism, found none: set it",
+                );
             }
         }
         return None;
@@ -55,7 +61,10 @@ fn sasl(file: &file::Sasl, m: &mut Mistakes) -> Option<Sasl> {
     let mechanism = one_of(m, "kafka.sasl.mechanism", &file.mechanism, &mechanisms);
     for (key, value) in [("username", &file.username), ("password_file", &file.password_file)] {
         if value.is_empty() {
-            m.add(format!("kafka.sasl.{key}"), "expected one for a SASL mechanism, found none: set it");
+            m.add(
+                format!("kafka.sasl.{key}"),
+                "expected one for a SASL mechanism, found none: set it",
+            );
         }
     }
     let password = secret("kafka.sasl.password_file", &file.password_file, m);

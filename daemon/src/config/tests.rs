@@ -292,11 +292,9 @@ fn a_shop_without_impressions_is_configured_by_its_view() {
 fn secrets_are_not_printed_and_what_is_printed_is_read_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sluice.toml");
-    std::fs::write(
-        &path,
-        "kafka.extra = { \"sasl.password\" = \"hunter2\", \"socket.timeout.ms\" = 5 }\n",
-    )
-    .unwrap();
+    let extra =
+        "kafka.extra = { \"ssl.keystore.password\" = \"hunter2\", \"socket.timeout.ms\" = 5000 }";
+    std::fs::write(&path, extra).unwrap();
     let printed = Config::print(&path).unwrap();
     assert!(!printed.contains("hunter2") && printed.contains("socket.timeout.ms"), "{printed}");
     assert!(Config::build(&printed, &[]).is_ok());
@@ -338,7 +336,10 @@ password_file = "/no/such/file"
 "fetch.min.bytes" = [1]
 "#;
     let text = mistakes(file);
-    let starts: Vec<String> = text.lines().map(|line| line.splitn(3, ": ").take(2).collect::<Vec<_>>().join(" ")).collect();
+    let starts: Vec<String> = text
+        .lines()
+        .map(|line| line.splitn(3, ": ").take(2).collect::<Vec<_>>().join(" "))
+        .collect();
     let expected = [
         "line 3 kafka.brokers",
         "line 5 kafka.sasl.username",

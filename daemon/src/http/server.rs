@@ -104,22 +104,27 @@ impl Server {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
     use std::sync::Arc;
 
     use serde_json::json;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
 
     use super::super::readiness::{Readiness, Wait};
     use super::*;
     use crate::metrics::{LabelSets, Metrics};
 
     async fn ask(address: SocketAddr, request: &str) -> String {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        drop(stream.read_to_end(&mut answer).await);
-        String::from_utf8(answer).unwrap()
+        let request = request.to_owned();
+        let asked = tokio::task::spawn_blocking(move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            let mut answer = Vec::new();
+            // A server that has refused the request may close before it is all sent.
+            drop(stream.write_all(request.as_bytes()));
+            drop(stream.read_to_end(&mut answer));
+            String::from_utf8(answer).unwrap()
+        });
+        asked.await.unwrap()
     }
 
     async fn get(address: SocketAddr, path: &str) -> String {
@@ -142,7 +147,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn the_pages_tell_metrics_life_readiness_and_status() {
         let server = Server::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let (address, pages, shutdown) = (server.address(), pages(), Shutdown::new());
@@ -156,16 +161,20 @@ mod tests {
         assert!(get(address, "/ready").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "/status").await.ends_with("{\"examples\":3}"));
         assert!(get(address, "/../etc/passwd").await.starts_with("HTTP/1.1 404"));
-        assert!(ask(address, "POST /live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.starts_with("HTTP/1.1 405"));
+        assert!(
+            ask(address, "POST /live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                .await
+                .starts_with("HTTP/1.1 405")
+        );
         let long = "x".repeat(HEADER_BYTES * 2);
         let answer = get(address, &format!("/live?{long}")).await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
         shutdown.request();
         running.await.unwrap().unwrap();
-        assert!(TcpStream::connect(address).await.is_err());
+        assert!(TcpStream::connect(address).is_err());
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn an_address_in_use_is_a_mistake_of_the_configuration() {
         let server = Server::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let error = Server::bind(server.address()).await.unwrap_err();

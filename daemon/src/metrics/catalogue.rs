@@ -37,15 +37,27 @@ pub struct Description {
     pub help: &'static str,
 }
 
-const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Description {
+const fn counter(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Description {
     Description { name, kind: Kind::Counter, labels, help }
 }
 
-const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Description {
+const fn gauge(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Description {
     Description { name, kind: Kind::Gauge, labels, help }
 }
 
-const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Description {
+const fn histogram(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Description {
     Description { name, kind: Kind::Histogram, labels, help }
 }
 
@@ -55,51 +67,111 @@ pub const ALL: &[Description] = &[
     gauge("sluice_daemon_start_time_seconds", &[], "when the process started, seconds since 1970"),
     counter("sluice_consume_records_total", &["topic"], "records read from Kafka"),
     counter("sluice_consume_bytes_total", &["topic"], "bytes of keys and values read from Kafka"),
-    gauge("sluice_consume_lag_records", &["topic", "partition"], "records between the position and the end of the partition"),
+    gauge(
+        "sluice_consume_lag_records",
+        &["topic", "partition"],
+        "records between the position and the end of the partition",
+    ),
     gauge("sluice_consume_poll_age_seconds", &[], "time since the poll thread last asked Kafka"),
     gauge("sluice_consume_queue_bytes", &[], "bytes of records that are read and not yet taken"),
-    gauge("sluice_consume_paused", &[], "1 while reading is paused because a later stage is behind"),
+    gauge(
+        "sluice_consume_paused",
+        &[],
+        "1 while reading is paused because a later stage is behind",
+    ),
     gauge("sluice_consume_connected", &[], "1 while brokers can be reached"),
-    counter("sluice_consume_commits_failed_total", &[], "offset commits that Kafka refused; only lag tools miss them"),
+    counter(
+        "sluice_consume_commits_failed_total",
+        &[],
+        "offset commits that Kafka refused; only lag tools miss them",
+    ),
     counter("sluice_events_taken_total", &["type"], "valid events by type"),
     counter("sluice_events_rejected_total", &["reason"], "records refused, by reason"),
     counter("sluice_events_replayed_total", &[], "records at or below the applied offset, skipped"),
-    counter("sluice_events_skewed_total", &[], "events too far ahead of the broker's clock to move the watermark"),
+    counter(
+        "sluice_events_skewed_total",
+        &[],
+        "events too far ahead of the broker's clock to move the watermark",
+    ),
     counter("sluice_events_tombstones_total", &[], "null payloads on the event topic, skipped"),
     counter("sluice_events_unknown_fields_total", &[], "unknown fields in valid records, ignored"),
-    counter("sluice_events_collisions_total", &[], "ids refused because another string has the same 64-bit id"),
+    counter(
+        "sluice_events_collisions_total",
+        &[],
+        "ids refused because another string has the same 64-bit id",
+    ),
     counter("sluice_join_duplicates_total", &["type"], "events whose id was seen before"),
     counter("sluice_join_late_total", &["type"], "events that came after their window had closed"),
     counter("sluice_join_orphaned_total", &["type"], "behaviours without an impression"),
-    counter("sluice_join_childless_total", &["type"], "outcomes without their parent outcome, label 0"),
+    counter(
+        "sluice_join_childless_total",
+        &["type"],
+        "outcomes without their parent outcome, label 0",
+    ),
     gauge("sluice_join_early_behaviours", &[], "behaviours that wait for their impression"),
     gauge("sluice_open_impressions", &[], "impressions that wait for labels"),
     gauge("sluice_open_bytes", &[], "memory of open impressions"),
     counter("sluice_learn_examples_total", &[], "examples learned"),
     counter("sluice_learn_steps_total", &[], "steps made"),
-    counter("sluice_learn_refused_batches_total", &[], "batches refused because loss or gradient was not finite"),
+    counter(
+        "sluice_learn_refused_batches_total",
+        &[],
+        "batches refused because loss or gradient was not finite",
+    ),
     histogram("sluice_learn_step_seconds", &[], "time of a step"),
-    histogram("sluice_learn_freshness_seconds", &[], "from the broker's timestamp of an event to the step that learned it"),
+    histogram(
+        "sluice_learn_freshness_seconds",
+        &[],
+        "from the broker's timestamp of an event to the step that learned it",
+    ),
     gauge("sluice_learn_waiting_batches", &[], "batches that wait for the learner"),
-    gauge("sluice_learn_until_seconds", &[], "event time up to which every final example is learned, seconds since 1970"),
-    counter("sluice_evaluate_judged_total", &["task"], "final labels judged against the prediction on arrival"),
+    gauge(
+        "sluice_learn_until_seconds",
+        &[],
+        "event time up to which every final example is learned, seconds since 1970",
+    ),
+    counter(
+        "sluice_evaluate_judged_total",
+        &["task"],
+        "final labels judged against the prediction on arrival",
+    ),
     counter("sluice_evaluate_unjudged_total", &[], "final labels without a kept prediction"),
     gauge("sluice_evaluate_auc", &["task"], "progressive AUC over the window"),
     gauge("sluice_evaluate_grouped_auc", &["task"], "progressive AUC within users over the window"),
     gauge("sluice_evaluate_log_loss", &["task"], "progressive log loss over the window"),
-    gauge("sluice_evaluate_normalised_entropy", &["task"], "log loss over the entropy of the rate, over the window"),
-    gauge("sluice_evaluate_calibration", &["task"], "sum of predictions over sum of labels, over the window"),
-    counter("sluice_evaluate_breaches_total", &["task"], "windows that the guard found unsound: publishing stops"),
+    gauge(
+        "sluice_evaluate_normalised_entropy",
+        &["task"],
+        "log loss over the entropy of the rate, over the window",
+    ),
+    gauge(
+        "sluice_evaluate_calibration",
+        &["task"],
+        "sum of predictions over sum of labels, over the window",
+    ),
+    counter(
+        "sluice_evaluate_breaches_total",
+        &["task"],
+        "windows that the guard found unsound: publishing stops",
+    ),
     counter("sluice_serve_requests_total", &["kind", "outcome"], "requests by kind and outcome"),
     histogram("sluice_serve_seconds", &["kind"], "from taking a request to handing its answer on"),
     gauge("sluice_serve_waiting_requests", &[], "requests that wait for a scorer"),
     counter("sluice_publish_embeddings_total", &[], "embeddings published"),
     counter("sluice_publish_scores_total", &[], "refreshed top lists published"),
-    counter("sluice_publish_scores_put_off_total", &[], "top lists put off because the budget was used up"),
+    counter(
+        "sluice_publish_scores_put_off_total",
+        &[],
+        "top lists put off because the budget was used up",
+    ),
     counter("sluice_publish_undelivered_total", &["cause"], "records that Kafka did not take"),
     counter("sluice_dead_letters_total", &[], "records written to the dead-letter topic"),
     histogram("sluice_checkpoint_seconds", &[], "time of a checkpoint"),
-    histogram("sluice_checkpoint_pause_seconds", &[], "how long a checkpoint held up learning and answering"),
+    histogram(
+        "sluice_checkpoint_pause_seconds",
+        &[],
+        "how long a checkpoint held up learning and answering",
+    ),
     counter("sluice_checkpoint_failures_total", &[], "checkpoints that could not be written"),
     gauge("sluice_checkpoint_bytes", &[], "size of the newest parameter file"),
     gauge("sluice_checkpoint_age_seconds", &[], "time since the last checkpoint"),
@@ -107,7 +179,11 @@ pub const ALL: &[Description] = &[
     gauge("sluice_table_rows", &[], "rows of all embedding tables"),
     gauge("sluice_table_bytes", &[], "memory of all embedding tables"),
     counter("sluice_table_admitted_total", &[], "ids that got a row"),
-    counter("sluice_table_refused_total", &[], "ids that got none: not seen often enough, or the cap is reached"),
+    counter(
+        "sluice_table_refused_total",
+        &[],
+        "ids that got none: not seen often enough, or the cap is reached",
+    ),
     counter("sluice_table_expired_total", &[], "rows dropped because they were not used for long"),
     gauge("sluice_sequence_users", &[], "users with a sequence"),
     gauge("sluice_sequence_behaviours", &[], "behaviours in all sequences"),
@@ -119,8 +195,8 @@ pub const ALL: &[Description] = &[
 
 /// Upper ends of the buckets of all histograms, in seconds.
 pub(super) const BUCKETS: [f64; 17] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
-    10.0, 60.0,
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 60.0,
 ];
 
 /// Returns the documentation's table of all metrics.

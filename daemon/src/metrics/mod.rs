@@ -140,8 +140,10 @@ impl Metrics {
     pub fn new(sets: &LabelSets) -> Self {
         let builder = PrometheusBuilder::new();
         // The only error is an empty list of buckets; without buckets a histogram would be a summary.
-        let recorder =
-            builder.set_buckets(&BUCKETS).unwrap_or_else(|_| PrometheusBuilder::new()).build_recorder();
+        let recorder = builder
+            .set_buckets(&BUCKETS)
+            .unwrap_or_else(|_| PrometheusBuilder::new())
+            .build_recorder();
         for Description { name, kind, help, .. } in ALL {
             let (name, help) = ((*name).into(), (*help).into());
             match kind {
@@ -199,7 +201,8 @@ impl Metrics {
                 embeddings: r.counter("sluice_publish_embeddings_total"),
                 scores: r.counter("sluice_publish_scores_total"),
                 scores_put_off: r.counter("sluice_publish_scores_put_off_total"),
-                timed_out: r.counter_of("sluice_publish_undelivered_total", &[("cause", "timed-out")]),
+                timed_out: r
+                    .counter_of("sluice_publish_undelivered_total", &[("cause", "timed-out")]),
                 refused: r.counter_of("sluice_publish_undelivered_total", &[("cause", "refused")]),
                 dead_letters: r.counter("sluice_dead_letters_total"),
             },
@@ -350,26 +353,45 @@ mod tests {
         let kinds: BTreeMap<&str, &str> =
             text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
         for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            let (name, labels) = line.split_once('{').unwrap_or((line.split(' ').next().unwrap(), ""));
+            let (name, labels) =
+                line.split_once('{').unwrap_or((line.split(' ').next().unwrap(), ""));
             let name = ["_bucket", "_sum", "_count"]
                 .iter()
                 .filter_map(|end| name.strip_suffix(end))
                 .find(|name| kinds.get(name) == Some(&"histogram"))
                 .unwrap_or(name);
             let labels = labels.split_once('}').map_or("", |(labels, _)| labels);
-            let names = labels.split(',').filter_map(|label| label.split_once('=')).map(|(name, _)| name);
-            found.entry(name.into()).or_default().extend(names.filter(|name| *name != "le").map(String::from));
+            let names =
+                labels.split(',').filter_map(|label| label.split_once('=')).map(|(name, _)| name);
+            found
+                .entry(name.into())
+                .or_default()
+                .extend(names.filter(|name| *name != "le").map(String::from));
         }
         let expected: BTreeMap<String, BTreeSet<String>> = ALL
             .iter()
-            .map(|metric| (metric.name.into(), metric.labels.iter().map(|label| String::from(*label)).collect()))
+            .map(|metric| {
+                (
+                    metric.name.into(),
+                    metric.labels.iter().map(|label| String::from(*label)).collect(),
+                )
+            })
             .collect();
         assert_eq!(found, expected);
         for metric in ALL {
             assert_eq!(kinds[metric.name], metric.kind.name(), "{}", metric.name);
             assert!(text.contains(&format!("# HELP {} {}", metric.name, metric.help)));
-            assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
-            assert!(metric.kind != Kind::Histogram || metric.name.ends_with("_seconds"), "{}", metric.name);
+            assert_eq!(
+                metric.kind == Kind::Counter,
+                metric.name.ends_with("_total"),
+                "{}",
+                metric.name
+            );
+            assert!(
+                metric.kind != Kind::Histogram || metric.name.ends_with("_seconds"),
+                "{}",
+                metric.name
+            );
         }
     }
 

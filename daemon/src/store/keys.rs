@@ -212,7 +212,8 @@ mod tests {
     #[test]
     fn the_order_of_keys_is_the_order_of_numbers() {
         let deadlines = [i64::MIN, -5, 0, 3, 256, i64::MAX];
-        let keys: Vec<_> = deadlines.iter().map(|&deadline| open_impression(1, deadline, 9)).collect();
+        let keys: Vec<_> =
+            deadlines.iter().map(|&deadline| open_impression(1, deadline, 9)).collect();
         assert!(keys.is_sorted());
         assert!(segment(1, 5, 255) < segment(1, 5, 256));
         assert!(segment(1, u64::MAX, 0) < segment(2, 0, 0));

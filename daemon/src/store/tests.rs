@@ -7,6 +7,9 @@ use super::*;
 fn both() -> (tempfile::TempDir, Vec<Box<dyn Store>>) {
     let folder = tempfile::tempdir().unwrap();
     let disk = SledStore::open(folder.path(), 1 << 20).unwrap();
+    let mut format = Batch::default();
+    format.delete(keys::Meta::Format.key());
+    disk.apply(format).unwrap();
     (folder, vec![Box::new(MemoryStore::default()), Box::new(disk)])
 }
 
@@ -49,7 +52,8 @@ fn a_store_is_a_sorted_map() {
         store.flush().unwrap();
         assert_eq!(all(&**store, &[]), model.clone().into_iter().collect::<Vec<_>>());
         for prefix in [&[1u8][..], &[2, 3], &[3, 3, 3], &[9]] {
-            let expected: Vec<_> = model.clone().into_iter().filter(|(key, _)| key.starts_with(prefix)).collect();
+            let expected: Vec<_> =
+                model.clone().into_iter().filter(|(key, _)| key.starts_with(prefix)).collect();
             assert_eq!(all(&**store, prefix), expected);
         }
         for (key, value) in &model {
