@@ -1,6 +1,6 @@
 //! The behaviours of one user: full segments, oldest first, and an open tail.
 
-use super::segment::{MOST, Segment};
+use super::segment::{MOST, Segment, is_read};
 use super::{Appended, Entry};
 use crate::time::EventTime;
 
@@ -120,10 +120,11 @@ impl History {
         });
     }
 
-    /// The same for the behaviours with a category.
+    /// The same for the behaviours with a category and one of the types read.
     pub(super) fn visit_category_back(
         &self,
         category: u32,
+        read: &[bool],
         before: EventTime,
         most: usize,
         mut visit: impl FnMut(Entry) -> bool,
@@ -133,13 +134,13 @@ impl History {
         let packed = self.count - self.tail.len();
         let tail = self.tail[..end].iter().skip(skip.saturating_sub(packed)).rev();
         for entry in tail {
-            if entry.category == category && !visit(*entry) {
+            if entry.category == category && is_read(read, entry.kind.0) && !visit(*entry) {
                 return;
             }
         }
         skip = skip.min(packed);
         self.segments_back(before, skip, |segment, from, to| {
-            segment.visit_category_back(category, from, to, &mut visit)
+            segment.visit_category_back(category, from, to, read, &mut visit)
         });
     }
 

@@ -27,7 +27,7 @@ use crate::ids::UserId;
 use crate::time::EventTime;
 
 use history::{History, Stored};
-use segment::Segment;
+use segment::{Segment, is_read};
 
 pub use segment::SegmentError;
 
@@ -155,7 +155,7 @@ impl Sequences {
     ) {
         if let Some(history) = self.users.get(&user) {
             let visit = limited(limit, read, visit);
-            history.visit_category_back(category, before, self.max_length, visit);
+            history.visit_category_back(category, read, before, self.max_length, visit);
         }
     }
 
@@ -264,7 +264,7 @@ impl Sequences {
 fn limited(limit: usize, read: &[bool], mut visit: impl FnMut(Entry)) -> impl FnMut(Entry) -> bool {
     let mut left = limit;
     move |entry| {
-        if left > 0 && read.get(usize::from(entry.kind.0)).is_some_and(|read| *read) {
+        if left > 0 && is_read(read, entry.kind.0) {
             left -= 1;
             visit(entry);
         }

@@ -216,13 +216,14 @@ impl Segment {
         true
     }
 
-    /// Calls `visit` with those of the behaviours `from..to` that have a category, last first, until it returns false. Returns whether it
-    /// never did.
+    /// Calls `visit` with those of the behaviours `from..to` that have a category and one of the types read, last first, until it returns
+    /// false. Returns whether it never did.
     pub(super) fn visit_category_back(
         &self,
         category: u32,
         from: usize,
         to: usize,
+        read: &[bool],
         mut visit: impl FnMut(Entry) -> bool,
     ) -> bool {
         if from >= to {
@@ -235,6 +236,10 @@ impl Segment {
         let mut group: Option<Group> = None;
         visit_back(&columns.which[from..to], which as u8, |place| {
             let i = from + place;
+            // Times are unpacked only for what is wanted: a common category may have few behaviours of the types read.
+            if !is_read(read, columns.kinds[i]) {
+                return true;
+            }
             let known = group.take().filter(|group| group.number == i / GROUP);
             let known = group.insert(known.unwrap_or_else(|| self.group(&columns, i / GROUP)));
             visit(columns.entry(i, known))
@@ -291,6 +296,11 @@ impl Columns<'_> {
             time: EventTime(group.times[i % GROUP]),
         }
     }
+}
+
+/// Tells whether a type of behaviour is among those read.
+pub(super) fn is_read(read: &[bool], kind: u8) -> bool {
+    read.get(usize::from(kind)).is_some_and(|read| *read)
 }
 
 /// Returns the time and the place of what follows of a group other than the first.
