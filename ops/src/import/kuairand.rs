@@ -5,9 +5,11 @@
 //! impression's time and ids that follow from its id. Values that name something stay the text that
 //! they are in the file (`9.0` is a name of a music type, not a number).
 
+use sluice_features::wire::EventMessage;
+
 use super::table::{Kind, Phase, Row, RowError};
 use super::{Importer, Stream, calendar};
-use crate::wire::{Event, Fields};
+use crate::wire::{Fields, add, add_number, add_text};
 
 /// Outcomes and their columns, in the order in which they follow the impression.
 const OUTCOMES: [(&str, &str); 8] = [
@@ -82,19 +84,19 @@ impl Importer for Kuairand {
 
 fn impression(row: &Row<'_>, stream: &mut Stream) -> Result<(), RowError> {
     let id = row.hash();
-    let mut context = Fields::default();
+    let mut context = Fields::new();
     if let Some(duration) = row.number("duration_ms")? {
-        context.add_number("duration_ms", duration);
+        add_number(&mut context, "duration_ms", duration);
     }
-    let impression = Event {
-        kind: "impression",
-        id: &id,
+    let impression = EventMessage {
+        name: "impression",
+        id: Some(&id),
         ts: row.milliseconds("time_ms")?,
         user: row.id("user_id")?,
         item: row.id("video_id")?,
         surface: row.get("tab"),
-        context: context.non_empty(),
-        ..Event::default()
+        context: (!context.is_empty()).then_some(&context),
+        ..EventMessage::default()
     };
     let mut outcomes = Vec::new();
     for (outcome, column) in OUTCOMES {
@@ -102,35 +104,35 @@ fn impression(row: &Row<'_>, stream: &mut Stream) -> Result<(), RowError> {
             outcomes.push((outcome, format!("{id}/{outcome}")));
         }
     }
-    let mut events = vec![impression];
-    events.extend(outcomes.iter().map(|(kind, outcome)| Event {
-        kind,
-        id: outcome,
+    let mut events = vec![impression.clone()];
+    events.extend(outcomes.iter().map(|(name, outcome)| EventMessage {
+        name,
+        id: Some(outcome),
         impression: Some(&id),
         surface: None,
         context: None,
-        ..impression
+        ..impression.clone()
     }));
     Ok(stream.events(&events)?)
 }
 
 fn video(row: &Row<'_>) -> Result<Fields, RowError> {
-    let mut features = Fields::default();
+    let mut features = Fields::new();
     if let Some(tags) = row.get("tag") {
         let tags: Vec<&str> = tags.split(',').filter(|tag| !tag.is_empty()).collect();
-        features.add_text("category", tags.first().copied());
-        features.add("tags", tags);
+        add_text(&mut features, "category", tags.first().copied());
+        add(&mut features, "tags", tags);
     }
     if let Some(day) = row.get("upload_dt") {
         let bad = || RowError::Bad(String::from("expected a date like 2022-04-10 in upload_dt"));
-        features.add("upload_ts", calendar::date(day).ok_or_else(bad)?);
+        add(&mut features, "upload_ts", calendar::date(day).ok_or_else(bad)?);
     }
     others(row, &["video_id", "tag", "upload_dt"], &mut features)?;
     Ok(features)
 }
 
 fn user(row: &Row<'_>) -> Result<Fields, RowError> {
-    let mut features = Fields::default();
+    let mut features = Fields::new();
     others(row, &["user_id"], &mut features)?;
     Ok(features)
 }
@@ -140,9 +142,9 @@ fn others(row: &Row<'_>, except: &[&str], features: &mut Fields) -> Result<(), R
         if value.is_empty() {
             continue;
         } else if AMOUNTS.contains(&column) {
-            features.add_number(column, super::table::number(column, value)?);
+            add_number(features, column, super::table::number(column, value)?);
         } else {
-            features.add(column, value);
+            add(features, column, value);
         }
     }
     Ok(())

@@ -3,9 +3,11 @@
 //! A rating is a view; a rating of 4 or more is also a like, which follows its view directly. The
 //! rating itself is written nowhere: it is what the like says. An event's id is the hash of its row.
 
+use sluice_features::wire::EventMessage;
+
 use super::table::{Kind, Phase, Row, RowError};
 use super::{Importer, Stream};
-use crate::wire::{Event, Fields};
+use crate::wire::{Fields, add, add_number, add_text};
 
 /// From this rating on it is a like.
 const LIKED: f64 = 4.0;
@@ -64,29 +66,32 @@ fn rating(row: &Row<'_>, stream: &mut Stream) -> Result<(), RowError> {
     let rating = super::table::number("rating", row.need("rating")?)?;
     let (id, ts) = (row.hash(), row.seconds("timestamp")?);
     let (user, item) = (row.id("user_id")?, row.id("item_id")?);
-    let view = Event { kind: "view", id: &id, ts, user, item, ..Event::default() };
+    let view =
+        EventMessage { name: "view", id: Some(&id), ts, user, item, ..EventMessage::default() };
     if rating < LIKED {
         return Ok(stream.events(&[view])?);
     }
     let like = format!("{id}/like");
-    Ok(stream.events(&[view, Event { kind: "like", id: &like, impression: Some(&id), ..view }])?)
+    let like =
+        EventMessage { name: "like", id: Some(&like), impression: Some(&id), ..view.clone() };
+    Ok(stream.events(&[view, like])?)
 }
 
 /// All columns but the id: lists of genres as lists, the first genre as the category, other texts
 /// and numbers as they are.
 fn features(row: &Row<'_>, id: &str) -> Result<Fields, RowError> {
-    let mut features = Fields::default();
+    let mut features = Fields::new();
     for (column, kind, value) in row.columns() {
         if column == id || value.is_empty() {
             continue;
         } else if GENRES.contains(&column) {
             let genres: Vec<&str> = value.split_whitespace().collect();
-            features.add_text("category", genres.first().copied());
-            features.add("genres", genres);
+            add_text(&mut features, "category", genres.first().copied());
+            add(&mut features, "genres", genres);
         } else if kind == "float" {
-            features.add_number(column, super::table::number(column, value)?);
+            add_number(&mut features, column, super::table::number(column, value)?);
         } else {
-            features.add(column, value);
+            add(&mut features, column, value);
         }
     }
     Ok(features)

@@ -3,10 +3,12 @@
 //! There are no impressions: a view is the entry. An event's id is the hash of its row. A price is a
 //! feature of the item as first seen, and the context of an event as seen then.
 
+use sluice_features::wire::EventMessage;
+
 use super::first_seen::FirstSeen;
 use super::table::{Kind, Phase, Row, RowError};
 use super::{Importer, Stream, calendar};
-use crate::wire::{Event, Fields};
+use crate::wire::{Fields, add_number, add_text};
 
 /// Behaviours as they are called in the files, and here.
 const BEHAVIOURS: [(&str, &str); 4] = [
@@ -49,29 +51,29 @@ impl Importer for Rees46 {
             })?;
         let (item, user, id) = (row.id("product_id")?, row.id("user_id")?, row.hash());
         let price = row.number("price")?;
-        let mut context = Fields::default();
+        let mut context = Fields::new();
         if let Some(price) = price {
-            context.add_number("price", price);
+            add_number(&mut context, "price", price);
         }
         self.items.see(item, ts, || {
-            let mut features = Fields::default();
-            features.add_text("category", row.get("category_id"));
-            features.add_text("category_code", row.get("category_code"));
-            features.add_text("brand", row.get("brand"));
+            let mut features = Fields::new();
+            add_text(&mut features, "category", row.get("category_id"));
+            add_text(&mut features, "category_code", row.get("category_code"));
+            add_text(&mut features, "brand", row.get("brand"));
             if let Some(price) = price {
-                features.add_number("price", price);
+                add_number(&mut features, "price", price);
             }
             features
         });
-        let context = context.non_empty();
-        Ok(stream.events(&[Event {
-            kind,
-            id: &id,
+        let context = (!context.is_empty()).then_some(&context);
+        Ok(stream.events(&[EventMessage {
+            name: kind,
+            id: Some(&id),
             ts,
             user,
             item,
             context,
-            ..Event::default()
+            ..EventMessage::default()
         }])?)
     }
 

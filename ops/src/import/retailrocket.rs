@@ -7,9 +7,11 @@
 
 use std::collections::BTreeMap;
 
+use sluice_features::wire::EventMessage;
+
 use super::table::{Kind, Phase, Row, RowError};
 use super::{Importer, Stream};
-use crate::wire::{Event, Fields};
+use crate::wire::{Fields, add, add_text};
 
 /// Behaviours as they are called in the files, and here.
 const BEHAVIOURS: [(&str, &str); 3] =
@@ -65,7 +67,7 @@ impl Importer for Retailrocket {
             changes.sort_by_key(|(ts, _)| *ts);
             let known = changes.first().map_or(first, |(ts, _)| *ts).max(first);
             let (mut category, mut available) = (None, None);
-            let mut written = Fields::default();
+            let mut written = Fields::new();
             let mut changes = changes.into_iter().peekable();
             while let Some((ts, change)) = changes.next() {
                 match change {
@@ -76,10 +78,10 @@ impl Importer for Retailrocket {
                 if changes.peek().is_some_and(|(next, _)| *next == ts || *next <= known) {
                     continue;
                 }
-                let mut features = Fields::default();
-                features.add_text("category", category.as_deref());
+                let mut features = Fields::new();
+                add_text(&mut features, "category", category.as_deref());
                 if let Some(available) = available {
-                    features.add("available", available);
+                    add(&mut features, "available", available);
                 }
                 if ts <= known {
                     stream.item(&item, &features)?;
@@ -117,5 +119,12 @@ fn event(row: &Row<'_>, stream: &mut Stream) -> Result<(), RowError> {
     };
     let (ts, id) = (row.milliseconds("timestamp")?, row.hash());
     let (user, item) = (row.id("visitorid")?, row.id("itemid")?);
-    Ok(stream.events(&[Event { kind, id: &id, ts, user, item, ..Event::default() }])?)
+    Ok(stream.events(&[EventMessage {
+        name: kind,
+        id: Some(&id),
+        ts,
+        user,
+        item,
+        ..EventMessage::default()
+    }])?)
 }

@@ -6,10 +6,11 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use sluice_features::wire::{EventMessage, Topic, UpdateMessage};
 
 use super::sort::TimeSorter;
 use crate::files::Output;
-use crate::wire::{self, Event, Fields, Item, Topic, User};
+use crate::wire::{self, Fields};
 
 /// So many bad rows are shown with their places.
 const SHOWN: u64 = 5;
@@ -39,12 +40,12 @@ impl Stream {
 
     /// Takes events that belong together: they are sorted by the time of the first one, and stay
     /// behind each other in this order.
-    pub(super) fn events(&mut self, events: &[Event<'_>]) -> Result<()> {
+    pub(super) fn events(&mut self, events: &[EventMessage<'_>]) -> Result<()> {
         let Some(ts) = events.first().map(|event| event.ts) else { return Ok(()) };
         self.first = Some(self.first.map_or(ts, |first| first.min(ts)));
         self.buffer.clear();
         for event in events {
-            self.report.count(Topic::Events, event.kind);
+            self.report.count(Topic::Events, event.name);
             wire::write_value(&mut self.buffer, Topic::Events, event)?;
         }
         self.events.push(ts, &self.buffer)
@@ -62,7 +63,8 @@ impl Stream {
 
     /// Writes an item as of the first event.
     pub(super) fn item(&mut self, item: &str, features: &Fields) -> Result<()> {
-        let record = Item { item, ts: self.first()?, features };
+        let (item, ts, features) = (Some(item), self.first()?, Some(features));
+        let record = UpdateMessage { item, ts, features, ..UpdateMessage::default() };
         self.write(Topic::Items, &record)
     }
 
@@ -73,13 +75,16 @@ impl Stream {
         }
         self.report.count(Topic::Items, "");
         self.buffer.clear();
-        wire::write_value(&mut self.buffer, Topic::Items, &Item { item, ts, features })?;
+        let (item, features) = (Some(item), Some(features));
+        let record = UpdateMessage { item, ts, features, ..UpdateMessage::default() };
+        wire::write_value(&mut self.buffer, Topic::Items, &record)?;
         self.events.push(ts, &self.buffer)
     }
 
     /// Writes a user as of the first event.
     pub(super) fn user(&mut self, user: &str, features: &Fields) -> Result<()> {
-        let record = User { user, ts: self.first()?, features };
+        let (user, ts, features) = (Some(user), self.first()?, Some(features));
+        let record = UpdateMessage { user, ts, features, ..UpdateMessage::default() };
         self.write(Topic::Users, &record)
     }
 

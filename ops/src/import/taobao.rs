@@ -2,10 +2,12 @@
 //!
 //! There are no impressions: a view is the entry. An event's id is the hash of its row.
 
+use sluice_features::wire::EventMessage;
+
 use super::first_seen::FirstSeen;
 use super::table::{Kind, Phase, Row, RowError};
 use super::{Importer, Stream};
-use crate::wire::{Event, Fields};
+use crate::wire::{Fields, add_text};
 
 /// Behaviours as they are called in the files, and here.
 const BEHAVIOURS: [(&str, &str); 4] =
@@ -39,13 +41,20 @@ impl Importer for Taobao {
         let (ts, item) = (row.seconds("timestamp")?, row.id("item_id")?);
         let (user, id) = (row.id("user_id")?, row.hash());
         self.categories.see(item, ts, || row.get("category_id").map(Into::into));
-        Ok(stream.events(&[Event { kind, id: &id, ts, user, item, ..Event::default() }])?)
+        Ok(stream.events(&[EventMessage {
+            name: kind,
+            id: Some(&id),
+            ts,
+            user,
+            item,
+            ..EventMessage::default()
+        }])?)
     }
 
     fn finish(&mut self, stream: &mut Stream) -> anyhow::Result<()> {
         self.categories.write(stream, |category| {
-            let mut features = Fields::default();
-            features.add_text("category", category.as_deref());
+            let mut features = Fields::new();
+            add_text(&mut features, "category", category.as_deref());
             features
         })
     }

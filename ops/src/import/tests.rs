@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
+use crate::wire::{decode, funnel};
 
 /// Writes files into a folder of their own and imports that folder.
 fn import_files(dataset: Dataset, files: &[(&str, &str)]) -> Result<(Vec<Value>, String)> {
@@ -75,12 +76,12 @@ fn kuairand_outcomes_follow_their_impression_in_order_and_refer_to_it() {
     let id = lines[2]["id"].as_str().unwrap();
     assert_eq!(
         lines[3],
-        json!({"topic": "events", "v": 1, "type": "click", "id": format!("{id}/click"), "ts": late,
+        json!({"topic": "events", "type": "click", "id": format!("{id}/click"), "ts": late,
             "user": "7", "item": "50", "impression": id})
     );
     assert_eq!(
         lines[2],
-        json!({"topic": "events", "v": 1, "type": "impression", "id": id, "ts": late, "user": "7",
+        json!({"topic": "events", "type": "impression", "id": id, "ts": late, "user": "7",
             "item": "50", "surface": "1", "context": {"duration_ms": 49866}})
     );
     assert!(lines[7].get("context").is_none(), "what is missing is left out");
@@ -117,14 +118,14 @@ user_id,user_active_degree,follow_user_num,fans_user_num_range,onehot_feat0,oneh
     assert_eq!(
         lines[..3],
         [
-            json!({"topic": "items", "v": 1, "item": "50", "ts": first, "features": {
+            json!({"topic": "items", "item": "50", "ts": first, "features": {
                 "category": "39", "tags": ["39", "12"], "upload_ts": 1_649_548_800_000_i64,
                 "author_id": "9", "video_type": "NORMAL", "upload_type": "Web",
                 "music_type": "9.0"}}),
-            json!({"topic": "items", "v": 1, "item": "51", "ts": first, "features": {
+            json!({"topic": "items", "item": "51", "ts": first, "features": {
                 "upload_ts": 1_649_635_200_000_i64, "author_id": "9", "video_type": "AD",
                 "upload_type": "Web", "video_duration": 5000}}),
-            json!({"topic": "users", "v": 1, "user": "7", "ts": first, "features": {
+            json!({"topic": "users", "user": "7", "ts": first, "features": {
                 "user_active_degree": "full_active", "follow_user_num": 514,
                 "fans_user_num_range": "[100,1k)", "onehot_feat0": "1"}}),
         ]
@@ -141,8 +142,8 @@ fn taobao_files_without_header_are_sorted_across_files_by_time() {
     assert_eq!(
         lines[..2],
         [
-            json!({"topic": "items", "v": 1, "item": "10", "ts": first, "features": {"category": "5"}}),
-            json!({"topic": "items", "v": 1, "item": "11", "ts": first, "features": {"category": "6"}}),
+            json!({"topic": "items", "item": "10", "ts": first, "features": {"category": "5"}}),
+            json!({"topic": "items", "item": "11", "ts": first, "features": {"category": "6"}}),
         ]
     );
     assert_eq!(
@@ -178,7 +179,7 @@ timestamp,itemid,property,value
 ";
     let (lines, _) =
         import_files(Dataset::Retailrocket, &[("e.csv", log), ("p.csv", properties)]).unwrap();
-    let item = |item: &str, ts: i64, features: Value| json!({"topic": "items", "v": 1, "item": item, "ts": ts, "features": features});
+    let item = |item: &str, ts: i64, features: Value| json!({"topic": "items", "item": item, "ts": ts, "features": features});
     let first = 1_433_193_132_535;
     assert_eq!(lines[0], item("5", first, json!({"category": "20"})));
     assert_eq!(lines[1], item("6", first, json!({"category": "30"})));
@@ -202,10 +203,7 @@ event_time,event_type,product_id,category_id,category_code,brand,price,user_id,u
     let (lines, _) = import_files(Dataset::Rees46, &[("2019-Oct.csv", log)]).unwrap();
     let ts = 1_569_888_001_000_i64;
     let features = json!({"category": "21", "category_code": "furniture.sofa", "brand": "aqua", "price": 33.2});
-    assert_eq!(
-        lines[0],
-        json!({"topic": "items", "v": 1, "item": "5", "ts": ts, "features": features})
-    );
+    assert_eq!(lines[0], json!({"topic": "items", "item": "5", "ts": ts, "features": features}));
     assert_eq!(events(&lines), [("view", ts), ("remove-from-cart", ts + 1000)]);
     assert_eq!(lines[2]["context"], json!({"price": 543.1}));
 }
@@ -278,6 +276,41 @@ fn a_log_of_bad_rows_only_is_an_error() {
     let error = format!("{error:#}");
     assert!(error.starts_with("expected events, found none in "), "{error}");
     assert!(error.contains("1 rows left out"), "{error}");
+}
+
+#[test]
+fn the_daemon_takes_every_line_of_the_real_files() {
+    use sluice_features::funnel::Entry;
+
+    let impressions = funnel(
+        Entry::Impression,
+        "impression",
+        &[("click", None), ("long_view", Some(0)), ("like", Some(0))],
+        &["follow", "comment", "forward", "hate", "profile_enter"],
+    );
+    let views = funnel(
+        Entry::View { negatives: 1 },
+        "view",
+        &[("view", None), ("cart", Some(0)), ("purchase", Some(1)), ("like", Some(0))],
+        &["favourite", "remove-from-cart"],
+    );
+    for (dataset, name, funnel) in [
+        (Dataset::Kuairand, "kuairand", &impressions),
+        (Dataset::Taobao, "taobao", &views),
+        (Dataset::Retailrocket, "samples/retailrocket_200.csv", &views),
+        (Dataset::Rees46, "samples/rees46_2019-Oct_first_1000.csv", &views),
+        (Dataset::Movielens, "movielens-100k", &views),
+    ] {
+        let Some(path) = data(name) else { return };
+        let output = tempfile::tempdir().unwrap();
+        let output = output.path().join("records.jsonl.gz");
+        let paths = vec![path];
+        run(&Arguments { dataset, paths, output: Some(output.clone()) }).unwrap();
+        for line in std::io::BufRead::lines(crate::files::open(&output).unwrap()) {
+            let line = line.unwrap();
+            decode(&line, funnel).unwrap_or_else(|why| panic!("{why:?}: {line}"));
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-use crate::wire::Fields;
+use crate::wire::{Fields, add, add_number};
 
 pub(super) const DAY: f64 = 86_400_000.0;
 
@@ -54,12 +54,12 @@ impl Item {
 
     /// Returns what can be seen of it.
     pub(super) fn features(&self, available: bool) -> Fields {
-        let mut features = Fields::default();
-        features.add("category", format!("c{}", self.category));
-        features.add("brand", format!("b{}", self.brand));
-        features.add_number("price", (self.price * 100.0).round() / 100.0);
-        features.add("created_ts", self.created);
-        features.add("available", available);
+        let mut features = Fields::new();
+        add(&mut features, "category", format!("c{}", self.category));
+        add(&mut features, "brand", format!("b{}", self.brand));
+        add_number(&mut features, "price", (self.price * 100.0).round() / 100.0);
+        add(&mut features, "created_ts", self.created);
+        add(&mut features, "available", available);
         features
     }
 }

@@ -5,9 +5,10 @@ use std::io::{self, Write};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
+use sluice_features::wire::Topic;
 
 use super::truth::Probabilities;
-use crate::wire::{self, Topic};
+use crate::wire;
 
 /// A record as a producer sends it.
 #[derive(Clone, Debug, PartialEq)]

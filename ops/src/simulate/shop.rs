@@ -11,6 +11,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use anyhow::Result;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use sluice_features::wire::{EventMessage, Topic, UpdateMessage};
 
 use super::config::{PAGE, ShopConfig};
 use super::delay;
@@ -20,7 +21,7 @@ use super::record::{Record, Truth};
 use super::shelf::Shelf;
 use super::truth::{self, Directions, Setting, Surface};
 use super::user::{DEVICES, Segments, User};
-use crate::wire::{self, Event, Fields, Topic};
+use crate::wire::{Fields, add};
 
 /// The tasks, in the order of the funnel.
 pub const TASKS: [&str; 3] = ["click", "cart", "purchase"];
@@ -177,7 +178,12 @@ impl Shop {
         self.described += 1;
         let key = user_id(number - items);
         let features = user.features();
-        let message = json(&wire::User { user: &key, ts, features: &features });
+        let message = json(&UpdateMessage {
+            user: Some(&key),
+            ts,
+            features: Some(&features),
+            ..UpdateMessage::default()
+        });
         Some(Record { topic: Topic::Users, key, ts, message, truth: None, outcome: None })
     }
 
@@ -278,19 +284,19 @@ impl Shop {
         let request = format!("r{}", self.requests);
         let id = format!("{request}/{}", setting.position);
         let (ts, key) = (setting.now, visitor_id(visit.user, visit.bot));
-        let mut context = Fields::default();
-        context.add("device", DEVICES[setting.device].0);
-        let message = json(&Event {
-            kind: "impression",
-            id: &id,
+        let mut context = Fields::new();
+        add(&mut context, "device", DEVICES[setting.device].0);
+        let message = json(&EventMessage {
+            name: "impression",
+            id: Some(&id),
             ts,
             user: &key,
             item: &item.id(),
             request: Some(&request),
             position: Some(setting.position as u32),
             surface: Some(setting.surface.name()),
-            context: context.non_empty(),
-            ..Event::default()
+            context: Some(&context),
+            ..EventMessage::default()
         });
 
         let mut outcomes = [false; TASKS.len()];
@@ -316,15 +322,15 @@ impl Shop {
             self.users[outcome.user].clicked(outcome.category, ts);
         }
         let key = visitor_id(outcome.user, outcome.bot);
-        let kind = TASKS[outcome.task];
-        let message = json(&Event {
-            kind,
-            id: &format!("{}/{kind}", outcome.impression),
+        let name = TASKS[outcome.task];
+        let message = json(&EventMessage {
+            name,
+            id: Some(&format!("{}/{name}", outcome.impression)),
             ts,
             user: &key,
             item: &format!("i{}", outcome.item),
             impression: Some(&outcome.impression),
-            ..Event::default()
+            ..EventMessage::default()
         });
         let outcome = Some((outcome.item, outcome.task));
         self.send(Record { topic: Topic::Events, key, ts, message, truth: None, outcome });
@@ -378,7 +384,12 @@ fn visitor_id(user: usize, bot: Option<usize>) -> String {
 
 fn item_record(item: &Item, ts: i64, available: bool) -> Record {
     let (key, features) = (item.id(), item.features(available));
-    let message = json(&wire::Item { item: &key, ts, features: &features });
+    let message = json(&UpdateMessage {
+        item: Some(&key),
+        ts,
+        features: Some(&features),
+        ..UpdateMessage::default()
+    });
     Record { topic: Topic::Items, key, ts, message, truth: None, outcome: None }
 }
 

@@ -3,7 +3,9 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::*;
-use crate::wire::Topic;
+use crate::wire::{decode, funnel};
+use sluice_features::funnel::Entry;
+use sluice_features::wire::Topic;
 
 fn config(impressions: u64) -> ShopConfig {
     ShopConfig { impressions, ..ShopConfig::default() }
@@ -162,6 +164,24 @@ fn mishaps_are_added_to_the_same_shop() {
     let events = clean.iter().filter(|record| record.topic == Topic::Events).count() as f64;
     assert!((duplicates / events - 0.05).abs() < 0.01, "{duplicates} of {events}");
     assert!((malformed / events - 0.02).abs() < 0.006, "{malformed} of {events}");
+}
+
+#[test]
+fn the_daemon_takes_every_record_but_the_malformed() {
+    let tasks = [("click", None), ("cart", Some(0)), ("purchase", Some(1))];
+    let funnel = funnel(Entry::Impression, "impression", &tasks, &[]);
+    let mishaps = ShopConfig { malformed: 0.05, bots: 0.1, ..config(20_000) };
+    let mut refused = 0;
+    for record in records(mishaps, 3) {
+        let mut line = Vec::new();
+        record.write(&mut line).unwrap();
+        let line = String::from_utf8(line).unwrap();
+        let malformed =
+            record.topic == Topic::Events && record.truth.is_none() && record.outcome.is_none();
+        assert_eq!(decode(&line, &funnel).is_err(), malformed, "{line}");
+        refused += u32::from(malformed);
+    }
+    assert!(refused > 100);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::item::{DAY, normal};
-use crate::wire::Fields;
+use crate::wire::{Fields, add};
 
 /// Dimensions of the taste.
 pub(super) const DIMENSIONS: usize = 4;
@@ -119,9 +119,9 @@ impl User {
 
     /// Returns what can be seen of them.
     pub(super) fn features(&self) -> Fields {
-        let mut features = Fields::default();
-        features.add("segment", format!("s{}", self.segment));
-        features.add("country", COUNTRIES[self.country]);
+        let mut features = Fields::new();
+        add(&mut features, "segment", format!("s{}", self.segment));
+        add(&mut features, "country", COUNTRIES[self.country]);
         features
     }
 
