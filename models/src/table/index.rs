@@ -4,7 +4,7 @@
 //! tombstones and probes stay short however many ids come and go.
 
 use super::hash;
-use crate::kernels::prefetch;
+use crate::kernels::{prefer_huge_pages, prefetch};
 
 /// One entry; free when the key is 0.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,7 +26,7 @@ impl Index {
     /// Creates an index with room for `keys` keys.
     pub(super) fn with_room(keys: usize) -> Self {
         let slots = (keys * 100 / 65 + 1).next_power_of_two().max(16);
-        Self { slots: vec![Slot::default(); slots], length: 0 }
+        Self { slots: free_slots(slots), length: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -121,7 +121,7 @@ impl Index {
     }
 
     fn grow(&mut self) {
-        let doubled = vec![Slot::default(); self.slots.len() * 2];
+        let doubled = free_slots(self.slots.len() * 2);
         for slot in std::mem::replace(&mut self.slots, doubled) {
             if slot.key != 0 {
                 let place = self.place(slot.key, hash(slot.key));
@@ -129,6 +129,13 @@ impl Index {
             }
         }
     }
+}
+
+fn free_slots(count: usize) -> Vec<Slot> {
+    let mut slots = Vec::with_capacity(count);
+    prefer_huge_pages(slots.spare_capacity_mut());
+    slots.resize(count, Slot::default());
+    slots
 }
 
 #[cfg(test)]

@@ -9,10 +9,11 @@ use super::admit::Filter;
 use super::index::{Index, Slot};
 use super::store::RowStoreConfig;
 use super::{hash, initial};
-use crate::kernels::prefetch;
+use crate::kernels::{prefer_huge_pages, prefetch};
 
-/// Rows in a slab.
-const SLAB: usize = 1024;
+/// Rows in the first slab. Each slab has four times the rows of the one before, so that there are few
+/// of them and most rows lie in memory that huge pages can hold; what is not used costs no memory.
+const FIRST_SLAB: usize = 1024;
 
 /// Words of a row beside its numbers: accumulator and count.
 const EXTRA: usize = 2;
@@ -22,7 +23,7 @@ pub(super) struct Shard {
     pub(super) index: Index,
     width: usize,
     slabs: Vec<Box<[u32]>>,
-    /// Rows that were given back; and how many were ever given out.
+    /// Rows that were given back; and how many were ever in use.
     free: Vec<u32>,
     used: u32,
     pub(super) filter: Option<Filter>,
@@ -61,7 +62,7 @@ impl Shard {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let slabs = self.slabs.len() * (SLAB * (self.width + EXTRA) * size_of::<u32>());
+        let slabs = self.used as usize * (self.width + EXTRA) * size_of::<u32>();
         let lists = self.free.capacity() * size_of::<u32>() + self.unreported.capacity() * 8;
         self.index.bytes() + slabs + lists + self.filter.as_ref().map_or(0, |f| f.cells().len())
     }
@@ -92,7 +93,7 @@ impl Shard {
     /// A row to change.
     #[inline(always)]
     pub(super) fn row_mut(&mut self, row: u32) -> RowMut<'_> {
-        let (slab, range) = self.range(row);
+        let (slab, range) = self.place(row);
         let (numbers, state) = self.slabs[slab][range].split_at_mut(self.width);
         let (accumulator, count) = state.split_at_mut(1);
         RowMut {
@@ -105,13 +106,16 @@ impl Shard {
     /// Gives a new key a row of zeros and returns it.
     pub(super) fn insert(&mut self, key: u64, last_used: u32) -> u32 {
         let row = self.free.pop().unwrap_or_else(|| {
-            if self.used as usize == self.slabs.len() * SLAB {
-                self.slabs.push(vec![0; SLAB * (self.width + EXTRA)].into_boxed_slice());
+            if self.place(self.used).0 == self.slabs.len() {
+                let rows = FIRST_SLAB << (2 * self.slabs.len());
+                let slab = vec![0; rows * (self.width + EXTRA)].into_boxed_slice();
+                prefer_huge_pages(&slab);
+                self.slabs.push(slab);
             }
             self.used += 1;
             self.used - 1
         });
-        let (slab, range) = self.range(row);
+        let (slab, range) = self.place(row);
         self.slabs[slab][range].fill(0);
         self.index.insert(Slot { key, row, last_used });
         row
@@ -160,14 +164,19 @@ impl Shard {
 
     #[inline(always)]
     fn words(&self, row: u32) -> &[u32] {
-        let (slab, range) = self.range(row);
+        let (slab, range) = self.place(row);
         &self.slabs[slab][range]
     }
 
+    /// The slab of a row, and its words there.
     #[inline(always)]
-    fn range(&self, row: u32) -> (usize, std::ops::Range<usize>) {
+    fn place(&self, row: u32) -> (usize, std::ops::Range<usize>) {
+        let row = row as usize;
+        // Slabs before slab k have 1 + 4 + ... = (4ᵏ - 1) / 3 times the rows of the first.
+        let slab = (row * 3 / FIRST_SLAB + 1).ilog2() as usize / 2;
+        let before = ((1 << (2 * slab)) - 1) / 3 * FIRST_SLAB;
         let stride = self.width + EXTRA;
-        let start = row as usize % SLAB * stride;
-        (row as usize / SLAB, start..start + stride)
+        let start = (row - before) * stride;
+        (slab, start..start + stride)
     }
 }
