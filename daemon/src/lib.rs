@@ -8,6 +8,7 @@ pub mod error;
 pub mod http;
 pub mod kafka;
 pub mod metrics;
+pub mod pipeline;
 pub mod shutdown;
 pub mod store;
 pub mod supervise;

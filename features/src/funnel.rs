@@ -70,8 +70,8 @@ pub const MAX_TASKS: usize = 16;
 impl Funnel {
     /// Builds the funnel, checking that it is a tree whose parents come first and that no two event types share a name.
     ///
-    /// With [`Entry::View`] the task 0 is the entry event itself (its name is `entry_name`), without a parent; every other task's
-    /// parent chain may lead to it or to none.
+    /// With [`Entry::View`] the task 0 is the entry event itself (its name is `entry_name`), without a parent. It is nobody's parent:
+    /// its probability is that of a view among all items, the others' are those of an outcome given the view.
     ///
     /// # Errors
     /// All mistakes at once.
@@ -138,6 +138,16 @@ impl Funnel {
                         "with entry = \"{entry_name}\" the first task must be \"{entry_name}\" itself, without a parent"
                     ),
                 );
+            }
+            for (i, task) in tasks.iter().enumerate() {
+                if task.parent == Some(0) {
+                    wrong(
+                        format!("tasks.{i}.parent"),
+                        format!(
+                            "leave it out: every task beside \"{entry_name}\" is learned on its events already"
+                        ),
+                    );
+                }
             }
             if negatives == 0 || negatives > 100 {
                 wrong(

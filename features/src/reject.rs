@@ -79,6 +79,8 @@ reasons! {
     TombstoneWithoutKey, "tombstone-without-key", "a record without value needs the id as its key";
     /// A record without value whose time is not known.
     TombstoneWithoutTime, "tombstone-without-time", "a record without value needs the broker's timestamp";
+    /// Another string has the same 64-bit id.
+    IdCollision, "id-collision", "another id has the same 64-bit hash: rename one of them";
     /// An event topic's record without value.
     EmptyRecord, "empty-record", "expected a value: a record of this topic has no tombstones";
 }

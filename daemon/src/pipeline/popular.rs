@@ -4,6 +4,7 @@
 //! (forward decay, Cormode et al., ICDE 2009), so that nothing has to be decayed and the order needs no clock.
 
 use serde::{Deserialize, Serialize};
+use sluice_features::sequence::NO_CATEGORY;
 use sluice_features::time::{EventTime, Span};
 
 /// Observations between two rankings.
@@ -13,8 +14,6 @@ const OVERALL: usize = 500;
 const IN_CATEGORY: usize = 100;
 /// Exponents stay below this before the origin moves.
 const MOST_HALF_LIVES: f64 = 256.0;
-/// Category number of items without one.
-pub const NO_CATEGORY: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Entry {

@@ -1,11 +1,12 @@
 //! What the pipeline hands to the learner, in the order in which it must be done.
 
+use serde::{Deserialize, Serialize};
+use sluice_features::attribute::Labels;
 use sluice_features::example::{About, Batch};
-use sluice_features::funnel::MAX_TASKS;
 use sluice_features::time::EventTime;
 
 /// What becomes of an example's prediction, which the step makes before it learns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
     /// All its labels are final and its windows so short that this prediction is that of its arrival: judged at once.
     Judged,
@@ -13,6 +14,8 @@ pub enum Role {
     Arrival,
     /// More is known of an impression that was predicted before: learned, not judged again.
     Update,
+    /// A sampled item that was not viewed: judged for the view only.
+    Negative,
 }
 
 /// The final labels of an impression that was predicted at its arrival.
@@ -20,10 +23,8 @@ pub enum Role {
 pub struct Verdict {
     /// Which impression.
     pub about: About,
-    /// Its labels, one for each task.
-    pub labels: [bool; MAX_TASKS],
-    /// Which tasks are judged.
-    pub judged: [bool; MAX_TASKS],
+    /// Its final labels.
+    pub labels: Labels,
 }
 
 /// A micro-batch for the learner.
@@ -36,7 +37,7 @@ pub struct LearnBatch {
     /// Impressions whose last window has closed since the batch before; judged after this batch's predictions.
     pub verdicts: Vec<Verdict>,
     /// Every example due up to this event time is in this batch or an earlier one.
-    pub covered: EventTime,
+    pub covered: Option<EventTime>,
     /// Broker time of the oldest record behind this batch, for the freshness metric; `None` when unknown.
     pub oldest_record: Option<EventTime>,
 }
@@ -44,7 +45,7 @@ pub struct LearnBatch {
 impl LearnBatch {
     /// Creates an empty batch for a schema with so many lists and looks into the history.
     pub fn new(lists: usize, lookups: usize) -> Self {
-        Self { batch: Batch::new(lists, lookups), covered: EventTime::MIN, ..Self::default() }
+        Self { batch: Batch::new(lists, lookups), ..Self::default() }
     }
 
     /// Empties the batch and keeps its memory.
@@ -52,7 +53,7 @@ impl LearnBatch {
         self.batch.clear();
         self.roles.clear();
         self.verdicts.clear();
-        self.covered = EventTime::MIN;
+        self.covered = None;
         self.oldest_record = None;
     }
 

@@ -58,6 +58,27 @@ impl KindCounts {
 }
 
 impl JoinCounts {
+    /// Adds what another joiner of the same funnel has counted.
+    pub fn add(&mut self, other: &Self) {
+        self.opened += other.opened;
+        self.duplicate_impressions += other.duplicate_impressions;
+        self.closed += other.closed;
+        for (kind, more) in self.kinds.iter_mut().zip(&other.kinds) {
+            kind.arrived += more.arrived;
+            kind.attributed += more.attributed;
+            kind.repeated += more.repeated;
+            kind.duplicate += more.duplicate;
+            kind.late += more.late;
+            kind.waiting += more.waiting;
+            kind.extra += more.extra;
+            kind.childless += more.childless;
+            kind.moved += more.moved;
+            for (sum, more) in kind.orphaned.iter_mut().zip(more.orphaned) {
+                *sum += more;
+            }
+        }
+    }
+
     pub(super) fn new(behaviours: usize) -> Self {
         Self { kinds: vec![KindCounts::default(); behaviours], ..Self::default() }
     }

@@ -1,0 +1,213 @@
+//! Records in, micro-batches out: the heart of the daemon, without I/O, clock or threads.
+//!
+//! Live run, replay and tests call the same functions: [`Pipeline::take`] for each record, [`Pipeline::cut`] when a batch has waited
+//! long enough, [`Pipeline::quiet`] for a partition that is silent. Whatever decides about the last two is an input: it is captured
+//! beside the records, so a run is a function of both.
+//!
+//! An event is decoded, looked up as of its time, attributed, remembered; then windows close and examples are assembled. It is
+//! remembered after its features were taken, and histories are read strictly before the impression's time.
+
+mod batcher;
+pub mod counts;
+pub mod popular;
+pub mod record;
+pub mod shard;
+pub mod shared;
+mod take;
+pub mod work;
+
+use std::sync::Arc;
+
+use sluice_features::assemble::{Assembler, UserHistory, ValuePool};
+use sluice_features::attribute::{Effect, JoinCounts, JoinLimits};
+use sluice_features::attributes::AttributeKey;
+use sluice_features::catalogue::Catalogue;
+use sluice_features::funnel::{Entry, Funnel, LabelRule};
+use sluice_features::ids::UserId;
+use sluice_features::schema::Schema;
+use sluice_features::time::{EventTime, Span};
+use sluice_features::wire::Scratch;
+
+use batcher::Batcher;
+use counts::Counts;
+use shard::Shard;
+use shared::Shared;
+use work::LearnBatch;
+
+/// What the configuration says to the pipeline.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The tree of tasks.
+    pub funnel: Funnel,
+    /// What the model reads.
+    pub schema: Schema,
+    /// How much later than others an event may come.
+    pub lateness: Span,
+    /// Bounds of the joiners.
+    pub limits: JoinLimits,
+    /// The most behaviours of a user.
+    pub max_length: usize,
+    /// The attribute that holds an item's category.
+    pub category: AttributeKey,
+    /// The attribute that says whether an item can be had; absent means yes.
+    pub available: AttributeKey,
+    /// An item is new for so long after it was first seen.
+    pub new_for: Span,
+    /// Examples in a micro-batch.
+    pub batch: usize,
+    /// Share of impressions that are judged, from 0 to 1.
+    pub share: f64,
+    /// Seed of sampled negatives.
+    pub seed: u64,
+}
+
+/// Windows up to this long: the prediction of the step that learns an impression is as good as that of its arrival.
+const SHORT: Span = Span::seconds(1);
+
+/// Memory of closed impressions that is kept for new ones.
+const SPARE_VALUES: usize = 4096;
+
+/// The state of all shards and what they share.
+pub struct Pipeline {
+    rules: Rules,
+    assembler: Assembler,
+    shards: Vec<Shard>,
+    shared: Shared,
+    batcher: Batcher,
+    counts: Counts,
+    /// An impression is judged by the step that learns it, not by a prediction kept since its arrival.
+    judged_by_step: bool,
+    scratch: Scratch,
+    effects: Vec<Effect>,
+    pool: ValuePool,
+}
+
+impl Pipeline {
+    /// Creates the pipeline of so many partitions, with nothing in it.
+    pub fn new(rules: Rules, partitions: usize) -> Self {
+        let tasks = rules.funnel.tasks();
+        let alike = tasks.windows(2).all(|pair| pair[0].window == pair[1].window);
+        let judged_by_step = alike
+            && rules.funnel.entry() == Entry::Impression
+            && rules.funnel.longest_window() <= SHORT
+            && tasks.iter().all(|task| task.labels == LabelRule::Wait);
+        Self {
+            assembler: Assembler::new(&rules.schema, rules.category),
+            shards: (0..partitions.max(1)).map(|_| Shard::new(&rules)).collect(),
+            shared: Shared::new(&rules),
+            batcher: Batcher::new(rules.batch, &rules.schema),
+            counts: Counts::default(),
+            judged_by_step,
+            scratch: Scratch::default(),
+            effects: Vec::new(),
+            pool: ValuePool::new(SPARE_VALUES),
+            rules,
+        }
+    }
+
+    /// Ends the batch that fills, if there is anything in it.
+    pub fn cut(&mut self) {
+        let covered = self.covered();
+        self.batcher.cut(covered);
+    }
+
+    /// Returns the next batch for the learner, in order.
+    pub fn next_batch(&mut self) -> Option<LearnBatch> {
+        self.batcher.pop()
+    }
+
+    /// Takes back a batch whose memory may serve again.
+    pub fn recycle(&mut self, used: LearnBatch) {
+        self.batcher.recycle(used);
+    }
+
+    /// Tells whether a batch is filling.
+    pub fn is_filling(&self) -> bool {
+        self.batcher.is_filling()
+    }
+
+    /// Moves the watermark of a partition that is caught up and silent to `time`, which closes windows; until its next record it
+    /// does not hold back [`Pipeline::covered`].
+    pub fn quiet(&mut self, partition: u32, time: EventTime) {
+        let number = self.shard_number(partition);
+        self.shards[number].idle = true;
+        self.advance(number, time, time);
+    }
+
+    /// Closes all windows: the end of the input.
+    pub fn finish(&mut self) {
+        for number in 0..self.shards.len() {
+            let newest = self.shards[number].watermark.newest();
+            self.advance(number, EventTime::MAX, newest);
+        }
+        self.cut();
+    }
+
+    /// Returns the event time up to which everything that was due is in the batches, over all shards that are not idle; `None` before
+    /// the first event.
+    pub fn covered(&self) -> Option<EventTime> {
+        let newest = |idle: bool| {
+            self.shards.iter().filter(move |shard| shard.idle <= idle).filter_map(Shard::newest)
+        };
+        newest(false).min().or_else(|| newest(true).max())
+    }
+
+    /// Returns about how many bytes open impressions take: at a bound, reading has to pause.
+    pub fn open_bytes(&self) -> usize {
+        self.shards.iter().map(|shard| shard.joiner.memory()).sum()
+    }
+
+    /// Returns how many impressions are open.
+    pub fn open_impressions(&self) -> u64 {
+        self.shards.iter().map(|s| s.joiner.counts().opened - s.joiner.counts().closed).sum()
+    }
+
+    /// Returns what was counted of records.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Returns what the joiners of all shards have counted together.
+    pub fn join_counts(&self) -> JoinCounts {
+        let mut sum = self.shards[0].joiner.counts().clone();
+        for shard in &self.shards[1..] {
+            sum.add(shard.joiner.counts());
+        }
+        sum
+    }
+
+    /// Returns the rules.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Returns what makes examples.
+    pub fn assembler(&self) -> &Assembler {
+        &self.assembler
+    }
+
+    /// Returns what belongs to no shard.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Returns the shards, by partition.
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// Returns a user's behaviours, in whatever shard they are.
+    pub fn past(&self, user: UserId) -> UserHistory<'_> {
+        let known = self.shards.iter().find(|shard| shard.sequences.length(user) > 0);
+        self.shared.past(&known.unwrap_or(&self.shards[0]).sequences, user)
+    }
+
+    /// Returns the features of items, for readers in other threads.
+    pub fn item_features(&self) -> Arc<Catalogue> {
+        Arc::clone(&self.shared.item_features)
+    }
+
+    fn shard_number(&self, partition: u32) -> usize {
+        partition as usize % self.shards.len()
+    }
+}

@@ -1,0 +1,53 @@
+//! The state of one input partition: its users' sequences and open impressions, and how far its topics have been applied.
+
+use sluice_features::assemble::FieldValues;
+use sluice_features::attribute::Joiner;
+use sluice_features::sequence::Sequences;
+use sluice_features::time::{EventTime, Watermark};
+use sluice_features::wire::Topic;
+
+use super::Rules;
+
+/// One shard.
+pub struct Shard {
+    /// Which outcome belongs to which impression.
+    pub joiner: Joiner<FieldValues>,
+    /// What its users did.
+    pub sequences: Sequences,
+    /// How far its event time has come.
+    pub watermark: Watermark,
+    /// Nothing has come for a while: it does not hold back what is said about all shards.
+    pub idle: bool,
+    /// Impressions so far.
+    pub arrivals: u64,
+    next: [i64; 4],
+}
+
+impl Shard {
+    /// Creates an empty shard.
+    pub fn new(rules: &Rules) -> Self {
+        Self {
+            joiner: Joiner::new(&rules.funnel, rules.limits),
+            sequences: Sequences::new(rules.max_length),
+            watermark: Watermark::new(rules.lateness),
+            idle: false,
+            arrivals: 0,
+            next: [0; 4],
+        }
+    }
+
+    /// Returns the offset that is expected next of a topic: a record below it is in already.
+    pub fn next(&self, topic: Topic) -> i64 {
+        self.next[topic as usize]
+    }
+
+    /// Sets the offset that is expected next of a topic.
+    pub fn set_next(&mut self, topic: Topic, next: i64) {
+        self.next[topic as usize] = next;
+    }
+
+    /// Returns the newest plausible event time, `None` before the first event.
+    pub fn newest(&self) -> Option<EventTime> {
+        Some(self.watermark.newest()).filter(|newest| *newest > EventTime::MIN)
+    }
+}

@@ -1,0 +1,128 @@
+//! What belongs to no shard: names behind ids, features of items and users, counters, popularity.
+
+use std::sync::Arc;
+
+use sluice_features::assemble::{Known, Negatives, UserHistory};
+use sluice_features::attributes::AttributeKey;
+use sluice_features::catalogue::Catalogue;
+use sluice_features::counters::{Counters, Subjects};
+use sluice_features::ids::{CategoryId, Collision, Dictionary, ItemId, Numbers, UserId};
+use sluice_features::sequence::{NO_CATEGORY, Sequences};
+use sluice_features::time::{EventTime, Span};
+
+use super::Rules;
+use super::popular::Popular;
+
+/// Versions of an item's or a user's features that are kept.
+const VERSIONS: usize = 4;
+/// Entries of one counter; beyond, new ones are refused and counted.
+const COUNTER_ENTRIES: usize = 2_000_000;
+/// Half-life of popularity among candidates.
+const POPULAR: Span = Span::seconds(24 * 3600);
+
+/// What all shards share. One thread writes; readers come through the pipeline's lock, or read the features by key.
+pub struct Shared {
+    /// Items by number.
+    pub items: Dictionary,
+    /// Categories by number; the wire keeps no text of them.
+    pub categories: Numbers,
+    /// Users by number.
+    pub users: Dictionary,
+    /// Features of items.
+    pub item_features: Arc<Catalogue>,
+    /// Features of users.
+    pub user_features: Arc<Catalogue>,
+    /// What happened lately.
+    pub counters: Counters,
+    /// Popular and new items.
+    pub popular: Popular,
+    /// When each item was first seen, by number.
+    pub first_seen: Vec<EventTime>,
+    /// Draws the items that were not viewed, where views open the funnel.
+    pub negatives: Negatives,
+}
+
+impl Shared {
+    /// Creates what is shared, with nothing in it.
+    pub fn new(rules: &Rules) -> Self {
+        Self {
+            items: Dictionary::default(),
+            categories: Numbers::default(),
+            users: Dictionary::default(),
+            item_features: Arc::new(Catalogue::new(VERSIONS)),
+            user_features: Arc::new(Catalogue::new(VERSIONS)),
+            counters: Counters::new(&rules.schema.counters, COUNTER_ENTRIES),
+            popular: Popular::new(POPULAR),
+            first_seen: Vec::new(),
+            negatives: Negatives::new(rules.seed),
+        }
+    }
+
+    /// Enters a user.
+    ///
+    /// # Errors
+    /// When another user has the same 64-bit id.
+    pub fn enter_user(&mut self, text: &str) -> Result<UserId, Collision> {
+        let user = UserId::of(text);
+        self.users.enter(user.0, text)?;
+        Ok(user)
+    }
+
+    /// Enters an item that is seen at a time, with its category if that is known. Returns its id and number.
+    ///
+    /// # Errors
+    /// When another item has the same 64-bit id.
+    pub fn enter_item(
+        &mut self,
+        text: &str,
+        category: Option<CategoryId>,
+        time: EventTime,
+    ) -> Result<(ItemId, u32), Collision> {
+        let item = ItemId::of(text);
+        let number = self.items.enter(item.0, text)?;
+        if number as usize >= self.first_seen.len() {
+            let category = self.category_number(category);
+            self.first_seen.push(time);
+            self.popular.appeared(number, category);
+        }
+        Ok((item, number))
+    }
+
+    /// Returns the number of a category, [`NO_CATEGORY`] for none.
+    pub fn category_number(&mut self, category: Option<CategoryId>) -> u32 {
+        category.map_or(NO_CATEGORY, |CategoryId(id)| self.categories.enter(id))
+    }
+
+    /// Returns the category of an item as of a time.
+    pub fn category_of(
+        &self,
+        item: ItemId,
+        time: EventTime,
+        key: AttributeKey,
+    ) -> Option<CategoryId> {
+        self.item_features.category_as_of(item.0, time, key).map(CategoryId)
+    }
+
+    /// Counts an outcome for the popularity of its item.
+    pub fn observe_popular(&mut self, subjects: &Subjects, time: EventTime) {
+        let category = self.category_number(subjects.category.map(CategoryId));
+        if let Some(item) = self.items.number(subjects.item) {
+            self.popular.observe(item, category, time);
+        }
+    }
+
+    /// Tells whether an item was first seen less than `span` before a time.
+    pub fn is_new(&self, item: u32, time: EventTime, span: Span) -> bool {
+        self.first_seen.get(item as usize).is_some_and(|first| time - *first < span)
+    }
+
+    /// Returns a user's behaviours with ids for numbers.
+    pub fn past<'a>(&'a self, sequences: &'a Sequences, user: UserId) -> UserHistory<'a> {
+        UserHistory { sequences, items: &self.items, categories: &self.categories, user }
+    }
+
+    /// Returns what features are looked up in.
+    pub fn known(&self) -> Known<'_> {
+        Known { items: &self.item_features, users: &self.user_features, counters: &self.counters }
+    }
+}

@@ -1,0 +1,332 @@
+//! What one record does to the state.
+
+use sluice_features::assemble::{FieldValues, Labelled, Shown, sampling_offset};
+use sluice_features::attribute::{Effect, Fate, Labels, Opened, Outcome, TaskSet};
+use sluice_features::catalogue::Found;
+use sluice_features::counters::Subjects;
+use sluice_features::event::{Behaviour, BehaviourType, Event, Impression};
+use sluice_features::example::{About, LabelMode};
+use sluice_features::funnel::Entry;
+use sluice_features::ids::{CategoryId, Collision, EventId, ItemId, UserId, stable_hash};
+use sluice_features::reject::{Reason, Rejection};
+use sluice_features::sequence::Entry as SequenceEntry;
+use sluice_features::time::EventTime;
+use sluice_features::wire::{
+    BrokerTime, Role as Whose, Scratch, Topic, decode_event, decode_update,
+};
+
+use super::Pipeline;
+use super::record::Record;
+use super::work::{Role, Verdict};
+
+impl Pipeline {
+    /// Applies a record. One that was applied before changes nothing.
+    ///
+    /// # Errors
+    /// When the record is refused: it is counted, nothing else has changed, and it belongs into the dead-letter topic.
+    pub fn take(&mut self, record: &Record<'_>) -> Result<(), Rejection> {
+        let number = self.shard_number(record.partition);
+        let shard = &mut self.shards[number];
+        if record.offset < shard.next(record.topic) {
+            self.counts.replayed += 1;
+            return Ok(());
+        }
+        shard.set_next(record.topic, record.offset + 1);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let taken = match record.topic {
+            Topic::Events => self.take_event(number, record, &mut scratch),
+            Topic::Items => self.take_update(Whose::Item, record, &mut scratch),
+            Topic::Users => self.take_update(Whose::User, record, &mut scratch),
+            Topic::Requests => Err(Rejection::whole(Reason::UnknownTopic)),
+        };
+        self.scratch = scratch;
+        if let Err(rejection) = &taken {
+            self.counts.reject(rejection.reason);
+        }
+        taken
+    }
+
+    fn take_update(
+        &mut self,
+        whose: Whose,
+        record: &Record<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<(), Rejection> {
+        let clock = BrokerTime(Some(record.arrived));
+        let decoded = decode_update(whose, record.key, record.value, clock, scratch)?;
+        self.counts.unknown_fields += u64::from(decoded.ignored);
+        let update = decoded.update;
+        let time = update.time;
+        let features = update.features.cloned();
+        match whose {
+            Whose::User => {
+                let user = self.shared.enter_user(&update.id).map_err(|c| collision("user", &c))?;
+                self.shared.user_features.apply(user.0, time, features);
+                self.counts.users += 1;
+            }
+            Whose::Item => {
+                let category = update.features.and_then(|f| f.get(self.rules.category)?.category());
+                let category = category.map(CategoryId);
+                let entered = self.shared.enter_item(&update.id, category, time);
+                let (item, _) = entered.map_err(|c| collision("item", &c))?;
+                self.shared.item_features.apply(item.0, time, features);
+                self.counts.items += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_event(
+        &mut self,
+        number: usize,
+        record: &Record<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<(), Rejection> {
+        let bytes = record.value.ok_or_else(|| Rejection::whole(Reason::EmptyRecord))?;
+        let clock = BrokerTime(Some(record.arrived));
+        let decoded = decode_event(bytes, &self.rules.funnel, clock, scratch)?;
+        let time = decoded.event.time();
+        match &decoded.event {
+            Event::Impression(impression) => {
+                self.take_impression(number, impression, record.arrived)?
+            }
+            Event::Behaviour(behaviour) => {
+                self.take_behaviour(number, behaviour, record.arrived)?
+            }
+        }
+        self.counts.events += 1;
+        self.counts.unknown_fields += u64::from(decoded.ignored);
+        self.counts.skewed += u64::from(decoded.skewed);
+        let shard = &mut self.shards[number];
+        shard.idle = false;
+        if !decoded.skewed {
+            shard.watermark.observe(time);
+        }
+        let watermark = shard.watermark.value();
+        self.advance(number, watermark, record.arrived);
+        Ok(())
+    }
+
+    fn take_impression(
+        &mut self,
+        number: usize,
+        impression: &Impression<'_>,
+        arrived: EventTime,
+    ) -> Result<(), Rejection> {
+        let time = impression.time;
+        let user = self.shared.enter_user(&impression.user).map_err(|c| collision("user", &c))?;
+        let category = self.category_of(&impression.item, time);
+        let entered = self.shared.enter_item(&impression.item, category, time);
+        let (item, item_number) = entered.map_err(|c| collision("item", &c))?;
+        let surface = impression.surface.as_deref().map(|text| stable_hash(text.as_bytes()));
+        let shown = Shown {
+            user,
+            item,
+            time,
+            surface,
+            position: impression.position,
+            context: impression.context,
+            new_item: self.shared.is_new(item_number, time, self.rules.new_for),
+        };
+        let shard = &mut self.shards[number];
+        shard.arrivals += 1;
+        let opened =
+            Opened { id: impression.id, user, item, time, number: shard.arrivals, payload: () };
+        let (assembler, shared, pool) = (&self.assembler, &self.shared, &mut self.pool);
+        let mut later = false;
+        let snapshot = || {
+            let mut values = pool.get();
+            let looked = assembler.snapshot(&shown, &shared.known(), &mut values);
+            later = looked.item == Found::Later || looked.user == Found::Later;
+            values
+        };
+        let Some(place) = shard.joiner.impression(opened, snapshot, &mut self.effects) else {
+            return Ok(());
+        };
+        self.counts.later_features += u64::from(later);
+        let subjects =
+            Subjects { item: item.0, user: user.0, category: category.map(|c| c.0), surface };
+        self.shared.counters.impression(&subjects, time);
+        let learned = self.effects.iter().any(|effect| matches!(effect, Effect::Example { .. }));
+        if !self.judged_by_step && !learned && self.is_judged(impression.id) {
+            // Nothing is learned yet, but the prediction is made now.
+            self.effects.insert(0, Effect::Example { place, labels: Labels::default() });
+        }
+        self.run_effects(number, Some(impression.id), arrived);
+        if let Entry::View { negatives } = self.rules.funnel.entry() {
+            self.add_negatives(number, &shown, negatives, arrived);
+            let kind = BehaviourType(0);
+            self.remember(number, user, item_number, category, kind, time);
+        }
+        Ok(())
+    }
+
+    fn take_behaviour(
+        &mut self,
+        number: usize,
+        behaviour: &Behaviour<'_>,
+        arrived: EventTime,
+    ) -> Result<(), Rejection> {
+        let time = behaviour.time;
+        let user = self.shared.enter_user(&behaviour.user).map_err(|c| collision("user", &c))?;
+        let category = self.category_of(&behaviour.item, time);
+        let entered = self.shared.enter_item(&behaviour.item, category, time);
+        let (item, item_number) = entered.map_err(|c| collision("item", &c))?;
+        let outcome = Outcome {
+            id: behaviour.id,
+            kind: behaviour.kind,
+            user,
+            item,
+            time,
+            impression: behaviour.impression,
+        };
+        let fate = self.shards[number].joiner.outcome(outcome, &mut self.effects);
+        self.run_effects(number, None, arrived);
+        if fate != Fate::Duplicate {
+            self.remember(number, user, item_number, category, behaviour.kind, time);
+        }
+        Ok(())
+    }
+
+    /// Moves a shard's watermark, which closes windows.
+    pub(super) fn advance(&mut self, number: usize, watermark: EventTime, arrived: EventTime) {
+        self.shards[number].joiner.advance(watermark, &mut self.effects);
+        self.run_effects(number, None, arrived);
+    }
+
+    /// Carries out what the joiner said. `arrival` is the impression that has just come.
+    fn run_effects(&mut self, number: usize, arrival: Option<EventId>, arrived: EventTime) {
+        let effects = std::mem::take(&mut self.effects);
+        for effect in &effects {
+            match *effect {
+                Effect::Positive { place, tasks, .. } => {
+                    let opened = self.shards[number].joiner.get(place);
+                    let subjects = opened.payload.subjects(opened.user, opened.item);
+                    let time = opened.time;
+                    for task in tasks.iter() {
+                        self.shared.counters.outcome(task, &subjects, time);
+                    }
+                    if tasks.contains(0) {
+                        self.shared.observe_popular(&subjects, time);
+                    }
+                }
+                Effect::Example { place, labels } => {
+                    let opened = self.shards[number].joiner.get(place);
+                    let role = if self.judged_by_step {
+                        Role::Judged
+                    } else if arrival == Some(opened.id) && self.is_judged(opened.id) {
+                        Role::Arrival
+                    } else {
+                        Role::Update
+                    };
+                    let history = self.shared.past(&self.shards[number].sequences, opened.user);
+                    let offset = self.view_offset(labels);
+                    let example = Labelled { offset, ..Labelled::of(opened, labels) };
+                    self.assembler.append(&example, &history, &mut self.batcher.filling().batch);
+                    self.added(role, arrived);
+                }
+                Effect::Closed { place, labels } => {
+                    let opened = self.shards[number].joiner.take(place);
+                    let verdict = Verdict { about: about(&opened), labels };
+                    if !self.judged_by_step
+                        && self.is_judged(opened.id)
+                        && self.batcher.judge(verdict)
+                    {
+                        self.cut();
+                    }
+                    self.pool.put(opened.payload);
+                }
+            }
+        }
+        self.effects = effects;
+        self.effects.clear();
+    }
+
+    /// Returns the log-odds of sampling for an example that says whether an item was viewed, 0 for all others.
+    fn view_offset(&self, labels: Labels) -> f32 {
+        match self.rules.funnel.entry() {
+            Entry::View { negatives } if labels.mode(0) != LabelMode::Masked => {
+                sampling_offset(negatives, self.shared.items.len())
+            }
+            _ => 0.0,
+        }
+    }
+
+    /// Adds sampled items beside a view: not viewed.
+    fn add_negatives(
+        &mut self,
+        number: usize,
+        shown: &Shown<'_>,
+        count: usize,
+        arrived: EventTime,
+    ) {
+        let labels = Labels::known(TaskSet::EMPTY.with(0), TaskSet::EMPTY);
+        let offset = self.view_offset(labels);
+        for _ in 0..count {
+            let Some(item) = self.shared.negatives.draw(&self.shared.items, shown.item) else {
+                return;
+            };
+            let shown = Shown { item, new_item: false, ..*shown };
+            let mut values = self.pool.get();
+            self.assembler.snapshot(&shown, &self.shared.known(), &mut values);
+            let example = Labelled {
+                values: &values,
+                impression: EventId(0),
+                user: shown.user,
+                item,
+                time: shown.time,
+                labels,
+                offset,
+            };
+            let history = self.shared.past(&self.shards[number].sequences, shown.user);
+            self.assembler.append(&example, &history, &mut self.batcher.filling().batch);
+            self.pool.put(values);
+            self.added(Role::Negative, arrived);
+        }
+    }
+
+    fn added(&mut self, role: Role, arrived: EventTime) {
+        self.counts.examples += 1;
+        if self.batcher.added(role, arrived) {
+            self.cut();
+        }
+    }
+
+    fn remember(
+        &mut self,
+        number: usize,
+        user: UserId,
+        item: u32,
+        category: Option<CategoryId>,
+        kind: BehaviourType,
+        time: EventTime,
+    ) {
+        let category = self.shared.category_number(category);
+        let entry = SequenceEntry { item, category, kind, time };
+        self.shards[number].sequences.append(user, entry);
+    }
+
+    fn category_of(&self, item: &str, time: EventTime) -> Option<CategoryId> {
+        self.shared.category_of(ItemId::of(item), time, self.rules.category)
+    }
+
+    /// Tells whether an impression is among the share that is judged, by its id alone.
+    fn is_judged(&self, impression: EventId) -> bool {
+        let place = (impression.0 >> 11) as f64 / (1u64 << 53) as f64;
+        place < self.rules.share || self.rules.share >= 1.0
+    }
+}
+
+fn about(opened: &Opened<FieldValues>) -> About {
+    About {
+        impression: opened.id,
+        user: opened.user,
+        item: opened.item,
+        time: opened.time,
+        new_item: opened.payload.new_item(),
+    }
+}
+
+fn collision(field: &'static str, _collision: &Collision) -> Rejection {
+    Rejection::field(Reason::IdCollision, field)
+}
