@@ -145,8 +145,12 @@ impl Proof {
     #[cold]
     fn decide() -> Self {
         let best = best();
-        CURRENT.store(best as u8, Ordering::Relaxed);
-        Self::of(best).unwrap_or(Self::Scalar(Scalar))
+        // A selection that came in between stands.
+        match CURRENT.compare_exchange(UNDECIDED, best as u8, Ordering::Relaxed, Ordering::Relaxed)
+        {
+            Ok(_) => Self::of(best).unwrap_or(Self::Scalar(Scalar)),
+            Err(_) => Self::current(),
+        }
     }
 
     /// Runs a kernel with this instruction set.

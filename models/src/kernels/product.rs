@@ -174,9 +174,9 @@ impl Product<'_> {
             unsafe {
                 let tile = Tile {
                     depth: self.left.columns,
-                    a: self.left.pointer.add(row * self.left.stride),
+                    a: self.left.pointer.wrapping_add(row * self.left.stride),
                     a_stride: self.left.stride,
-                    b: self.right.pointer.add(column),
+                    b: self.right.pointer.wrapping_add(column),
                     b_stride: self.right.stride,
                     y: self.y.pointer.add(row * self.y.stride + column),
                     y_stride: self.y.stride,

@@ -79,8 +79,7 @@ impl<const R: usize, const V: usize, const PACKED: bool, const ENDS: bool> Kerne
         let mut a = [tile.a; R];
         for (i, a) in a.iter_mut().enumerate() {
             let row = if PACKED { 0 } else { i.min(tile.rows - 1) };
-            // SAFETY: row is one of the rows of `a`.
-            *a = unsafe { a.add(row * tile.a_stride) };
+            *a = a.wrapping_add(row * tile.a_stride);
         }
         let mut b = tile.b;
         for step in 0..tile.depth {
@@ -104,8 +103,7 @@ impl<const R: usize, const V: usize, const PACKED: bool, const ENDS: bool> Kerne
                     sums[i][v] = lanes.mul_add(x, w[v], sums[i][v]);
                 }
             }
-            // SAFETY: within `b`, or one row past its last.
-            b = unsafe { b.add(tile.b_stride) };
+            b = b.wrapping_add(tile.b_stride);
         }
         let ragged = tile.columns < V * L::WIDTH;
         for (i, sums) in sums.into_iter().enumerate().take(tile.rows) {
