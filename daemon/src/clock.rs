@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use sluice_features::time::EventTime;
+
 /// A clock that all parts of one daemon share.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
@@ -14,44 +16,28 @@ enum Source {
     Manual { start: i64, passed: Arc<AtomicU64> },
 }
 
-/// A moment of one clock; it never goes back. Moments of two clocks have nothing to do with each other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(Duration);
-
-impl Moment {
-    /// Returns how long ago another moment was; nothing if it is later.
-    pub fn since(self, earlier: Moment) -> Duration {
-        self.0.saturating_sub(earlier.0)
-    }
-
-    /// Returns the moment so much later.
-    pub fn after(self, duration: Duration) -> Moment {
-        Moment(self.0.saturating_add(duration))
-    }
-}
-
 impl Clock {
     /// Returns the system's clock.
     pub fn system() -> Self {
         Self(Source::System { start: Instant::now() })
     }
 
-    /// Returns a clock that stands at a wall time, in milliseconds since 1970, until it is turned.
-    pub fn manual(wall_milliseconds: i64) -> Self {
-        Self(Source::Manual { start: wall_milliseconds, passed: Arc::new(AtomicU64::new(0)) })
+    /// Returns a clock that stands at a wall time until it is turned.
+    pub fn manual(wall: EventTime) -> Self {
+        Self(Source::Manual { start: wall.0, passed: Arc::new(AtomicU64::new(0)) })
     }
 
-    /// Returns the moment, for measuring lengths of time.
-    pub fn now(&self) -> Moment {
-        Moment(match &self.0 {
+    /// Returns the time since the clock was made, for measuring lengths of time. It never goes back.
+    pub fn steady(&self) -> Duration {
+        match &self.0 {
             Source::System { start } => start.elapsed(),
             Source::Manual { passed, .. } => Duration::from_micros(passed.load(Ordering::Acquire)),
-        })
+        }
     }
 
-    /// Returns the wall time in milliseconds since 1970, for timestamps that leave the process. It may jump.
-    pub fn wall_milliseconds(&self) -> i64 {
-        match &self.0 {
+    /// Returns the wall time, for timestamps that leave the process. It may jump.
+    pub fn wall(&self) -> EventTime {
+        EventTime(match &self.0 {
             Source::System { .. } => {
                 let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
@@ -59,7 +45,7 @@ impl Clock {
             Source::Manual { start, passed } => {
                 start + i64::try_from(passed.load(Ordering::Acquire) / 1000).unwrap_or(i64::MAX)
             }
-        }
+        })
     }
 
     /// Turns a manual clock forward; the system's clock turns itself.
@@ -77,22 +63,20 @@ mod tests {
 
     #[test]
     fn a_manual_clock_stands_until_it_is_turned() {
-        let clock = Clock::manual(1_000_000);
+        let clock = Clock::manual(EventTime(1_000_000));
         let shared = clock.clone();
-        let before = clock.now();
-        assert_eq!(shared.now(), before);
+        let before = clock.steady();
+        assert_eq!(shared.steady(), before);
         shared.turn(Duration::from_millis(1500));
-        assert_eq!(clock.now().since(before), Duration::from_millis(1500));
-        assert_eq!(before.since(clock.now()), Duration::ZERO);
-        assert_eq!(before.after(Duration::from_millis(1500)), clock.now());
-        assert_eq!(clock.wall_milliseconds(), 1_001_500);
+        assert_eq!(clock.steady() - before, Duration::from_millis(1500));
+        assert_eq!(clock.wall(), EventTime(1_001_500));
     }
 
     #[test]
     fn the_systems_clock_does_not_go_back() {
         let clock = Clock::system();
-        let first = clock.now();
-        assert!(clock.now() >= first);
-        assert!(clock.wall_milliseconds() > 1_600_000_000_000);
+        let first = clock.steady();
+        assert!(clock.steady() >= first);
+        assert!(clock.wall() > EventTime(1_600_000_000_000));
     }
 }

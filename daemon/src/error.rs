@@ -12,6 +12,7 @@ use std::error::Error;
 use std::fmt;
 
 use crate::config::Mistakes;
+use crate::kafka::Trouble;
 use crate::store::StoreError;
 
 /// How the process ended.
@@ -65,6 +66,16 @@ impl Stop {
     /// Creates a stop because of a configuration that cannot work in this world (an address in use, a missing topic).
     pub fn config(message: impl Into<String>) -> Self {
         Self { exit: Exit::Config, message: message.into(), cause: None }
+    }
+
+    /// Creates the stop that follows from a trouble with Kafka that does not pass by waiting.
+    pub fn kafka(action: &str, trouble: Trouble) -> Self {
+        let message = format!("{action} failed");
+        match &trouble {
+            Trouble::Settings(_) | Trouble::MissingTopic { .. } => Self::config(message),
+            _ => Self::fault(message),
+        }
+        .because(trouble)
     }
 
     /// Adds what it came from.
@@ -140,5 +151,8 @@ mod tests {
             "the state on disk cannot be used: the store in state is damaged: a hole"
         );
         assert_eq!(Stop::fault("x").exit().code(), 4);
+        let missing = Stop::kafka("reading", Trouble::MissingTopic { topic: "t".into() });
+        assert_eq!(missing.exit(), Exit::Config);
+        assert!(chain(&missing).starts_with("reading failed: topic t does not exist"));
     }
 }

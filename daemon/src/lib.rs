@@ -2,10 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod app;
+pub mod checkpoint;
 pub mod clock;
 pub mod config;
 pub mod error;
 pub mod http;
+pub mod journal;
 pub mod kafka;
 pub mod metrics;
 pub mod pipeline;

@@ -1,3 +1,71 @@
 //! The daemon.
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use sluice_daemon::app::{self, Options};
+use sluice_daemon::config::Config;
+use sluice_daemon::error::{Exit, Stop, chain};
+
+/// A recommender that learns from the event stream it stands beside
+#[derive(Parser)]
+#[command(name = "sluiced", version, after_help = "Example: sluiced run --config sluice.toml")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs until SIGINT or SIGTERM
+    Run {
+        #[command(flatten)]
+        file: File,
+        /// Keeps the consumed records and the journal in this folder, for `sluice replay --capture`
+        #[arg(long, value_name = "DIR")]
+        capture: Option<PathBuf>,
+        /// Keeps the state and starts with new parameters: needed when model or fields have changed
+        #[arg(long)]
+        new_model: bool,
+    },
+    /// Says all mistakes of a configuration at once, each with its line and remedy
+    CheckConfig(File),
+    /// Prints the configuration in force: defaults, file and environment, secrets hidden
+    PrintConfig(File),
+}
+
+#[derive(Args)]
+struct File {
+    /// The configuration file; keys that are not in it have their defaults
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let ended = match Arguments::parse().command {
+        Command::Run { file, capture, new_model } => run(&file, &Options { capture, new_model }),
+        Command::CheckConfig(file) => check(&file),
+        Command::PrintConfig(file) => print(&file),
+    };
+    let exit = ended.unwrap_or_else(|stop| {
+        eprintln!("{}", chain(&stop));
+        stop.exit()
+    });
+    exit.into()
+}
+
+fn run(file: &File, options: &Options) -> Result<Exit, Stop> {
+    app::run(&Config::open(&file.config)?, options)
+}
+
+fn check(file: &File) -> Result<Exit, Stop> {
+    Config::open(&file.config)?;
+    println!("{}: no mistakes", file.config.display());
+    Ok(Exit::Well)
+}
+
+fn print(file: &File) -> Result<Exit, Stop> {
+    print!("{}", Config::print(&file.config)?);
+    Ok(Exit::Well)
+}

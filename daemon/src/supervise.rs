@@ -140,9 +140,9 @@ impl Supervisor {
         for number in (0..self.parts.len()).rev() {
             let part = &self.parts[number];
             part.shutdown.request();
-            let deadline = self.clock.now().after(part.deadline);
+            let deadline = self.clock.steady() + part.deadline;
             while !self.parts[number].ended {
-                let left = deadline.since(self.clock.now());
+                let left = deadline.saturating_sub(self.clock.steady());
                 match self.ends.recv_timeout(left) {
                     Ok((other, end)) => exit = exit.max(self.note(other, end)),
                     Err(_) => {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use sluice_models::spec::{CrossingSpec, FunnelSpec, InterestSpec, SharingSpec};
 
 use super::units::{Period, Size};
 
@@ -238,6 +239,14 @@ section! {
     Model {
         /// Width of the rows of every table that has no width of its own.
         width: usize = 16,
+        /// `[model.interest]`: what the history says about the candidate.
+        interest: InterestSpec = InterestSpec::default(),
+        /// `[model.crossing]`: what pairs of fields, or single ones, add to the logits.
+        crossing: CrossingSpec = CrossingSpec::default(),
+        /// `[model.sharing]`: what the tasks share.
+        sharing: SharingSpec = SharingSpec::default(),
+        /// `[model.funnel]`: how the tasks hang together.
+        funnel: FunnelSpec = FunnelSpec::default(),
     }
 }
 
@@ -252,7 +261,11 @@ section! {
         dense_rate: f64 = 0.001,
         /// Learning rate of the rows (row-wise Adagrad).
         row_rate: f64 = 0.05,
-        /// The largest norm of a step's gradient of the layers; larger ones are scaled down to it. 0: no limit.
+        /// Learning rate of the rows of the crossing `linear` (row-wise Adagrad).
+        linear_rate: f64 = 0.05,
+        /// Standard deviation of the numbers of a new row.
+        row_deviation: f64 = 0.01,
+        /// The largest norm of a step's gradient; larger ones are scaled down to it. 0: no limit.
         clip: f64 = 10.0,
         /// From what the first parameters are drawn.
         seed: u64 = 1,

@@ -10,7 +10,7 @@ use serde_path_to_error::Segment;
 use toml::{Table, Value};
 
 use super::file;
-use super::mistake::{Mistakes, nearest};
+use super::mistake::{Mistakes, listed, nearest};
 
 /// The reference file: every key with its default, unit and meaning.
 pub const REFERENCE: &str = include_str!("../../config/reference.toml");
@@ -27,10 +27,12 @@ pub(super) fn read(
     let reference: Table = REFERENCE.parse().unwrap_or_default();
     let mut tree = reference.clone();
     merge(&mut tree, parse(file, mistakes));
+    let mut above = Table::new();
     for (name, text) in environment.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
         let path: Vec<String> = name[PREFIX.len()..].split("__").map(str::to_lowercase).collect();
-        set(&mut tree, &path, text);
+        set(&mut above, &tree, &path, text);
     }
+    merge(&mut tree, above);
     loop {
         let error = match serde_path_to_error::deserialize(Value::Table(tree.clone())) {
             Ok(config) => return config,
@@ -38,10 +40,13 @@ pub(super) fn read(
         };
         let mut path: Vec<String> = error.path().iter().filter_map(segment).collect();
         let problem = error.inner().message().to_owned();
-        let unknown = unknown_field(&problem);
-        if let Some(unknown) = unknown.filter(|unknown| path.last() != Some(unknown)) {
-            path.push(unknown.clone());
-        }
+        // Inside a section that is told by its name serde loses the path: the message still has the key, or its value.
+        let inside = table_at(&tree, &path);
+        let key = between(&problem, "unknown field `").or_else(|| {
+            let value = Value::String(between(&problem, "unknown variant `")?);
+            inside?.iter().find(|(_, found)| **found == value).map(|(key, _)| key.clone())
+        });
+        path.extend(key.filter(|key| inside.is_some_and(|inside| inside.contains_key(key))));
         mistakes.add(path.join("."), in_words(&problem));
         if !reset(&mut tree, &reference, &path) {
             // Nothing left to take away: what remains are the defaults.
@@ -98,8 +103,12 @@ fn parse(file: &str, mistakes: &mut Mistakes) -> Table {
     file.parse().unwrap_or_default()
 }
 
-/// Puts one table over another: tables key by key, everything else as a whole.
+/// Puts one table over another: tables key by key, everything else as a whole. A table with another `name` is another thing, to
+/// which the keys below do not belong.
 fn merge(below: &mut Table, above: Table) {
+    if above.get("name").is_some_and(|name| below.get("name") != Some(name)) {
+        below.clear();
+    }
     for (key, value) in above {
         match (below.get_mut(&key), value) {
             (Some(Value::Table(below)), Value::Table(above)) => merge(below, above),
@@ -110,10 +119,10 @@ fn merge(below: &mut Table, above: Table) {
     }
 }
 
-/// Sets a key from a text. Where the key is a text already the text is taken as it stands, otherwise as TOML.
-fn set(tree: &mut Table, path: &[String], text: &str) {
+/// Sets a key from a text. Where `below` has a text for the key it is taken as it stands, otherwise as TOML.
+fn set(above: &mut Table, below: &Table, path: &[String], text: &str) {
     let Some((key, sections)) = path.split_last() else { return };
-    let mut table = tree;
+    let mut table = above;
     for section in sections {
         let inside = table.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
         if !inside.is_table() {
@@ -123,7 +132,7 @@ fn set(tree: &mut Table, path: &[String], text: &str) {
         table = inside;
     }
     let as_text = Value::String(text.into());
-    let value = match table.get(key) {
+    let value = match table_at(below, sections).and_then(|table| table.get(key)) {
         Some(Value::String(_)) => as_text,
         _ => format!("value = {text}")
             .parse::<Table>()
@@ -195,21 +204,24 @@ fn segment(segment: &Segment) -> Option<String> {
     }
 }
 
-/// Returns the name in serde's "unknown field `name`, expected ...".
-fn unknown_field(problem: &str) -> Option<String> {
-    let name = problem.strip_prefix("unknown field `")?;
-    Some(name.split('`').next().unwrap_or(name).to_owned())
+/// Returns what stands in serde's message between `before` and the next backtick.
+fn between(problem: &str, before: &str) -> Option<String> {
+    let rest = problem.strip_prefix(before)?;
+    Some(rest.split('`').next().unwrap_or(rest).to_owned())
 }
 
 /// Puts serde's words into ours: what was expected, what was found, and the nearest known key.
 fn in_words(problem: &str) -> String {
-    if let Some(name) = unknown_field(problem) {
-        let known: Vec<&str> = problem.split('`').skip(3).step_by(2).collect();
+    let known: Vec<&str> = problem.split('`').skip(3).step_by(2).collect();
+    if let Some(name) = between(problem, "unknown field `") {
         return match nearest(&name, known.iter().copied()) {
             Some(nearest) => format!("no such key: did you mean {nearest}?"),
             None if known.is_empty() => "no such key: remove it".into(),
             None => format!("no such key: expected one of {}", known.join(", ")),
         };
+    }
+    if let Some(name) = between(problem, "unknown variant `") {
+        return format!("expected {}, found \"{name}\"", listed(&known));
     }
     match problem.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected ")) {
         Some((found, expected)) => format!("expected {expected}, found {}", found.replace('`', "")),

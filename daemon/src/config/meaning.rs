@@ -8,6 +8,7 @@ use sluice_features::attributes::AttributeKey;
 use sluice_features::funnel::Funnel;
 use sluice_features::schema::Schema;
 use sluice_features::time::Span;
+use sluice_models::spec::ModelSpec;
 
 use super::expression::Expression;
 use crate::kafka::{Connection, Start};
@@ -133,23 +134,19 @@ pub struct Items {
 /// What is learned.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
+    /// The four slots, and rates and limits of learning.
+    pub spec: ModelSpec,
     /// For each task, the probability that is expected before anything is learned, between 0 and 1.
     pub priors: Vec<f32>,
 }
 
-/// How it is learned.
+/// How it is learned, beside the rates and limits in [`Model::spec`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Learn {
     /// Examples in a step, at least 1.
     pub batch: usize,
     /// A step is made with fewer examples when the oldest has waited for so long.
     pub max_age: Duration,
-    /// Learning rate of the layers.
-    pub dense_rate: f32,
-    /// Learning rate of the rows.
-    pub row_rate: f32,
-    /// The largest norm of a step's gradient of the layers.
-    pub clip: Option<f32>,
     /// From what the first parameters are drawn.
     pub seed: u64,
     /// Threads of a step, at least 1.

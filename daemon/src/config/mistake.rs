@@ -98,6 +98,15 @@ pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
     (distance * 3 <= word.chars().count().max(nearest.chars().count()) + 1).then_some(nearest)
 }
 
+/// Returns the words as a choice: `a, b or c`.
+pub(super) fn listed(names: &[&str]) -> String {
+    match names {
+        [] => "nothing".into(),
+        [only] => (*only).into(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

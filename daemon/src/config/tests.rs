@@ -350,3 +350,46 @@ password_file = "/no/such/file"
     ];
     assert_eq!(starts, expected, "{text}");
 }
+
+#[test]
+fn the_default_model_is_that_of_the_models_crate() {
+    let config = Config::build("", &[]).unwrap();
+    assert_eq!(config.model.spec, sluice_models::spec::ModelSpec::default());
+    assert_eq!(config.schema.lookups, config.model.spec.lookups());
+    assert_eq!(config.model.priors, [0.1, 0.02, 0.005]);
+}
+
+#[test]
+fn another_slot_is_taken_without_the_keys_of_the_default_one() {
+    use sluice_models::spec::{FunnelSpec, InterestSpec, SharingSpec};
+
+    let file = "[model.interest]\nname = \"din\"\nlimit = 20\n[model.sharing]\nown = 3\n";
+    let spec =
+        Config::build(file, &[variable("SLUICE__MODEL__FUNNEL__NAME", "esmm")]).unwrap().model.spec;
+    assert!(matches!(spec.interest, InterestSpec::Din { limit: 20, hidden: [80, 40], .. }));
+    assert!(matches!(spec.sharing, SharingSpec::Ple { own: 3, shared: 2, .. }));
+    assert_eq!(spec.funnel, FunnelSpec::Esmm { tower: vec![64, 32] });
+}
+
+#[test]
+fn mistakes_in_the_model_have_their_places() {
+    let file = r#"
+[model.interest]
+name = "dinn"
+[model.sharing]
+name = "mmoe"
+expert = 3
+[model.funnel]
+towers = [3]
+calibrator = -1.0
+[learn]
+row_rate = 100.0
+"#;
+    let expected = "\
+line 3: model.interest.name: expected base, din or sim, found \"dinn\"
+line 6: model.sharing.expert: no such key: did you mean experts?
+line 8: model.funnel.towers: no such key: did you mean tower?
+line 9: model.funnel.calibrator: expected 0 to 1000, found -1
+line 11: learn.row_rate: expected a rate above 0 and at most 10, found 100";
+    assert_eq!(mistakes(file), expected);
+}

@@ -5,15 +5,15 @@ use std::ops::RangeInclusive;
 
 use sluice_features::attributes::AttributeKey;
 use sluice_features::funnel::{Entry, Funnel, LabelRule, Task};
-use sluice_features::schema::Lookup;
 use sluice_features::wire::MAX_CANDIDATES;
+use sluice_models::spec::{LearningSpec, ModelSpec};
 
 use super::expression::Expression;
 use super::meaning::{
     Checkpoint, Config, Evaluate, Items, Joining, Kafka, Learn, Log, LogFormat, Model, Retrieval,
     Scores, Serve, TableLimits, Topics,
 };
-use super::mistake::{Mistakes, nearest};
+use super::mistake::{Mistakes, listed, nearest};
 use super::units::Period;
 use super::{connection, file, schema};
 use crate::kafka::Start;
@@ -24,9 +24,16 @@ pub(super) fn validate(file: &file::Config, mut mistakes: Mistakes) -> Result<Co
     let kafka = kafka(&file.kafka, m);
     let funnel = funnel(&file.funnel, m);
     within(m, "model.width", file.model.width, 1..=1024);
-    let lookups = vec![Lookup::Newest { limit: 50 }, Lookup::Matching { limit: 50 }];
+    let spec = model(&file.model, &file.learn);
     let Some(funnel) = funnel else { return Err(mistakes) };
-    let schema = schema::build(file, &funnel, lookups, m);
+    let schema = schema::build(file, &funnel, spec.lookups(), m);
+    for error in spec.validate(&schema, &funnel.parents()).err().into_iter().flatten() {
+        let path = match error.place.strip_prefix("learning.") {
+            Some(key) => format!("learn.{key}"),
+            None => format!("model.{}", error.place),
+        };
+        m.add(path, error.problem);
+    }
     within(m, "sequence.max_length", file.sequence.max_length, 1..=10_000_000);
     let config = Config {
         kafka,
@@ -34,7 +41,10 @@ pub(super) fn validate(file: &file::Config, mut mistakes: Mistakes) -> Result<Co
         items: items(&file.items, m),
         sequence_length: file.sequence.max_length,
         schema,
-        model: Model { priors: file.funnel.tasks.iter().map(|task| task.prior as f32).collect() },
+        model: Model {
+            spec,
+            priors: file.funnel.tasks.iter().map(|task| task.prior as f32).collect(),
+        },
         learn: learn(&file.learn, m),
         table: table(&file.table, m),
         retrieval: retrieval(&file.retrieval, &funnel, m),
@@ -143,6 +153,22 @@ fn items(file: &file::Items, m: &mut Mistakes) -> Items {
     }
 }
 
+fn model(file: &file::Model, learn: &file::Learn) -> ModelSpec {
+    ModelSpec {
+        interest: file.interest.clone(),
+        crossing: file.crossing.clone(),
+        sharing: file.sharing.clone(),
+        funnel: file.funnel.clone(),
+        learning: LearningSpec {
+            dense_rate: learn.dense_rate,
+            row_rate: learn.row_rate,
+            linear_rate: learn.linear_rate,
+            row_deviation: learn.row_deviation,
+            clip: learn.clip,
+        },
+    }
+}
+
 fn learn(file: &file::Learn, m: &mut Mistakes) -> Learn {
     Learn {
         batch: within(m, "learn.batch", file.batch, 1..=65_536),
@@ -153,9 +179,6 @@ fn learn(file: &file::Learn, m: &mut Mistakes) -> Learn {
             Period::milliseconds(1)..=Period::seconds(3600),
         )
         .duration(),
-        dense_rate: within(m, "learn.dense_rate", file.dense_rate, 1e-9..=10.0) as f32,
-        row_rate: within(m, "learn.row_rate", file.row_rate, 1e-9..=10.0) as f32,
-        clip: (within(m, "learn.clip", file.clip, 0.0..=1e9) > 0.0).then_some(file.clip as f32),
         seed: file.seed,
         threads: within(m, "learn.threads", file.threads, 1..=256),
     }
@@ -287,12 +310,4 @@ pub(super) fn within<N: PartialOrd + Display + Copy>(
         m.add(path, format!("expected {} to {}, found {value}", range.start(), range.end()));
     }
     value
-}
-
-fn listed(names: &[&str]) -> String {
-    match names {
-        [] => "nothing".into(),
-        [only] => (*only).into(),
-        [first @ .., last] => format!("{} or {last}", first.join(", ")),
-    }
 }
