@@ -2,13 +2,17 @@
 
 #![deny(unsafe_code)]
 
+pub mod crossing;
 pub mod evaluate;
+pub mod funnel;
 #[cfg(test)]
 mod gradcheck;
 pub mod interest;
 pub mod kernels;
 pub mod layers;
+pub mod learner;
 pub mod losses;
+pub mod model;
 pub mod optimizers;
 pub mod params;
 pub mod retrieval;

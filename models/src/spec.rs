@@ -27,8 +27,10 @@ pub struct ModelSpec {
     pub sharing: SharingSpec,
     /// Slot 4: how the tasks hang together.
     pub funnel: FunnelSpec,
-    /// Rates and limits.
+    /// Rates and limits of learning.
     pub learning: LearningSpec,
+    /// Which ids have rows, and for how long.
+    pub embeddings: EmbeddingSpec,
 }
 
 /// Slot 1.
@@ -187,6 +189,24 @@ pub struct LearningSpec {
     pub row_deviation: f64,
     /// The global norm of a step's gradient is cut to this; 0 means never.
     pub clip: f64,
+}
+
+/// Which ids have rows, and for how long.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmbeddingSpec {
+    /// The occurrence from which on an id has a row: 1 is the first.
+    pub admission: u8,
+    /// Most rows of one width.
+    pub max_rows: usize,
+    /// Days of event time for which a row is kept without being used; 0 means for ever.
+    pub expiry_days: u32,
+}
+
+impl Default for EmbeddingSpec {
+    fn default() -> Self {
+        Self { admission: 1, max_rows: 10_000_000, expiry_days: 0 }
+    }
 }
 
 impl Default for InterestSpec {

@@ -18,7 +18,6 @@ use crate::kernels::Real;
 use crate::layers::Grid;
 use crate::params::{Layout, Params};
 use crate::spec::InterestSpec;
-use sluice_features::schema::Lookup;
 
 /// The behaviours of some examples.
 #[derive(Clone, Copy, Debug)]
@@ -52,18 +51,11 @@ impl<R> History<'_, R> {
 pub enum Interest {
     /// Mean of the newest behaviours.
     Base {
-        /// How many.
-        limit: usize,
         /// `I`
         item: usize,
     },
     /// Activation unit over the newest behaviours, and whether there are any.
-    Din {
-        /// How many.
-        limit: usize,
-        /// The unit.
-        unit: Din,
-    },
+    Din(Din),
     /// [`Interest::Din`], and multi-head attention over the behaviours of the candidate's category.
     Sim(Sim),
 }
@@ -79,46 +71,22 @@ impl Interest {
     pub fn build(layout: &mut Layout, spec: &InterestSpec, item: usize, gap: usize) -> Self {
         let name = "interest.din";
         match spec {
-            InterestSpec::Base { limit } => Self::Base { limit: *limit, item },
-            InterestSpec::Din { limit, hidden, normalise } => {
-                Self::Din { limit: *limit, unit: Din::new(layout, name, item, *hidden, *normalise) }
+            InterestSpec::Base { .. } => Self::Base { item },
+            InterestSpec::Din { hidden, normalise, .. } => {
+                Self::Din(Din::new(layout, name, item, *hidden, *normalise))
             }
-            InterestSpec::Sim { limit, hidden, normalise, matching, heads, width } => {
-                Self::Sim(Sim {
-                    limit: *limit,
-                    matching: *matching,
-                    unit: Din::new(layout, name, item, *hidden, *normalise),
-                    attention: Attention::new(layout, "interest.sim", item, gap, *heads, *width),
-                })
-            }
-        }
-    }
-
-    /// The looks into the history that the encoder reads, in order.
-    pub fn lookups(&self) -> Vec<Lookup> {
-        match self {
-            Self::Base { limit, .. } | Self::Din { limit, .. } => {
-                vec![Lookup::Newest { limit: *limit }]
-            }
-            Self::Sim(sim) => {
-                vec![Lookup::Newest { limit: sim.limit }, Lookup::Matching { limit: sim.matching }]
-            }
-        }
-    }
-
-    /// For each look, whether its behaviours carry their age.
-    pub fn aged(&self) -> &'static [bool] {
-        match self {
-            Self::Base { .. } | Self::Din { .. } => &[false],
-            Self::Sim(_) => &[false, true],
+            InterestSpec::Sim { hidden, normalise, heads, width, .. } => Self::Sim(Sim {
+                unit: Din::new(layout, name, item, *hidden, *normalise),
+                attention: Attention::new(layout, "interest.sim", item, gap, *heads, *width),
+            }),
         }
     }
 
     /// The number of outputs.
     pub fn outputs(&self) -> usize {
         match self {
-            Self::Base { item, .. } => *item,
-            Self::Din { unit, .. } => unit.item() + 1,
+            Self::Base { item } => *item,
+            Self::Din(unit) => unit.item() + 1,
             Self::Sim(sim) => sim.outputs(),
         }
     }
@@ -134,7 +102,7 @@ impl Interest {
     ) {
         match self {
             Self::Base { .. } => base::forward(&histories[0], out),
-            Self::Din { unit, .. } => {
+            Self::Din(unit) => {
                 sim::forward_din(unit, params, target, &histories[0], &mut tape.sim.din, out);
             }
             Self::Sim(sim) => sim.forward(params, target, histories, &mut tape.sim, out),
@@ -155,7 +123,7 @@ impl Interest {
     ) {
         match self {
             Self::Base { .. } => base::backward(&histories[0], dout, &mut dbehaviours[0]),
-            Self::Din { unit, .. } => {
+            Self::Din(unit) => {
                 let tape = &mut tape.sim.din;
                 let dout = dout.slice_move(ndarray::s![.., ..unit.item()]);
                 let history = &histories[0];

@@ -17,10 +17,6 @@ use crate::params::Params;
 /// The encoder.
 #[derive(Clone, Debug)]
 pub struct Sim {
-    /// How many of the newest behaviours `din` reads.
-    pub limit: usize,
-    /// How many found behaviours the attention reads.
-    pub matching: usize,
     /// Over the newest.
     pub unit: Din,
     /// Over the found.

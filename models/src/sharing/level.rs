@@ -8,7 +8,7 @@
 //!    └───── logits of all its gates: one product ── softmax ───────────────────────────────────── mix ── outputs
 //! ```
 //!
-//! Without gates there is one expert and its output is the stream of every task.
+//! Without gates there is one expert, and every stream is a copy of its output.
 
 use std::ops::Range;
 
@@ -35,6 +35,8 @@ pub(super) struct Shape<'a> {
     pub(super) gates: Vec<Gate>,
     pub(super) norm: ExpertNorm,
     pub(super) hidden: &'a [usize],
+    /// How many streams come out of a level without gates, all alike.
+    pub(super) copies: usize,
 }
 
 /// Experts and gates that read the same stream.
@@ -58,6 +60,7 @@ pub struct Level {
     norms: Vec<LayerNorm>,
     gates: Vec<Gate>,
     widths: Vec<usize>,
+    outputs: usize,
 }
 
 /// What the backward pass reads, and scratch.
@@ -77,7 +80,11 @@ pub struct LevelTape<R> {
 impl<R: Real> LevelTape<R> {
     /// The output of a gate, or of the only expert.
     pub(super) fn stream(&self, stream: usize) -> ArrayView2<'_, R> {
-        self.outputs[stream.min(self.outputs.len() - 1)].view()
+        self.outputs[stream].view()
+    }
+
+    pub(super) fn streams(&self) -> &[Grid<R>] {
+        &self.outputs
     }
 
     pub(super) fn clear(&mut self) {
@@ -87,13 +94,11 @@ impl<R: Real> LevelTape<R> {
         }
     }
 
-    pub(super) fn dstream(&mut self, stream: usize) -> ArrayViewMut2<'_, R> {
-        let last = self.doutputs.len() - 1;
-        self.doutputs[stream.min(last)].view_mut()
+    pub(super) fn dstreams(&mut self) -> (&[Grid<R>], &mut [Grid<R>]) {
+        (&self.outputs, &mut self.doutputs)
     }
 
     pub(super) fn pair(&mut self, stream: usize) -> (ArrayView2<'_, R>, ArrayViewMut2<'_, R>) {
-        let stream = stream.min(self.outputs.len() - 1);
         (self.outputs[stream].view(), self.doutputs[stream].view_mut())
     }
 }
@@ -150,7 +155,9 @@ impl Level {
         let norms = (0..norms)
             .map(|k| LayerNorm::new(layout, &format!("{name}.expert.{k}.norm"), width))
             .collect();
-        Self { groups, further, norms, gates: shape.gates.clone(), widths }
+        let gates = shape.gates.clone();
+        let outputs = if gates.is_empty() { shape.copies } else { gates.len() };
+        Self { groups, further, norms, gates, widths, outputs }
     }
 
     /// Width of an expert's output.
@@ -206,10 +213,12 @@ impl Level {
     fn mix<R: Real>(&self, n: usize, tape: &mut LevelTape<R>) {
         let width = self.width();
         let experts = &tape.hidden[tape.hidden.len() - 1];
-        tape.outputs.resize_with(self.gates.len().max(1), Grid::default);
+        tape.outputs.resize_with(self.outputs, Grid::default);
         tape.outputs.iter_mut().for_each(|out| out.zero(n, width));
         if self.gates.is_empty() {
-            tape.outputs[0].values_mut().copy_from_slice(experts.values());
+            for out in &mut tape.outputs {
+                out.values_mut().copy_from_slice(experts.values());
+            }
         }
         for i in 0..n {
             let (gates, experts) = (tape.gates.row_mut(i), experts.row(i));
@@ -276,11 +285,13 @@ impl Level {
             dhidden.reshape(n, hidden.columns());
         }
         let (experts, dexperts) = (&tape.hidden[last], &mut tape.dhidden[last]);
+        dexperts.values_mut().fill(R::zero());
         if self.gates.is_empty() {
-            dexperts.values_mut().copy_from_slice(tape.doutputs[0].values());
+            for dout in &tape.doutputs {
+                R::axpy(R::one(), dout.values(), dexperts.values_mut());
+            }
             return;
         }
-        dexperts.values_mut().fill(R::zero());
         tape.dgates.reshape(n, tape.gates.columns());
         for i in 0..n {
             let (experts, dexperts) = (experts.row(i), dexperts.row_mut(i));

@@ -45,8 +45,13 @@ impl Sharing {
         let levels = match spec {
             SharingSpec::None {} => return None,
             SharingSpec::SharedBottom { hidden } => {
-                let shape =
-                    Shape { streams: vec![0], gates: vec![], norm: ExpertNorm::None, hidden };
+                let shape = Shape {
+                    streams: vec![0],
+                    gates: vec![],
+                    norm: ExpertNorm::None,
+                    hidden,
+                    copies: tasks,
+                };
                 vec![Level::new(layout, "sharing.0", inputs, &shape)]
             }
             SharingSpec::Mmoe { experts, hidden, normalise } => {
@@ -56,6 +61,7 @@ impl Sharing {
                     gates: vec![gate; tasks],
                     norm: *normalise,
                     hidden,
+                    copies: tasks,
                 };
                 vec![Level::new(layout, "sharing.0", inputs, &shape)]
             }
@@ -79,7 +85,7 @@ impl Sharing {
                         let experts = (0..commons.end).collect();
                         gates.push(Gate { stream: stream(tasks), experts });
                     }
-                    let shape = Shape { streams, gates, norm: *normalise, hidden };
+                    let shape = Shape { streams, gates, norm: *normalise, hidden, copies: tasks };
                     let name = format!("sharing.{level}");
                     built.push(Level::new(layout, &name, width, &shape));
                     width = *hidden.last().expect("a validated expert has a layer");
@@ -112,23 +118,18 @@ impl Sharing {
         }
     }
 
-    /// What the tower of a task reads, after [`Sharing::forward`].
-    pub fn stream<'a, R: Real>(&self, tape: &'a SharingTape<R>, task: usize) -> ArrayView2<'a, R> {
-        tape.levels[self.levels.len() - 1].stream(task)
+    /// What the tower of each task reads, after [`Sharing::forward`]: one `[n, E]` for each task.
+    pub fn streams<'a, R: Real>(&self, tape: &'a SharingTape<R>) -> &'a [Grid<R>] {
+        tape.levels[self.levels.len() - 1].streams()
     }
 
-    /// Makes the gradients of all streams zero, for towers to add to through [`Sharing::dstream`].
-    pub fn clear<R: Real>(&self, tape: &mut SharingTape<R>) {
-        tape.levels.iter_mut().for_each(LevelTape::clear);
-    }
-
-    /// Where the tower of a task adds its gradient.
-    pub fn dstream<'a, R: Real>(
+    /// The streams again, and their gradients, zero, for towers to add to.
+    pub fn dstreams<'a, R: Real>(
         &self,
         tape: &'a mut SharingTape<R>,
-        task: usize,
-    ) -> ArrayViewMut2<'a, R> {
-        tape.levels[self.levels.len() - 1].dstream(task)
+    ) -> (&'a [Grid<R>], &'a mut [Grid<R>]) {
+        tape.levels.iter_mut().for_each(LevelTape::clear);
+        tape.levels[self.levels.len() - 1].dstreams()
     }
 
     /// Given the gradients of the last streams, adds to `grads` and overwrites `dx`.

@@ -168,6 +168,9 @@ impl ModelSpec {
             let problem = format!("expected 0 to 1, found {}", learning.row_deviation);
             found.add("learning.row_deviation", problem);
         }
+        if self.embeddings.max_rows == 0 {
+            found.add("embeddings.max_rows", "expected at least 1 row, found 0".into());
+        }
         if !(learning.clip >= 0.0 && learning.clip.is_finite()) {
             let problem = format!("expected a norm, or 0 for never, found {}", learning.clip);
             found.add("learning.clip", problem);

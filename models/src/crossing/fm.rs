@@ -1,0 +1,148 @@
+//! `fm`: a factorisation machine over the embeddings of the key fields (Rendle, ICDM 2010), one for each task.
+//!
+//! `logit_t += <v_t, c>`, `c = ½ ((Σ_f e_f)² - Σ_f e_f²)`, so that `v_t = 1`, with which it starts, is the machine itself: the sum over all pairs
+//! `<e_f, e_g>` (identity 6). Backward: `dv_t = dl_t c`, `de_f = (Σ_t dl_t v_t) (Σ_g e_g - e_f)`.
+//!
+//! Shapes: the first columns of `x` are `F` fields of `width`; `v` `[T, width]`.
+
+use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2};
+
+use crate::kernels::Real;
+use crate::params::{Block, Layout, Params, Start};
+
+/// Columns for which the sums are held at a time.
+const CHUNK: usize = 16;
+
+/// The machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Fm {
+    weight: Block,
+    fields: usize,
+    width: usize,
+}
+
+impl Fm {
+    /// Adds the block `crossing.fm`, ones at first.
+    pub fn new(layout: &mut Layout, fields: usize, width: usize, tasks: usize) -> Self {
+        let weight = layout.add("crossing.fm", tasks, width, Start::Constant(1.0));
+        Self { weight, fields, width }
+    }
+
+    /// Adds to `logits` `[n, T]`.
+    pub fn forward<R: Real>(
+        &self,
+        params: &Params<R>,
+        x: ArrayView2<R>,
+        mut logits: ArrayViewMut2<R>,
+    ) {
+        let weight = params.matrix(self.weight);
+        for (x, mut logits) in x.rows().into_iter().zip(logits.rows_mut()) {
+            for start in (0..self.width).step_by(CHUNK) {
+                let (sum, square, count) = self.sums(x, start);
+                for (logit, v) in logits.iter_mut().zip(weight.rows()) {
+                    for k in 0..count {
+                        *logit += v[start + k] * half(sum[k] * sum[k] - square[k]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Given `dlogits`, adds to `grads` and to `dx`.
+    pub fn backward<R: Real>(
+        &self,
+        params: &Params<R>,
+        x: ArrayView2<R>,
+        dlogits: ArrayView2<R>,
+        grads: &mut Params<R>,
+        mut dx: ArrayViewMut2<R>,
+    ) {
+        let (weight, mut dweight) = (params.matrix(self.weight), grads.matrix_mut(self.weight));
+        for ((x, dlogits), mut dx) in x.rows().into_iter().zip(dlogits.rows()).zip(dx.rows_mut()) {
+            for start in (0..self.width).step_by(CHUNK) {
+                let (sum, square, count) = self.sums(x, start);
+                let mut dc = [R::zero(); CHUNK];
+                for (t, &dlogit) in dlogits.iter().enumerate() {
+                    for k in 0..count {
+                        dc[k] += dlogit * weight[[t, start + k]];
+                        let c = half(sum[k] * sum[k] - square[k]);
+                        dweight[[t, start + k]] += dlogit * c;
+                    }
+                }
+                for field in 0..self.fields {
+                    let at = field * self.width + start;
+                    for k in 0..count {
+                        dx[at + k] += dc[k] * (sum[k] - x[at + k]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// `Σ_f e_f` and `Σ_f e_f²` of up to [`CHUNK`] columns from `start`, and how many those are.
+    fn sums<R: Real>(&self, x: ArrayView1<R>, start: usize) -> ([R; CHUNK], [R; CHUNK], usize) {
+        let count = CHUNK.min(self.width - start);
+        let (mut sum, mut square) = ([R::zero(); CHUNK], [R::zero(); CHUNK]);
+        for field in 0..self.fields {
+            let at = field * self.width + start;
+            for k in 0..count {
+                let e = x[at + k];
+                sum[k] += e;
+                square[k] += e * e;
+            }
+        }
+        (sum, square, count)
+    }
+}
+
+fn half<R: Real>(value: R) -> R {
+    value * R::from_f64(0.5)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::gradcheck::assert_slope;
+    use crate::layers::Grid;
+    use crate::layers::testing::{filled, wave};
+
+    #[test]
+    fn it_starts_as_the_sum_over_all_pairs() {
+        let mut layout = Layout::default();
+        let fm = Fm::new(&mut layout, 4, 18, 2);
+        let params = Params::<f64>::initial(Arc::new(layout), 1);
+        let (x, mut logits) = (wave(1, 4 * 18 + 3, 0.3), wave(1, 2, 0.0));
+        logits.values_mut().fill(0.0);
+        fm.forward(&params, x.view(), logits.view_mut());
+        let e = |f: usize| &x.row(0)[f * 18..(f + 1) * 18];
+        let pairs = (0..4).flat_map(|f| (f + 1..4).map(move |g| (f, g)));
+        let wanted: f64 =
+            pairs.map(|(f, g)| e(f).iter().zip(e(g)).map(|(a, b)| a * b).sum::<f64>()).sum();
+        for &logit in logits.values() {
+            assert!((logit - wanted).abs() < 1e-12, "{logit} {wanted}");
+        }
+    }
+
+    #[test]
+    fn gradients_are_the_slope_of_the_loss() {
+        let mut layout = Layout::default();
+        let fm = Fm::new(&mut layout, 3, 2, 2);
+        let layout = Arc::new(layout);
+        let (x, dlogits, point) = (wave(3, 7, 0.3), wave(3, 2, 0.8), [0.5, -0.3, 1.2, 0.9]);
+        let loss = |params: &[f64], x: &[f64]| {
+            let mut logits = Grid::default();
+            logits.zero(3, 2);
+            let x = crate::params::view(x, 3, 7);
+            fm.forward(&filled(&layout, params), x, logits.view_mut());
+            (&logits.view() * &dlogits.view()).sum()
+        };
+        let (mut grads, mut dx) = (Params::zeros(layout.clone()), Grid::default());
+        dx.zero(3, 7);
+        let params = filled(&layout, &point);
+        fm.backward(&params, x.view(), dlogits.view(), &mut grads, dx.view_mut());
+        assert_slope(&point, grads.values(), |params| loss(params, x.values()));
+        assert_slope(x.values(), dx.values(), |x| loss(&point, x));
+    }
+}

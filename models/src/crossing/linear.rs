@@ -1,0 +1,98 @@
+//! `linear`: a weight for each id and task, and for each number and task: the logistic regression that click models began with.
+//!
+//! `logit_t += Σ_fields w_t(key) + Σ_lists mean w_t(key) + Σ_numbers x w_t`. The weights of an id are one row of `T` numbers in a
+//! store of its own, zero at first, under the same key as its embedding: fields that share a table share the weight.
+
+use std::ops::Range;
+
+use sluice_features::example::Batch;
+
+use crate::kernels::Real;
+use crate::layers::Grid;
+use crate::model::{Plan, Rows, entries};
+use crate::params::{Block, Layout, Params, Start};
+
+/// The weights of numbers, and where those of ids are.
+#[derive(Clone, Copy, Debug)]
+pub struct Linear {
+    numbers: Block,
+    store: usize,
+    columns: usize,
+}
+
+impl Linear {
+    /// Adds the block `crossing.linear` `[numbers, T]`, zero at first.
+    pub(crate) fn new(layout: &mut Layout, plan: &Plan, store: usize, tasks: usize) -> Self {
+        let numbers = layout.add("crossing.linear", plan.numbers, tasks, Start::Constant(0.0));
+        Self { numbers, store, columns: plan.stores[store].columns }
+    }
+
+    /// Adds to `logits` `[n, T]`.
+    pub(crate) fn forward<R: Real>(
+        &self,
+        params: &Params<R>,
+        batch: &Batch,
+        slice: &Range<usize>,
+        rows: &Rows<R>,
+        logits: &mut Grid<R>,
+    ) {
+        let store = &rows.stores[self.store];
+        for (row, example) in slice.clone().enumerate() {
+            let out = logits.row_mut(row);
+            for column in 0..self.columns {
+                add(R::one(), store.value(store.key(example, column)), out);
+            }
+            for (number, list) in batch.lists.iter().enumerate() {
+                let (entries, share) = entries(list, example);
+                for entry in entries {
+                    add(share, store.value(store.list(number, entry)), out);
+                }
+            }
+            let count = self.numbers.rows();
+            let numbers = &batch.numbers[example * count..(example + 1) * count];
+            for (&x, w) in numbers.iter().zip(params.matrix(self.numbers).rows()) {
+                for (out, &w) in out.iter_mut().zip(w) {
+                    *out += R::from_f64(f64::from(x)) * w;
+                }
+            }
+        }
+    }
+
+    /// Given `dlogits`, adds to `grads` and to the gradients of rows.
+    pub(crate) fn backward<R: Real>(
+        &self,
+        batch: &Batch,
+        slice: &Range<usize>,
+        rows: &Rows<R>,
+        dlogits: &Grid<R>,
+        grads: &mut Params<R>,
+        drows: &mut [Grid<R>],
+    ) {
+        let (store, out) = (&rows.stores[self.store], &mut drows[self.store]);
+        for (row, example) in slice.clone().enumerate() {
+            let dlogits = dlogits.row(row);
+            for column in 0..self.columns {
+                add(R::one(), dlogits, out.row_mut(store.key(example, column)));
+            }
+            for (number, list) in batch.lists.iter().enumerate() {
+                let (entries, share) = entries(list, example);
+                for entry in entries {
+                    add(share, dlogits, out.row_mut(store.list(number, entry)));
+                }
+            }
+            let count = self.numbers.rows();
+            let numbers = &batch.numbers[example * count..(example + 1) * count];
+            let mut dnumbers = grads.matrix_mut(self.numbers);
+            for (&x, mut dw) in numbers.iter().zip(dnumbers.rows_mut()) {
+                for (dw, &dlogit) in dw.iter_mut().zip(dlogits) {
+                    *dw += R::from_f64(f64::from(x)) * dlogit;
+                }
+            }
+        }
+    }
+}
+
+/// `out += share x`, for rows of a few numbers.
+fn add<R: Real>(share: R, x: &[R], out: &mut [R]) {
+    out.iter_mut().zip(x).for_each(|(out, &x)| *out += share * x);
+}

@@ -1,0 +1,80 @@
+//! Slot 2: what is added to the logits beside the deep part. One file for each entry.
+//!
+//! With `sharing = "none"` the crossing is the whole model: logistic regression, or a factorisation machine.
+
+mod fm;
+mod linear;
+
+use std::ops::Range;
+
+pub use fm::Fm;
+pub use linear::Linear;
+use sluice_features::example::Batch;
+
+use crate::kernels::Real;
+use crate::layers::Grid;
+use crate::model::{Plan, Rows};
+use crate::params::{Layout, Params};
+use crate::spec::CrossingSpec;
+
+/// The crossing of a model.
+#[derive(Clone, Debug)]
+pub struct Crossing {
+    fm: Option<Fm>,
+    linear: Option<Linear>,
+}
+
+impl Crossing {
+    pub(crate) fn build(
+        layout: &mut Layout,
+        spec: &CrossingSpec,
+        plan: &Plan,
+        tasks: usize,
+    ) -> Option<Self> {
+        let width = plan.keys.first().map_or(0, |column| column.width);
+        let fm = spec.has_fm().then(|| Fm::new(layout, plan.keys.len(), width, tasks));
+        let linear = plan.linear().filter(|_| spec.has_linear());
+        let linear = linear.map(|store| Linear::new(layout, plan, store, tasks));
+        (fm.is_some() || linear.is_some()).then_some(Self { fm, linear })
+    }
+
+    /// Writes `logits` `[n, T]` for a slice of the batch whose features are `x`.
+    pub(crate) fn forward<R: Real>(
+        &self,
+        params: &Params<R>,
+        batch: &Batch,
+        slice: &Range<usize>,
+        rows: &Rows<R>,
+        x: &Grid<R>,
+        logits: &mut Grid<R>,
+    ) {
+        logits.values_mut().fill(R::zero());
+        if let Some(fm) = &self.fm {
+            fm.forward(params, x.view(), logits.view_mut());
+        }
+        if let Some(linear) = &self.linear {
+            linear.forward(params, batch, slice, rows, logits);
+        }
+    }
+
+    /// Given `dlogits`, adds to `grads`, to `dx` and to the gradients of rows.
+    pub(crate) fn backward<R: Real>(
+        &self,
+        params: &Params<R>,
+        batch: &Batch,
+        slice: &Range<usize>,
+        rows: &Rows<R>,
+        x: &Grid<R>,
+        dlogits: &Grid<R>,
+        grads: &mut Params<R>,
+        dx: &mut Grid<R>,
+        drows: &mut [Grid<R>],
+    ) {
+        if let Some(fm) = &self.fm {
+            fm.backward(params, x.view(), dlogits.view(), grads, dx.view_mut());
+        }
+        if let Some(linear) = &self.linear {
+            linear.backward(batch, slice, rows, dlogits, grads, drows);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! From micro-batches to steps: the only writer of a model.
+//!
+//! A step is: gather rows, forward, loss, backward, sum the gradients of each id, cut the global norm, one step of Adam on the dense parameters and one of
+//! row-wise Adagrad on the rows. A batch whose loss or gradient is not finite is refused: nothing changes but a count (its ids have
+//! been seen all the same). The same batches with the same seed give the same bits.
+
+use std::sync::Arc;
+
+use sluice_features::example::Batch;
+use sluice_features::schema::Schema;
+use sluice_features::time::EventTime;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::funnel::labelled;
+use crate::layers::Grid;
+use crate::model::{Embeddings, Model, Workspace};
+use crate::optimizers::{Adam, clip_factor, square_norm};
+use crate::params::Params;
+use crate::spec::{ModelSpec, SpecError};
+
+/// Where the heads start if nobody knows better: the rate of a task without a parent, and of a child given its parent.
+const PRIOR: (f64, f64) = (0.1, 0.2);
+
+/// What a step did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepReport {
+    /// For each task, its part of the loss (the calibrator's in the child's).
+    pub loss: Vec<f64>,
+    /// Global norm of the gradient before it was cut: dense parameters and rows.
+    pub gradient_norm: f64,
+    /// Loss or gradient was not finite and nothing was learned.
+    pub refused: bool,
+    /// How many examples had a label.
+    pub labelled: usize,
+    /// `[size, T]`: what the model predicted before the step, as it is served.
+    pub probabilities: Vec<f32>,
+}
+
+/// A model that learns.
+#[derive(Debug)]
+pub struct Learner {
+    spec: ModelSpec,
+    schema: Schema,
+    parents: Vec<Option<usize>>,
+    model: Model<f32>,
+    embeddings: Arc<Embeddings>,
+    adam: Adam<f32>,
+    gradients: Params<f32>,
+    workspace: Workspace<f32>,
+    report: StepReport,
+    refused: u64,
+}
+
+impl Learner {
+    /// Builds a model that has learned nothing. `parents[t]` is the parent of task `t`, an earlier one; `priors[t]` its expected rate on all impressions, see
+    /// [`default_priors`].
+    ///
+    /// # Errors
+    /// All mistakes of the configuration.
+    pub fn new(
+        spec: &ModelSpec,
+        schema: &Schema,
+        parents: &[Option<usize>],
+        priors: &[f64],
+        seed: u64,
+    ) -> Result<Self, Vec<SpecError>> {
+        let model = Model::build(spec, schema, parents, priors, seed)?;
+        let layout = model.params().layout().clone();
+        Ok(Self {
+            embeddings: Arc::new(Embeddings::new(model.plan(), spec, seed)),
+            adam: Adam::new(spec.learning.dense_rate, layout.length()),
+            gradients: Params::zeros(layout),
+            workspace: Workspace::default(),
+            report: StepReport::default(),
+            refused: 0,
+            spec: spec.clone(),
+            schema: schema.clone(),
+            parents: parents.to_vec(),
+            model,
+        })
+    }
+
+    /// Predicts a batch, then learns it. Examples without labels are only predicted. The report is kept until the next step.
+    ///
+    /// # Panics
+    /// When the batch was made for another schema.
+    pub fn step(&mut self, batch: &Batch) -> &StepReport {
+        let tasks = self.model.tasks();
+        let report = &mut self.report;
+        report.loss.clear();
+        report.loss.resize(tasks, 0.0);
+        report.probabilities.clear();
+        report.labelled = labelled(batch);
+        (report.gradient_norm, report.refused) = (0.0, false);
+        if batch.is_empty() {
+            return &self.report;
+        }
+        let (rows, pass) = self.workspace.split();
+        rows.prepare(self.model.plan(), batch);
+        self.embeddings.learn(rows, newest(batch));
+        let slice = 0..batch.size();
+        self.model.forward(batch, &slice, rows, pass);
+        report.probabilities.extend_from_slice(pass.probabilities());
+        if report.labelled == 0 {
+            return &self.report;
+        }
+
+        self.gradients.values_mut().fill(0.0);
+        let (gradients, loss) = (&mut self.gradients, &mut report.loss);
+        self.model.backward(batch, &slice, report.labelled, rows, pass, gradients, loss);
+        let square = pass.drows.iter().map(|drows| f64::from(square_norm(drows.values())));
+        let square = f64::from(square_norm(self.gradients.values())) + square.sum::<f64>();
+        report.gradient_norm = square.sqrt();
+        report.refused = !square.is_finite() || report.loss.iter().any(|loss| !loss.is_finite());
+        if report.refused {
+            self.refused += 1;
+            return &self.report;
+        }
+        let factor = clip_factor(report.gradient_norm, self.spec.learning.clip) as f32;
+        if factor < 1.0 {
+            let drows = pass.drows.iter_mut().map(Grid::values_mut);
+            for values in drows.chain([self.gradients.values_mut()]) {
+                values.iter_mut().for_each(|g| *g *= factor);
+            }
+        }
+        self.adam.step(self.model.params_mut().values_mut(), self.gradients.values());
+        self.embeddings.apply(rows, &pass.drows);
+        &self.report
+    }
+
+    /// Predicts a batch: `[size, T]`. Nothing is learned or counted. The answer is kept until the next call.
+    ///
+    /// # Panics
+    /// When the batch was made for another schema.
+    pub fn predict(&mut self, batch: &Batch) -> &[f32] {
+        let predicted = &mut self.report.probabilities;
+        predicted.clear();
+        predicted.resize(batch.size() * self.model.tasks(), 0.0);
+        self.model.score(&self.embeddings, batch, &mut self.workspace, predicted);
+        predicted
+    }
+
+    /// The dense part: a clone of it is a snapshot to serve from.
+    pub fn model(&self) -> &Model<f32> {
+        &self.model
+    }
+
+    /// The dense part to write to, for parameters that come from elsewhere.
+    pub fn model_mut(&mut self) -> &mut Model<f32> {
+        &mut self.model
+    }
+
+    /// The rows, which scorers may read while a step goes on.
+    pub fn embeddings(&self) -> &Arc<Embeddings> {
+        &self.embeddings
+    }
+
+    /// The configuration.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// What the model reads.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// The tree of tasks.
+    pub fn parents(&self) -> &[Option<usize>] {
+        &self.parents
+    }
+
+    /// How many steps were done.
+    pub fn steps(&self) -> u64 {
+        self.adam.steps()
+    }
+
+    /// How many batches were refused.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// A number that two learners share when all that decides their future is equal: dense parameters, optimiser state, rows.
+    pub fn checksum(&self) -> u64 {
+        let mut hash = Xxh3::new();
+        let (mean, square) = self.adam.moments();
+        for values in [self.model.params().values(), mean, square] {
+            hash.update(bytemuck::cast_slice(values));
+        }
+        hash.update(&self.adam.steps().to_le_bytes());
+        hash.update(&self.embeddings.checksum().to_le_bytes());
+        hash.digest()
+    }
+}
+
+/// Rates of tasks on all impressions for a funnel of which nothing is known: a tenth for a root, a fifth of its parent's for a child.
+pub fn default_priors(parents: &[Option<usize>]) -> Vec<f64> {
+    let mut priors: Vec<f64> = Vec::with_capacity(parents.len());
+    for parent in parents {
+        priors.push(match parent.and_then(|parent| priors.get(parent)) {
+            Some(above) => above * PRIOR.1,
+            None => PRIOR.0,
+        });
+    }
+    priors
+}
+
+/// The newest time of a batch: when its rows were last used.
+fn newest(batch: &Batch) -> EventTime {
+    batch.about.iter().map(|about| about.time).max().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

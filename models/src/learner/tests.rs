@@ -1,0 +1,150 @@
+use super::*;
+use crate::model::testing::{PARENTS, PRIORS, batch, combinations, final_batch, schema};
+use crate::spec::{FunnelSpec, SharingSpec};
+
+fn learner(spec: &ModelSpec) -> Learner {
+    Learner::new(spec, &schema(spec), &PARENTS, &PRIORS, 11).unwrap()
+}
+
+#[test]
+fn the_same_batches_give_the_same_bits() {
+    let spec = ModelSpec::default();
+    let run = |seed: u64| {
+        let mut learner = Learner::new(&spec, &schema(&spec), &PARENTS, &PRIORS, seed).unwrap();
+        for size in [5, 16, 1, 7] {
+            learner.step(&batch(learner.schema(), size).clone());
+        }
+        (learner.checksum(), learner.report.clone())
+    };
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1).0, run(2).0);
+}
+
+#[test]
+fn a_step_reports_what_was_predicted_before_it() {
+    for spec in combinations().iter().step_by(5) {
+        let mut learner = learner(spec);
+        let batch = batch(&schema(spec), 6);
+        learner.step(&batch);
+        let known = learner.predict(&batch).to_vec();
+        let checksum = learner.checksum();
+        assert_eq!(learner.predict(&batch), known);
+        assert_eq!(learner.checksum(), checksum, "a prediction changes nothing");
+        assert_eq!(learner.step(&batch).probabilities, known);
+        assert_ne!(learner.predict(&batch), known);
+    }
+}
+
+#[test]
+fn heads_start_at_the_priors() {
+    for spec in combinations().iter().step_by(3) {
+        let mut learner = learner(spec);
+        let batch = batch(&schema(spec), 6);
+        for p in learner.predict(&batch).chunks(PARENTS.len()) {
+            for (p, prior) in p.iter().zip(PRIORS) {
+                let odds = |p: f64| (p / (1.0 - p)).ln();
+                assert!((odds(f64::from(*p)) - odds(prior)).abs() < 0.2, "{p} {prior} {spec:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_that_is_not_finite_is_refused_and_changes_no_number() {
+    let spec = ModelSpec::default();
+    let mut learner = learner(&spec);
+    let good = batch(&schema(&spec), 6);
+    learner.step(&good);
+    let mut bad = good.clone();
+    bad.numbers[0] = f32::NAN;
+    let dense = learner.model().params().values().to_vec();
+    let known = learner.predict(&good).to_vec();
+    assert!(learner.step(&bad).refused);
+    assert_eq!((learner.refused(), learner.steps()), (1, 1));
+    assert_eq!(learner.model().params().values(), dense);
+    assert_eq!(learner.predict(&good), known);
+    assert!(!learner.step(&good).refused);
+}
+
+#[test]
+fn masked_examples_are_predicted_and_do_not_change_the_step() {
+    let spec = ModelSpec::default();
+    let (mut alone, mut beside) = (learner(&spec), learner(&spec));
+    let mut both = final_batch(&schema(&spec), 6);
+    let masked = sluice_features::example::LabelMode::Masked;
+    both.modes[3 * PARENTS.len()..].fill(masked);
+    let mut first = final_batch(&schema(&spec), 3);
+    // Ids of the masked examples get rows as well: give the other learner the same ones.
+    alone.step(&{
+        let mut seen = both.clone();
+        seen.modes.fill(masked);
+        seen
+    });
+    assert_eq!(alone.steps(), 0, "without labels there is no step");
+    alone.step(&first);
+    beside.step(&both);
+    assert_eq!(beside.report.labelled, 3);
+    assert_eq!(beside.report.probabilities.len(), 6 * PARENTS.len());
+    first.labels.truncate(0);
+    for (a, b) in alone.model().params().values().iter().zip(beside.model().params().values()) {
+        assert!((a - b).abs() < 1e-6, "{a} {b}");
+    }
+}
+
+#[test]
+fn a_product_head_makes_a_calibrator_zero() {
+    for spec in combinations() {
+        if !matches!(spec.funnel, FunnelSpec::Esmm { .. }) {
+            continue;
+        }
+        let mut learner = learner(&spec);
+        let batch = batch(&schema(&spec), 8);
+        (0..5).for_each(|_| drop(learner.step(&batch).clone()));
+        for p in learner.predict(&batch).chunks(PARENTS.len()) {
+            for (task, parent) in PARENTS.iter().enumerate() {
+                assert!(parent.is_none_or(|parent| p[task] <= p[parent]), "{p:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_combination_learns_64_rows_by_heart() {
+    for mut spec in combinations() {
+        match &mut spec.sharing {
+            SharingSpec::None {} => {}
+            SharingSpec::SharedBottom { hidden }
+            | SharingSpec::Mmoe { hidden, .. }
+            | SharingSpec::Ple { hidden, .. } => *hidden = vec![24, 16],
+        }
+        match &mut spec.funnel {
+            FunnelSpec::Independent { tower }
+            | FunnelSpec::Esmm { tower }
+            | FunnelSpec::Aitm { tower, .. } => *tower = vec![16, 12],
+        }
+        spec.learning.dense_rate = 0.01;
+        spec.learning.row_rate = 0.1;
+        spec.learning.linear_rate = 0.3;
+        let mut batch = final_batch(&schema(&spec), 64);
+        // An id of its own makes every row separable, whatever the model.
+        for (i, keys) in batch.keys.chunks_mut(3).enumerate() {
+            keys[2] = i as u64 + 1000;
+        }
+        let mut learner = learner(&spec);
+        let mut loss = f64::INFINITY;
+        for _ in 0..1000 {
+            loss = learner.step(&batch).loss.iter().sum();
+            if loss < 0.01 {
+                break;
+            }
+        }
+        assert!(loss < 0.01, "{loss} {spec:?}");
+    }
+}
+
+#[test]
+fn priors_follow_the_tree() {
+    assert_eq!(default_priors(&[None, Some(0), Some(1)]).len(), 3);
+    let priors = default_priors(&[None, Some(0), Some(0), None]);
+    assert!(priors[1] < priors[0] && (priors[1] - priors[2]).abs() < 1e-12);
+}

@@ -1,0 +1,285 @@
+//! The four slots wired together.
+//!
+//! ```text
+//! keys ── rows ──┬── fields, lists, numbers ───────────┐
+//!                ├── target, histories ── interest ──── x ── sharing ── towers ── funnel ── p
+//!                └── crossing ──────────────────────────────────────────── logits ──┘
+//! ```
+//!
+//! A [`Model`] is the dense part: layers (shared by all copies) and their numbers. Rows live in [`Embeddings`]. Forward and backward passes
+//! work on any slice of a batch and add to gradients of their own, so that slices may run side by side and be summed in a
+//! fixed order; whatever they need stands in a [`Workspace`] that grows to the largest slice.
+
+mod assemble;
+mod plan;
+mod rows;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use ndarray::s;
+use sluice_features::example::Batch;
+use sluice_features::schema::Schema;
+
+use crate::crossing::Crossing;
+use crate::funnel::{Funnel, FunnelTape, Targets};
+use crate::interest::{History, Interest, InterestTape};
+use crate::kernels::Real;
+use crate::layers::Grid;
+use crate::params::{Layout, Params};
+use crate::sharing::{Sharing, SharingTape};
+use crate::spec::{ModelSpec, SpecError};
+use assemble::Features;
+pub(crate) use assemble::entries;
+pub(crate) use plan::Plan;
+pub use rows::{Embeddings, Rows};
+
+/// The layers of a model, without numbers.
+#[derive(Debug)]
+struct Graph {
+    plan: Plan,
+    deep: Option<Deep>,
+    crossing: Option<Crossing>,
+    funnel: Funnel,
+}
+
+#[derive(Debug)]
+struct Deep {
+    interest: Interest,
+    sharing: Sharing,
+}
+
+/// The dense part of a model. A clone is a snapshot: it shares the layers and copies the numbers.
+#[derive(Clone, Debug)]
+pub struct Model<R> {
+    graph: Arc<Graph>,
+    params: Params<R>,
+}
+
+/// What passes over a slice of a batch leave behind: buffers, all kept.
+#[derive(Clone, Debug, Default)]
+pub struct Workspace<R> {
+    rows: Rows<R>,
+    pass: Pass<R>,
+}
+
+/// The part of a workspace that belongs to one slice.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pass<R> {
+    features: Features<R>,
+    dfeatures: Features<R>,
+    interest: InterestTape<R>,
+    sharing: SharingTape<R>,
+    funnel: FunnelTape<R>,
+    /// `[n, T]`: the crossing's.
+    logits: Grid<R>,
+    dlogits: Grid<R>,
+    /// For each store `[distinct, width]`.
+    pub(crate) drows: Vec<Grid<R>>,
+}
+
+impl<R: Real> Workspace<R> {
+    /// The rows and the pass, apart.
+    pub(crate) fn split(&mut self) -> (&mut Rows<R>, &mut Pass<R>) {
+        (&mut self.rows, &mut self.pass)
+    }
+}
+
+impl<R: Real> Pass<R> {
+    /// `[n, T]` probabilities of the last forward pass.
+    pub(crate) fn probabilities(&self) -> &[R] {
+        self.funnel.p().values()
+    }
+}
+
+impl<R: Real> Model<R> {
+    /// Builds a model whose numbers follow from the seed. `parents[t]` is the parent of task `t`, `priors[t]` its rate on all impressions.
+    ///
+    /// # Errors
+    /// All mistakes of the configuration.
+    pub fn build(
+        spec: &ModelSpec,
+        schema: &Schema,
+        parents: &[Option<usize>],
+        priors: &[f64],
+        seed: u64,
+    ) -> Result<Self, Vec<SpecError>> {
+        spec.validate(schema, parents)?;
+        if priors.len() != parents.len() || priors.iter().any(|p| !(*p > 0.0 && *p < 1.0)) {
+            let (tasks, found) = (parents.len(), format!("{priors:?}"));
+            let problem =
+                format!("expected a rate between 0 and 1 for each of {tasks} tasks, found {found}");
+            return Err(vec![SpecError { place: "funnel.priors".into(), problem }]);
+        }
+        let mut layout = Layout::default();
+        let aged: Vec<bool> = spec.lookups().iter().map(is_matching).collect();
+        let plan = Plan::new(schema, spec, &aged);
+        let (item, gap) = plan.behaviour();
+        let deep = spec.is_deep().then(|| {
+            let interest = Interest::build(&mut layout, &spec.interest, item, gap);
+            let inputs = plan.fields + interest.outputs();
+            let sharing = Sharing::build(&mut layout, &spec.sharing, inputs, parents.len());
+            sharing.map(|sharing| Deep { interest, sharing })
+        });
+        let deep = deep.flatten();
+        let crossing = Crossing::build(&mut layout, &spec.crossing, &plan, parents.len());
+        let inputs = deep.as_ref().map(|deep| deep.sharing.outputs());
+        let funnel = Funnel::new(&mut layout, &spec.funnel, parents, inputs, priors);
+        let graph = Arc::new(Graph { plan, deep, crossing, funnel });
+        Ok(Self { graph, params: Params::initial(Arc::new(layout), seed) })
+    }
+
+    /// The dense parameters.
+    pub fn params(&self) -> &Params<R> {
+        &self.params
+    }
+
+    /// The dense parameters to write to.
+    pub fn params_mut(&mut self) -> &mut Params<R> {
+        &mut self.params
+    }
+
+    /// How many tasks there are.
+    pub fn tasks(&self) -> usize {
+        self.graph.funnel.tasks()
+    }
+
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.graph.plan
+    }
+
+    /// Computes the probabilities of a slice of a batch whose rows were gathered.
+    pub(crate) fn forward(
+        &self,
+        batch: &Batch,
+        slice: &Range<usize>,
+        rows: &Rows<R>,
+        pass: &mut Pass<R>,
+    ) {
+        let Graph { plan, deep, crossing, funnel } = &*self.graph;
+        let outputs = deep.as_ref().map_or(0, |deep| deep.interest.outputs());
+        pass.features.gather(plan, plan.fields + outputs, batch, slice, rows);
+        if let Some(deep) = deep {
+            let Features { x, target, behaviours } = &mut pass.features;
+            let histories = Histories::of(batch, slice, behaviours);
+            let out = x.view_mut().slice_move(s![.., plan.fields..]);
+            let interest = &mut pass.interest;
+            deep.interest.forward(&self.params, target.view(), histories.get(), interest, out);
+            deep.sharing.forward(&self.params, x.view(), &mut pass.sharing);
+        }
+        let extra = crossing.as_ref().map(|crossing| {
+            let (x, logits) = (&pass.features.x, &mut pass.logits);
+            logits.reshape(slice.len(), funnel.tasks());
+            crossing.forward(&self.params, batch, slice, rows, x, logits);
+            logits.view()
+        });
+        let streams = match deep {
+            Some(deep) => deep.sharing.streams(&pass.sharing),
+            None => &[],
+        };
+        funnel.forward(&self.params, streams, slice.len(), extra, &mut pass.funnel);
+    }
+
+    /// After [`Self::forward`] on the same slice: adds each task's loss to `loss` and gradients to `grads`, and makes `pass.drows` those of the rows.
+    /// `labelled` examples of the whole batch have a label.
+    pub(crate) fn backward(
+        &self,
+        batch: &Batch,
+        slice: &Range<usize>,
+        labelled: usize,
+        rows: &Rows<R>,
+        pass: &mut Pass<R>,
+        grads: &mut Params<R>,
+        loss: &mut [f64],
+    ) {
+        let Graph { plan, deep, crossing, funnel } = &*self.graph;
+        let (n, params) = (slice.len(), &self.params);
+        let targets = Targets::slice(batch, slice.clone(), labelled);
+        pass.dlogits.reshape(n, funnel.tasks());
+        let dextra = crossing.as_ref().map(|_| pass.dlogits.view_mut());
+        let (streams, dstreams): (&[Grid<R>], &mut [Grid<R>]) = match deep {
+            Some(deep) => deep.sharing.dstreams(&mut pass.sharing),
+            None => (&[], &mut []),
+        };
+        let tape = &mut pass.funnel;
+        funnel.backward(params, streams, &targets, tape, grads, dstreams, dextra, loss);
+
+        rows.clear_gradients(&mut pass.drows);
+        let (features, dfeatures) = (&pass.features, &mut pass.dfeatures);
+        let x = features.x.view();
+        match deep {
+            Some(deep) => {
+                let dx = &mut dfeatures.x;
+                deep.sharing.backward(params, x, &mut pass.sharing, grads, dx);
+            }
+            None => dfeatures.x.zero(n, x.ncols()),
+        }
+        dfeatures.target.zero(n, features.target.columns());
+        dfeatures.behaviours.resize_with(features.behaviours.len(), Grid::default);
+        if let Some(deep) = deep {
+            let histories = Histories::of(batch, slice, &features.behaviours);
+            let dout = dfeatures.x.part(plan.fields..x.ncols());
+            let (dtarget, de) = (dfeatures.target.view_mut(), &mut dfeatures.behaviours);
+            let (target, tape) = (features.target.view(), &mut pass.interest);
+            let histories = histories.get();
+            deep.interest.backward(params, target, histories, tape, dout, grads, dtarget, de);
+        }
+        if let Some(crossing) = crossing {
+            let (dlogits, dx) = (&pass.dlogits, &mut dfeatures.x);
+            let drows = &mut pass.drows;
+            let x = &features.x;
+            crossing.backward(params, batch, slice, rows, x, dlogits, grads, dx, drows);
+        }
+        Features::scatter(dfeatures, plan, batch, slice, rows, &mut pass.drows);
+        rows.drop_nothing(&mut pass.drows);
+    }
+}
+
+impl Model<f32> {
+    /// Writes the probabilities `[size, T]` of a batch to `out`, for serving: ids without a row count as zero, nothing is changed.
+    ///
+    /// # Panics
+    /// When `out` has not `size * T` places, or when the batch was made for another schema.
+    pub fn score(
+        &self,
+        embeddings: &Embeddings,
+        batch: &Batch,
+        workspace: &mut Workspace<f32>,
+        out: &mut [f32],
+    ) {
+        let (rows, pass) = workspace.split();
+        rows.prepare(&self.graph.plan, batch);
+        embeddings.read(rows);
+        self.forward(batch, &(0..batch.size()), rows, pass);
+        out.copy_from_slice(pass.probabilities());
+    }
+}
+
+/// The looks of a slice, held without allocation: a model has at most two.
+struct Histories<'a, R> {
+    all: [History<'a, R>; 2],
+    count: usize,
+}
+
+impl<'a, R: Real> Histories<'a, R> {
+    fn of(batch: &'a Batch, slice: &Range<usize>, behaviours: &'a [Grid<R>]) -> Self {
+        let of = |look: usize| {
+            let starts = &batch.histories[look].starts[slice.start..=slice.end];
+            History { starts, behaviours: behaviours[look].view() }
+        };
+        let count = behaviours.len();
+        Self { all: std::array::from_fn(|look| of(look.min(count - 1))), count }
+    }
+
+    fn get(&self) -> &[History<'a, R>] {
+        &self.all[..self.count]
+    }
+}
+
+fn is_matching(lookup: &sluice_features::schema::Lookup) -> bool {
+    matches!(lookup, sluice_features::schema::Lookup::Matching { .. })
+}
