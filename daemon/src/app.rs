@@ -75,7 +75,7 @@ fn labels(config: &Config) -> LabelSets {
         .map(|kind| funnel.behaviour_name(sluice_features::event::BehaviourType(kind)).to_owned());
     let words = |words: &[&str]| words.iter().map(|word| String::from(*word)).collect();
     LabelSets {
-        topics: TopicRole::ALL.iter().map(ToString::to_string).collect(),
+        topics: TopicRole::ALL.iter().map(|role| role.name().to_owned()).collect(),
         types: entry.into_iter().chain(behaviours).collect(),
         reasons: Reason::all().iter().map(|reason| reason.name().to_owned()).collect(),
         tasks,
