@@ -10,6 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 use sluice_features::schema::Lookup;
+use sluice_features::time::Span;
 
 pub use crate::interest::Normalise;
 
@@ -199,13 +200,13 @@ pub struct EmbeddingSpec {
     pub admission: u8,
     /// Most rows of one width.
     pub max_rows: usize,
-    /// Days of event time for which a row is kept without being used; 0 means for ever.
-    pub expiry_days: u32,
+    /// Event time for which a row is kept without being used; `None` means for ever.
+    pub expiry: Option<Span>,
 }
 
 impl Default for EmbeddingSpec {
     fn default() -> Self {
-        Self { admission: 1, max_rows: 10_000_000, expiry_days: 0 }
+        Self { admission: 1, max_rows: 10_000_000, expiry: None }
     }
 }
 

@@ -32,8 +32,6 @@ pub struct Config {
     pub model: Model,
     /// How it is learned.
     pub learn: Learn,
-    /// Limits of the embedding tables.
-    pub table: TableLimits,
     /// The two-tower model.
     pub retrieval: Retrieval,
     /// Answers to requests.
@@ -134,7 +132,7 @@ pub struct Items {
 /// What is learned.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
-    /// The four slots, and rates and limits of learning.
+    /// The four slots, rates and limits of learning, limits of the tables.
     pub spec: ModelSpec,
     /// For each task, the probability that is expected before anything is learned, between 0 and 1.
     pub priors: Vec<f32>,
@@ -151,17 +149,6 @@ pub struct Learn {
     pub seed: u64,
     /// Threads of a step, at least 1.
     pub threads: usize,
-}
-
-/// Limits of the embedding tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TableLimits {
-    /// How often an id must have been seen before it gets a row, at least 1.
-    pub admission: u32,
-    /// The most rows of all tables together.
-    pub max_rows: usize,
-    /// A row that was not used for so long is dropped.
-    pub expiry: Option<Span>,
 }
 
 /// The two-tower model.

@@ -26,7 +26,7 @@ pub use expression::{Expression, ExpressionError};
 pub use layers::{PREFIX, REFERENCE};
 pub use meaning::{
     Checkpoint, Config, Evaluate, Items, Joining, Kafka, Learn, Log, LogFormat, Model, Retrieval,
-    Scores, Serve, TableLimits, Topics,
+    Scores, Serve, Topics,
 };
 pub use mistake::{Mistake, Mistakes};
 pub use units::{Period, Size};

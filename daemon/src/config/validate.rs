@@ -6,12 +6,12 @@ use std::ops::RangeInclusive;
 use sluice_features::attributes::AttributeKey;
 use sluice_features::funnel::{Entry, Funnel, LabelRule, Task};
 use sluice_features::wire::MAX_CANDIDATES;
-use sluice_models::spec::{LearningSpec, ModelSpec};
+use sluice_models::spec::{EmbeddingSpec, LearningSpec, ModelSpec};
 
 use super::expression::Expression;
 use super::meaning::{
     Checkpoint, Config, Evaluate, Items, Joining, Kafka, Learn, Log, LogFormat, Model, Retrieval,
-    Scores, Serve, TableLimits, Topics,
+    Scores, Serve, Topics,
 };
 use super::mistake::{Mistakes, listed, nearest};
 use super::units::Period;
@@ -24,7 +24,8 @@ pub(super) fn validate(file: &file::Config, mut mistakes: Mistakes) -> Result<Co
     let kafka = kafka(&file.kafka, m);
     let funnel = funnel(&file.funnel, m);
     within(m, "model.width", file.model.width, 1..=1024);
-    let spec = model(&file.model, &file.learn);
+    let embeddings = table(&file.table, m);
+    let spec = model(&file.model, &file.learn, embeddings);
     let Some(funnel) = funnel else { return Err(mistakes) };
     let schema = schema::build(file, &funnel, spec.lookups(), m);
     for error in spec.validate(&schema, &funnel.parents()).err().into_iter().flatten() {
@@ -46,7 +47,6 @@ pub(super) fn validate(file: &file::Config, mut mistakes: Mistakes) -> Result<Co
             priors: file.funnel.tasks.iter().map(|task| task.prior as f32).collect(),
         },
         learn: learn(&file.learn, m),
-        table: table(&file.table, m),
         retrieval: retrieval(&file.retrieval, &funnel, m),
         serve: serve(&file.serve, &funnel, m),
         publish_interval: file.publish.interval.duration(),
@@ -153,7 +153,7 @@ fn items(file: &file::Items, m: &mut Mistakes) -> Items {
     }
 }
 
-fn model(file: &file::Model, learn: &file::Learn) -> ModelSpec {
+fn model(file: &file::Model, learn: &file::Learn, embeddings: EmbeddingSpec) -> ModelSpec {
     ModelSpec {
         interest: file.interest.clone(),
         crossing: file.crossing.clone(),
@@ -166,6 +166,7 @@ fn model(file: &file::Model, learn: &file::Learn) -> ModelSpec {
             row_deviation: learn.row_deviation,
             clip: learn.clip,
         },
+        embeddings,
     }
 }
 
@@ -184,9 +185,10 @@ fn learn(file: &file::Learn, m: &mut Mistakes) -> Learn {
     }
 }
 
-fn table(file: &file::Table, m: &mut Mistakes) -> TableLimits {
-    TableLimits {
-        admission: within(m, "table.admission", file.admission, 1..=1000),
+fn table(file: &file::Table, m: &mut Mistakes) -> EmbeddingSpec {
+    let admission = within(m, "table.admission", file.admission, 1..=255);
+    EmbeddingSpec {
+        admission: u8::try_from(admission).unwrap_or(u8::MAX),
         max_rows: within(m, "table.max_rows", file.max_rows, 1000..=4_000_000_000),
         expiry: (file.expiry > Period::default()).then(|| file.expiry.span()),
     }

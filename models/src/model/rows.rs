@@ -160,21 +160,18 @@ pub struct Embeddings {
 
 impl Embeddings {
     pub(crate) fn new(plan: &Plan, spec: &ModelSpec, seed: u64) -> Self {
-        const DAY: i64 = 86_400;
         let rules = &spec.embeddings;
         let store = |(number, shape): (usize, &super::plan::StoreShape)| {
             let learning = &spec.learning;
             let rate = if shape.linear { learning.linear_rate } else { learning.row_rate };
             let deviation = if shape.linear { 0.0 } else { learning.row_deviation };
-            let expiry = (rules.expiry_days > 0)
-                .then(|| sluice_features::time::Span::seconds(i64::from(rules.expiry_days) * DAY));
             RowStore::new(RowStoreConfig {
                 width: shape.width,
                 seed: sluice_features::ids::salted_hash(seed, &(number as u64).to_le_bytes()),
                 initial_scale: deviation as f32,
                 admission: rules.admission,
                 max_rows: rules.max_rows,
-                expiry,
+                expiry: rules.expiry,
                 step: AdagradStep { rate: rate as f32, eps: 1e-10 },
             })
         };
