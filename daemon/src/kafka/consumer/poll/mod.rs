@@ -1,0 +1,299 @@
+//! The loop of the poll thread. It copies records and keeps the books; it never works on a record.
+
+mod batches;
+mod flow;
+mod mend;
+mod progress;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::super::client::Kind;
+use super::super::context::Listener;
+use super::super::probe::Probe;
+use super::super::trouble::Trouble;
+use super::batch::Buffers;
+use super::lanes::{LaneState, resolve};
+use super::{ConsumerEvent, ConsumerSettings, Control, Shared, SharedLane};
+
+/// The longest wait for a record.
+const IDLE: Duration = Duration::from_millis(50);
+/// Records taken between two looks at the clock, the control channel and the backlog.
+const ROUND: usize = 64;
+/// The longest wait for one answer about partitions and offsets.
+const PROBE_PATIENCE: Duration = Duration::from_secs(1);
+/// Statistics in a row without a connection after which brokers count as down.
+const DOWN_AFTER: u32 = 3;
+/// How long a stopping thread waits for the answers to its commits.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The poll thread's state.
+pub(super) struct Poller {
+    settings: ConsumerSettings,
+    probe: Option<Probe>,
+    events: Sender<ConsumerEvent>,
+    control: Receiver<Control>,
+    shared: Arc<Shared>,
+    lanes: Vec<LaneState>,
+    /// Lane of each partition, by source.
+    index: Vec<Vec<usize>>,
+    /// Lanes with an open batch, oldest first.
+    open: VecDeque<(usize, Instant)>,
+    outbox: VecDeque<ConsumerEvent>,
+    pool: Vec<Buffers>,
+    returns: (Sender<Buffers>, Receiver<Buffers>),
+    read_up: bool,
+    paused: bool,
+    down: bool,
+    silent: u32,
+    caught_up: Option<bool>,
+    changed: Vec<bool>,
+    commits_sent: u64,
+}
+
+impl Poller {
+    /// Checks the settings as far as that goes without a broker.
+    pub(super) fn open(
+        settings: ConsumerSettings,
+        events: Sender<ConsumerEvent>,
+        control: Receiver<Control>,
+        shared: Arc<Shared>,
+    ) -> Result<Self, Trouble> {
+        if settings.sources.is_empty() {
+            return Err(Trouble::Settings("expected at least one topic, found none".to_owned()));
+        }
+        if settings.queue_low > settings.queue_high {
+            return Err(Trouble::Settings("queue_low must not exceed queue_high".to_owned()));
+        }
+        let probe = Probe::open(&settings.connection)?;
+        let changed = vec![false; settings.sources.len()];
+        Ok(Self {
+            returns: crossbeam_channel::bounded(settings.queue_batches.max(1) * 2),
+            settings,
+            probe: Some(probe),
+            events,
+            control,
+            shared,
+            lanes: Vec::new(),
+            index: Vec::new(),
+            open: VecDeque::new(),
+            outbox: VecDeque::new(),
+            pool: Vec::new(),
+            read_up: false,
+            paused: false,
+            down: false,
+            silent: 0,
+            caught_up: None,
+            changed,
+            commits_sent: 0,
+        })
+    }
+
+    /// Runs until told to stop or until nothing can be done.
+    pub(super) fn run(&mut self) {
+        if let Err(trouble) = self.work() {
+            tracing::error!(%trouble, "reading from kafka ended");
+            self.outbox.push_back(ConsumerEvent::Fatal(trouble));
+            while !self.is_stopping() && !self.outbox.is_empty() {
+                self.deliver();
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        self.shared.connected.store(false, Ordering::Relaxed);
+    }
+
+    fn work(&mut self) -> Result<(), Trouble> {
+        if !self.connect()? {
+            return Ok(());
+        }
+        let consumer = self.create()?;
+        let outcome = self.read(&consumer);
+        if outcome.is_ok() {
+            self.finish(&consumer);
+        }
+        self.close(consumer, outcome.is_err());
+        outcome
+    }
+
+    fn read(&mut self, consumer: &BaseConsumer<Listener>) -> Result<(), Trouble> {
+        self.read_up = !self.settings.sources.iter().any(|source| source.first);
+        self.assign(consumer)?;
+        self.announce();
+        while !self.is_stopping() {
+            self.round(consumer)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a broker, however long that takes; false when told to stop before.
+    fn connect(&mut self) -> Result<bool, Trouble> {
+        while !self.is_stopping() {
+            self.shared.note_poll(Instant::now());
+            let probe = match self.probe.take() {
+                Some(probe) => probe,
+                None => Probe::open(&self.settings.connection)?,
+            };
+            match resolve(&self.settings, &probe, PROBE_PATIENCE) {
+                Ok(lanes) => {
+                    self.take_lanes(lanes);
+                    self.set_connected();
+                    return Ok(true);
+                }
+                Err(trouble) if trouble.is_retriable() => {
+                    self.set_down(&trouble.to_string());
+                    self.deliver();
+                }
+                Err(trouble) => return Err(trouble),
+            }
+            self.probe = Some(probe);
+        }
+        Ok(false)
+    }
+
+    fn take_lanes(&mut self, lanes: Vec<LaneState>) {
+        self.index = vec![Vec::new(); self.settings.sources.len()];
+        for (at, lane) in lanes.iter().enumerate() {
+            self.index[lane.source].push(at);
+        }
+        let shared = lanes.iter().map(|lane| SharedLane {
+            lane: lane.lane,
+            position: AtomicI64::new(lane.position),
+            high: AtomicI64::new(lane.high),
+        });
+        *self.shared.lanes.write() = shared.collect();
+        self.lanes = lanes;
+    }
+
+    fn create(&self) -> Result<BaseConsumer<Listener>, Trouble> {
+        let mut options = self.settings.connection.options(Kind::Consumer);
+        let fetch_ahead = self.settings.fetch_ahead.max(4 << 20);
+        let default = |options: &mut rdkafka::ClientConfig, key: &str, value: String| {
+            if options.get(key).is_none() {
+                options.set(key, value);
+            }
+        };
+        // Checked before decompression, and each fetch may come on top: half and a quarter keep the sum in bounds.
+        default(&mut options, "queued.max.messages.kbytes", (fetch_ahead / 2 / 1024).to_string());
+        default(&mut options, "fetch.max.bytes", (fetch_ahead / 4).to_string());
+        default(&mut options, "queued.min.messages", "20000".to_owned());
+        // The default of a second would stall a partition whenever the local queue was full for a moment.
+        default(&mut options, "fetch.queue.backoff.ms", "10".to_owned());
+        default(&mut options, "fetch.wait.max.ms", "100".to_owned());
+        default(&mut options, "fetch.error.backoff.ms", "100".to_owned());
+        default(&mut options, "check.crcs", "true".to_owned());
+        options
+            .set("group.id", &self.settings.group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("enable.partition.eof", "false")
+            // A lost offset is a decision, never a silent jump.
+            .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_committed")
+            .set("allow.auto.create.topics", "false")
+            .set("statistics.interval.ms", "500");
+        options
+            .create_with_context(Listener::default())
+            .map_err(|error| Trouble::from_client("connecting", &error, None))
+    }
+
+    /// Assigns what is to be read in this phase, each partition at its position.
+    fn assign(&mut self, consumer: &BaseConsumer<Listener>) -> Result<(), Trouble> {
+        let mut list = TopicPartitionList::with_capacity(self.lanes.len());
+        for lane in &mut self.lanes {
+            let source = &self.settings.sources[lane.source];
+            lane.active = self.read_up || source.first;
+            lane.fetched = None;
+            if lane.active {
+                let at = Offset::Offset(lane.position);
+                list.add_partition_offset(&source.topic, lane.lane.partition, at)
+                    .map_err(|error| Trouble::from_client("assigning partitions", &error, None))?;
+            }
+        }
+        // Pauses survive an assignment inside one client (librdkafka#1802): begin with a known state.
+        if self.paused {
+            consumer
+                .resume(&list)
+                .map_err(|error| Trouble::from_client("resuming", &error, None))?;
+            self.set_paused(false);
+        }
+        consumer
+            .assign(&list)
+            .map_err(|error| Trouble::from_client("assigning partitions", &error, None))
+    }
+
+    fn announce(&mut self) {
+        let lanes: Vec<_> = self.lanes.iter().map(LaneState::status).collect();
+        tracing::info!(partitions = lanes.len(), "reading from kafka");
+        self.outbox.push_back(ConsumerEvent::Assigned(lanes));
+    }
+
+    /// Takes up to [`ROUND`] records, then looks after everything else.
+    fn round(&mut self, consumer: &BaseConsumer<Listener>) -> Result<(), Trouble> {
+        for _ in 0..ROUND {
+            let busy = !self.open.is_empty();
+            let wait = match (busy, self.outbox.is_empty()) {
+                (true, _) => Duration::ZERO,
+                (false, false) => Duration::from_millis(1),
+                (false, true) => IDLE,
+            };
+            match consumer.poll(wait) {
+                Some(Ok(message)) => self.take(&message),
+                Some(Err(error)) => self.handle(consumer, error)?,
+                None if busy => {
+                    self.seal_all();
+                    break;
+                }
+                None => {
+                    if wait == IDLE {
+                        self.settle();
+                    }
+                    break;
+                }
+            }
+        }
+        let now = Instant::now();
+        self.shared.note_poll(now);
+        self.seal_old(now);
+        if let Some(statistics) = consumer.context().take_statistics() {
+            self.look_at(&statistics, consumer);
+        }
+        self.end_read_up(consumer)?;
+        self.deliver();
+        self.balance(consumer)?;
+        self.obey(consumer);
+        Ok(())
+    }
+
+    fn finish(&mut self, consumer: &BaseConsumer<Listener>) {
+        self.obey(consumer);
+        let start = Instant::now();
+        while consumer.context().commits().0 < self.commits_sent
+            && start.elapsed() < COMMIT_PATIENCE
+        {
+            // Records that still come are given up: their offsets are not in any checkpoint.
+            drop(consumer.poll(Duration::from_millis(10)));
+        }
+        let (_, failed) = consumer.context().commits();
+        self.shared.commits_failed.store(failed, Ordering::Relaxed);
+    }
+
+    /// Drops the client; with the brokers away or after a failure that may block for as long as a session lasts, so another
+    /// thread waits for it, or ends with the process.
+    fn close(&self, consumer: BaseConsumer<Listener>, failed: bool) {
+        if self.down || failed {
+            let name = format!("{}-close", self.settings.thread);
+            // Where no thread can be made, the closure and the client with it are dropped here.
+            drop(std::thread::Builder::new().name(name).spawn(move || drop(consumer)));
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.shared.stop.load(Ordering::Relaxed)
+    }
+}

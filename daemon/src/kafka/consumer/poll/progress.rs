@@ -1,0 +1,130 @@
+//! How far reading is: high-water marks, lag, the end of the read-up, brokers there or away.
+
+use std::sync::atomic::Ordering;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+
+use super::super::super::context::{Listener, Statistics};
+use super::super::super::trouble::Trouble;
+use super::super::ConsumerEvent;
+use super::{DOWN_AFTER, Poller};
+
+impl Poller {
+    /// Nothing is waiting in the client: what it fetched and did not hand out is not a record.
+    pub(super) fn settle(&mut self) {
+        if self.paused {
+            return;
+        }
+        for (at, lane) in self.lanes.iter_mut().enumerate() {
+            if let Some(fetched) = lane.fetched.take() {
+                lane.passed = lane.passed.max(fetched);
+                if let Some(shared) = self.shared.lanes.read().get(at) {
+                    shared.position.store(lane.reached(), Ordering::Relaxed);
+                }
+            }
+        }
+        self.judge_lag();
+    }
+
+    pub(super) fn look_at(&mut self, statistics: &Statistics, consumer: &BaseConsumer<Listener>) {
+        self.silent = if statistics.any_broker_up() { 0 } else { self.silent.saturating_add(1) };
+        if self.silent == 0 && self.down {
+            self.set_connected();
+        } else if self.silent >= DOWN_AFTER && !self.down {
+            let said = consumer.context().last_complaint();
+            self.set_down(&said.unwrap_or_else(|| "no connection".to_owned()));
+        }
+        for (source, known) in self.index.iter().enumerate() {
+            let mut found = 0;
+            for partition in statistics.partitions(&self.settings.sources[source].topic) {
+                found += 1;
+                let Some(&at) =
+                    known.get(usize::try_from(partition.partition).unwrap_or(usize::MAX))
+                else {
+                    continue;
+                };
+                let lane = &mut self.lanes[at];
+                if partition.hi_offset > lane.high {
+                    lane.high = partition.hi_offset;
+                    if let Some(shared) = self.shared.lanes.read().get(at) {
+                        shared.high.store(lane.high, Ordering::Relaxed);
+                    }
+                }
+                if lane.active && !self.paused && partition.next_offset > lane.reached() {
+                    lane.fetched = Some(partition.next_offset);
+                }
+            }
+            if found > known.len() && !self.changed[source] {
+                self.changed[source] = true;
+                let role = self.settings.sources[source].role;
+                self.outbox.push_back(ConsumerEvent::PartitionsChanged {
+                    role,
+                    known: known.len(),
+                    found,
+                });
+            }
+        }
+        let (_, failed) = consumer.context().commits();
+        self.shared.commits_failed.store(failed, Ordering::Relaxed);
+        self.judge_lag();
+    }
+
+    pub(super) fn judge_lag(&mut self) {
+        if !self.read_up {
+            return;
+        }
+        let counted = self.lanes.iter().filter(|lane| lane.is_pausable());
+        let lag: u64 = counted.map(|lane| lane.status().lag()).sum();
+        let within = self.settings.caught_up_within;
+        if lag <= within && !self.paused && self.caught_up != Some(true) {
+            self.caught_up = Some(true);
+            self.seal_all();
+            self.outbox.push_back(ConsumerEvent::CaughtUp { lag });
+        } else if lag > within.saturating_mul(4).saturating_add(100)
+            && self.caught_up != Some(false)
+        {
+            self.caught_up = Some(false);
+            self.outbox.push_back(ConsumerEvent::Behind { lag });
+        }
+    }
+
+    /// Begins with everything once the topics that come first are read.
+    pub(super) fn end_read_up(&mut self, consumer: &BaseConsumer<Listener>) -> Result<(), Trouble> {
+        if self.read_up || self.lanes.iter().any(|lane| lane.active && lane.reached() < lane.target)
+        {
+            return Ok(());
+        }
+        self.read_up = true;
+        self.seal_all();
+        self.outbox.push_back(ConsumerEvent::ReadUp);
+        self.assign(consumer)
+    }
+
+    pub(super) fn set_paused(&mut self, paused: bool) {
+        self.paused = paused;
+        self.shared.paused.store(paused, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_down(&mut self, reason: &str) {
+        self.shared.connected.store(false, Ordering::Relaxed);
+        if !self.down {
+            self.down = true;
+            tracing::warn!(
+                brokers = self.settings.connection.brokers,
+                reason,
+                "kafka is away, waiting"
+            );
+            self.outbox.push_back(ConsumerEvent::BrokersDown { reason: reason.to_owned() });
+        }
+    }
+
+    pub(super) fn set_connected(&mut self) {
+        self.silent = 0;
+        self.shared.connected.store(true, Ordering::Relaxed);
+        if self.down {
+            self.down = false;
+            tracing::info!(brokers = self.settings.connection.brokers, "kafka is back");
+            self.outbox.push_back(ConsumerEvent::BrokersBack);
+        }
+    }
+}
