@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{import, simulate};
+use crate::{import, produce, query, simulate, topics};
 
 /// Looks after a sluice: makes and plays streams, asks questions, measures.
 #[derive(Debug, Parser)]
@@ -18,6 +18,12 @@ enum Command {
     Import(import::Arguments),
     /// Run a shop with planted truth and write its events, items and users (JSON lines)
     Simulate(simulate::Arguments),
+    /// Show the topics of the daemon as they should be and as they are, and create what is missing
+    Topics(topics::Arguments),
+    /// Play files of records into Kafka
+    Produce(produce::Arguments),
+    /// Ask the running daemon over Kafka and print its answer
+    Query(query::Arguments),
 }
 
 impl Cli {
@@ -29,6 +35,9 @@ impl Cli {
         match self.command {
             Command::Import(arguments) => import::run(&arguments),
             Command::Simulate(arguments) => simulate::run(&arguments),
+            Command::Topics(arguments) => topics::run(&arguments),
+            Command::Produce(arguments) => produce::run(&arguments),
+            Command::Query(arguments) => query::run(&arguments),
         }
     }
 }

@@ -10,3 +10,8 @@ pub mod wire;
 
 pub mod import;
 pub mod simulate;
+
+pub mod connect;
+pub mod produce;
+pub mod query;
+pub mod topics;
