@@ -278,10 +278,10 @@ section! {
     /// `[table]`: the embedding tables.
     Table {
         /// How often an id must have been seen before it gets a row of its own.
-        admission: u32 = 1,
-        /// The most rows of all tables together.
+        admission: u8 = 1,
+        /// The most rows of all tables of one width.
         max_rows: usize = 10_000_000,
-        /// A row that was not used for so long of event time is dropped; `0s`: never.
+        /// A row that was not used for so long of event time is dropped; whole days, `0s`: never.
         expiry: Period = Period::seconds(90 * 86_400),
     }
 }

@@ -223,8 +223,19 @@ fn in_words(problem: &str) -> String {
     if let Some(name) = between(problem, "unknown variant `") {
         return format!("expected {}, found \"{name}\"", listed(&known));
     }
-    match problem.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected ")) {
-        Some((found, expected)) => format!("expected {expected}, found {}", found.replace('`', "")),
-        None => problem.replace('`', "\""),
-    }
+    let rest =
+        ["invalid type: ", "invalid value: "].iter().find_map(|begin| problem.strip_prefix(begin));
+    let Some((found, expected)) = rest.and_then(|rest| rest.split_once(", expected ")) else {
+        return problem.replace('`', "\"");
+    };
+    let expected = match expected {
+        "u8" => "a whole number from 0 to 255",
+        "u32" | "u64" | "usize" => "a whole number of 0 or more",
+        "f64" => "a number",
+        "a string" => "a text in quotes",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        other => other,
+    };
+    format!("expected {expected}, found {}", found.replace('`', ""))
 }

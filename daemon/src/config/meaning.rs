@@ -132,7 +132,7 @@ pub struct Items {
 /// What is learned.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
-    /// The four slots, rates and limits of learning, limits of the tables.
+    /// The four slots, rates and limits of learning, limits of the embedding tables.
     pub spec: ModelSpec,
     /// For each task, the probability that is expected before anything is learned, between 0 and 1.
     pub priors: Vec<f32>,

@@ -71,7 +71,7 @@ fn the_defaults_are_a_generic_shop() {
     assert_eq!(config.schema.fields[20].name, "purchase.user+category");
     assert_eq!(config.schema.counters[14].by, [Subject::User, Subject::Category]);
     assert_eq!(config.kafka.topics.dead_letter, "sluice.dead-letter");
-    assert_eq!(config.table.expiry, Some(Period::seconds(90 * 86_400).span()));
+    assert_eq!(config.model.spec.embeddings.expiry_days, 90);
     assert_eq!(config.learn.max_age, std::time::Duration::from_millis(200));
 }
 
@@ -143,7 +143,7 @@ line 7: funnel.lateness: expected a length of time in quotes with its unit, such
 line 11: funnel.tasks.0.window: expected a length of time such as \"200ms\", \"30s\", \"5m\", \"1h\" or \"7d\", found \"30 minutes\"
 line 15: funnel.tasks.1.parent: expected click or purchase, found \"klick\": did you mean click?
 line 19: learn.batch: expected 1 to 65536, found 0
-line 20: learn.seed: expected u64, found string \"one\"
+line 20: learn.seed: expected a whole number of 0 or more, found string \"one\"
 line 25: fields.0.kind: expected category, list, number, log-bucket, hour, weekday or age, found \"numbr\": did you mean number?
 line 28: serve.score: column 11: no task \"buy\" in the funnel: it has click, purchase in \"p.click + p.buy\"
 line 30: nonsense: no such key: expected one of kafka, funnel, items, sequence, features, fields, counters, model, learn, table, retrieval, serve, publish, scores, checkpoint, open, capture, evaluate, http, log";
@@ -354,7 +354,9 @@ password_file = "/no/such/file"
 #[test]
 fn the_default_model_is_that_of_the_models_crate() {
     let config = Config::build("", &[]).unwrap();
-    assert_eq!(config.model.spec, sluice_models::spec::ModelSpec::default());
+    let mut default = sluice_models::spec::ModelSpec::default();
+    default.embeddings.expiry_days = 90;
+    assert_eq!(config.model.spec, default);
     assert_eq!(config.schema.lookups, config.model.spec.lookups());
     assert_eq!(config.model.priors, [0.1, 0.02, 0.005]);
 }
@@ -384,12 +386,17 @@ towers = [3]
 calibrator = -1.0
 [learn]
 row_rate = 100.0
+[table]
+expiry = "36h"
+admission = 300
 "#;
     let expected = "\
 line 3: model.interest.name: expected base, din or sim, found \"dinn\"
 line 6: model.sharing.expert: no such key: did you mean experts?
 line 8: model.funnel.towers: no such key: did you mean tower?
 line 9: model.funnel.calibrator: expected 0 to 1000, found -1
-line 11: learn.row_rate: expected a rate above 0 and at most 10, found 100";
+line 11: learn.row_rate: expected a rate above 0 and at most 10, found 100
+line 13: table.expiry: expected whole days such as \"90d\", found 36h
+line 14: table.admission: expected a whole number from 0 to 255, found 300";
     assert_eq!(mistakes(file), expected);
 }

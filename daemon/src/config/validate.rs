@@ -24,14 +24,14 @@ pub(super) fn validate(file: &file::Config, mut mistakes: Mistakes) -> Result<Co
     let kafka = kafka(&file.kafka, m);
     let funnel = funnel(&file.funnel, m);
     within(m, "model.width", file.model.width, 1..=1024);
-    let embeddings = table(&file.table, m);
-    let spec = model(&file.model, &file.learn, embeddings);
+    let spec = model(file, m);
     let Some(funnel) = funnel else { return Err(mistakes) };
     let schema = schema::build(file, &funnel, spec.lookups(), m);
     for error in spec.validate(&schema, &funnel.parents()).err().into_iter().flatten() {
-        let path = match error.place.strip_prefix("learning.") {
-            Some(key) => format!("learn.{key}"),
-            None => format!("model.{}", error.place),
+        let path = match error.place.split_once('.') {
+            Some(("learning", key)) => format!("learn.{key}"),
+            Some(("embeddings", key)) => format!("table.{key}"),
+            _ => format!("model.{}", error.place),
         };
         m.add(path, error.problem);
     }
@@ -153,12 +153,13 @@ fn items(file: &file::Items, m: &mut Mistakes) -> Items {
     }
 }
 
-fn model(file: &file::Model, learn: &file::Learn, embeddings: EmbeddingSpec) -> ModelSpec {
+fn model(file: &file::Config, m: &mut Mistakes) -> ModelSpec {
+    let (model, learn) = (&file.model, &file.learn);
     ModelSpec {
-        interest: file.interest.clone(),
-        crossing: file.crossing.clone(),
-        sharing: file.sharing.clone(),
-        funnel: file.funnel.clone(),
+        interest: model.interest.clone(),
+        crossing: model.crossing.clone(),
+        sharing: model.sharing.clone(),
+        funnel: model.funnel.clone(),
         learning: LearningSpec {
             dense_rate: learn.dense_rate,
             row_rate: learn.row_rate,
@@ -166,7 +167,7 @@ fn model(file: &file::Model, learn: &file::Learn, embeddings: EmbeddingSpec) -> 
             row_deviation: learn.row_deviation,
             clip: learn.clip,
         },
-        embeddings,
+        embeddings: table(&file.table, m),
     }
 }
 
@@ -186,11 +187,18 @@ fn learn(file: &file::Learn, m: &mut Mistakes) -> Learn {
 }
 
 fn table(file: &file::Table, m: &mut Mistakes) -> EmbeddingSpec {
-    let admission = within(m, "table.admission", file.admission, 1..=255);
+    const DAY: i64 = 86_400_000;
+    let days = file.expiry.span().0;
+    if days % DAY != 0 {
+        m.add(
+            "table.expiry",
+            format!("expected whole days such as \"90d\", found {}", file.expiry),
+        );
+    }
     EmbeddingSpec {
-        admission: u8::try_from(admission).unwrap_or(u8::MAX),
+        admission: within(m, "table.admission", file.admission, 1..=u8::MAX),
         max_rows: within(m, "table.max_rows", file.max_rows, 1000..=4_000_000_000),
-        expiry: (file.expiry > Period::default()).then(|| file.expiry.span()),
+        expiry_days: u32::try_from(days / DAY).unwrap_or(u32::MAX),
     }
 }
 
