@@ -281,7 +281,7 @@ section! {
         admission: u8 = 1,
         /// The most rows of all tables of one width.
         max_rows: usize = 10_000_000,
-        /// A row that was not used for so long of event time is dropped; whole days, `0s`: never.
+        /// A row that was not used for so long of event time is dropped; `0s`: never.
         expiry: Period = Period::seconds(90 * 86_400),
     }
 }

@@ -71,7 +71,7 @@ fn the_defaults_are_a_generic_shop() {
     assert_eq!(config.schema.fields[20].name, "purchase.user+category");
     assert_eq!(config.schema.counters[14].by, [Subject::User, Subject::Category]);
     assert_eq!(config.kafka.topics.dead_letter, "sluice.dead-letter");
-    assert_eq!(config.model.spec.embeddings.expiry_days, 90);
+    assert_eq!(config.model.spec.embeddings.expiry, Some(Period::seconds(90 * 86_400).span()));
     assert_eq!(config.learn.max_age, std::time::Duration::from_millis(200));
 }
 
@@ -355,7 +355,7 @@ password_file = "/no/such/file"
 fn the_default_model_is_that_of_the_models_crate() {
     let config = Config::build("", &[]).unwrap();
     let mut default = sluice_models::spec::ModelSpec::default();
-    default.embeddings.expiry_days = 90;
+    default.embeddings.expiry = Some(Period::seconds(90 * 86_400).span());
     assert_eq!(config.model.spec, default);
     assert_eq!(config.schema.lookups, config.model.spec.lookups());
     assert_eq!(config.model.priors, [0.1, 0.02, 0.005]);
@@ -387,7 +387,6 @@ calibrator = -1.0
 [learn]
 row_rate = 100.0
 [table]
-expiry = "36h"
 admission = 300
 "#;
     let expected = "\
@@ -396,7 +395,31 @@ line 6: model.sharing.expert: no such key: did you mean experts?
 line 8: model.funnel.towers: no such key: did you mean tower?
 line 9: model.funnel.calibrator: expected 0 to 1000, found -1
 line 11: learn.row_rate: expected a rate above 0 and at most 10, found 100
-line 13: table.expiry: expected whole days such as \"90d\", found 36h
-line 14: table.admission: expected a whole number from 0 to 255, found 300";
+line 13: table.admission: expected a whole number from 0 to 255, found integer 300";
     assert_eq!(mistakes(file), expected);
+}
+
+#[test]
+fn the_configurations_of_the_data_sets_are_valid() {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../ops/datasets"));
+    let build = |name: &str| {
+        let text = std::fs::read_to_string(folder.join(name)).unwrap();
+        Config::build(&text, &[]).unwrap_or_else(|mistakes| panic!("{name}: {mistakes}"))
+    };
+    for name in ["taobao.toml", "retailrocket.toml", "rees46.toml", "movielens.toml"] {
+        let config = build(name);
+        assert_eq!(config.funnel.entry_name(), "view");
+        assert!(config.schema.target_category().is_some());
+    }
+    let best = build("kuairand.toml");
+    assert_eq!((best.schema.counters.len(), best.schema.number_fields().len()), (15, 15));
+    let reference = build("kuairand-reference.toml");
+    let schema = &reference.schema;
+    assert_eq!((schema.fields.len(), schema.key_fields().len()), (34, 34));
+    assert!(schema.tables.iter().all(|table| table.width == 16));
+    assert_eq!(schema.read.iter().filter(|read| **read).count(), 1);
+    assert_eq!(reference.funnel.parents(), [None, Some(0), Some(0)]);
+    let mut model = sluice_models::spec::ModelSpec::reference();
+    model.learning.clip = 0.0;
+    assert_eq!(reference.model.spec, model);
 }

@@ -187,18 +187,10 @@ fn learn(file: &file::Learn, m: &mut Mistakes) -> Learn {
 }
 
 fn table(file: &file::Table, m: &mut Mistakes) -> EmbeddingSpec {
-    const DAY: i64 = 86_400_000;
-    let days = file.expiry.span().0;
-    if days % DAY != 0 {
-        m.add(
-            "table.expiry",
-            format!("expected whole days such as \"90d\", found {}", file.expiry),
-        );
-    }
     EmbeddingSpec {
         admission: within(m, "table.admission", file.admission, 1..=u8::MAX),
         max_rows: within(m, "table.max_rows", file.max_rows, 1000..=4_000_000_000),
-        expiry_days: u32::try_from(days / DAY).unwrap_or(u32::MAX),
+        expiry: (file.expiry > Period::default()).then(|| file.expiry.span()),
     }
 }
 
