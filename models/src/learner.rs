@@ -49,6 +49,7 @@ pub struct Learner {
     workspace: Workspace<f32>,
     report: StepReport,
     refused: u64,
+    seed: u64,
 }
 
 impl Learner {
@@ -73,6 +74,7 @@ impl Learner {
             workspace: Workspace::default(),
             report: StepReport::default(),
             refused: 0,
+            seed,
             spec: spec.clone(),
             schema: schema.clone(),
             parents: parents.to_vec(),
@@ -178,6 +180,26 @@ impl Learner {
     /// How many batches were refused.
     pub fn refused(&self) -> u64 {
         self.refused
+    }
+
+    /// The seed of all first numbers.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Adam's decayed means of gradients and of their squares.
+    pub(crate) fn moments(&self) -> (&[f32], &[f32]) {
+        self.adam.moments()
+    }
+
+    /// Goes back to dense parameters and moments `[3, parameters]` and to these counts.
+    pub(crate) fn restore(&mut self, dense: &[f32], steps: u64, refused: u64) {
+        let values = self.model.params_mut().values_mut();
+        let (own, moments) = dense.split_at(values.len());
+        let (mean, square) = moments.split_at(values.len());
+        values.copy_from_slice(own);
+        self.adam.restore(steps, mean, square);
+        self.refused = refused;
     }
 
     /// A number that two learners share when all that decides their future is equal: dense parameters, optimiser state, rows.

@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod checkpoint;
 pub mod crossing;
 pub mod evaluate;
 pub mod funnel;
@@ -15,6 +16,8 @@ pub mod losses;
 pub mod model;
 pub mod optimizers;
 pub mod params;
+#[cfg(test)]
+mod parity;
 pub mod retrieval;
 pub mod sharing;
 pub mod spec;

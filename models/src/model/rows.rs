@@ -134,6 +134,12 @@ impl<R: Real> Rows<R> {
         }
     }
 
+    /// The distinct keys of a store.
+    #[cfg(test)]
+    pub(crate) fn keys(&self, store: usize) -> &[u64] {
+        self.stores[store].grouping.keys()
+    }
+
     /// All numbers of a store's rows.
     #[cfg(test)]
     pub(crate) fn numbers(&mut self, store: usize) -> &mut [R] {

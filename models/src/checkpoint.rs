@@ -1,0 +1,159 @@
+//! A learner as bytes and back, to the bit: a restored learner goes on as if it had never stopped.
+//!
+//! ```text
+//! magic "sluice\0p" | format version u32 | schema fingerprint u64
+//! block "head"   JSON: slots of the model, tree of tasks, seed, steps, refused, shapes of all dense blocks
+//! block "dens"   dense parameters, then both moments of Adam
+//! block "rows"   one for each shard of each store: ids, rows, optimiser state, counts, times, admission filter
+//! block "end "   empty
+//! ```
+//!
+//! A block is its name (4 bytes), length (u64), bytes, and their CRC-32. All numbers are little-endian. A file for another schema, model or tree is refused
+//! with the difference in words; one that is damaged or ends early is refused with the place.
+
+mod columns;
+mod format;
+
+use std::io::{Read, Write};
+
+use serde::{Deserialize, Serialize};
+use sluice_features::schema::Schema;
+
+pub use format::FormatError;
+use format::{read_block, read_start, write_block, write_start};
+
+use crate::learner::Learner;
+use crate::spec::{CrossingSpec, FunnelSpec, InterestSpec, ModelSpec, SharingSpec, SpecError};
+use crate::table::RowStore;
+
+/// What a checkpoint says about its learner.
+#[derive(Debug, Serialize, Deserialize)]
+struct Head {
+    interest: InterestSpec,
+    crossing: CrossingSpec,
+    sharing: SharingSpec,
+    funnel: FunnelSpec,
+    parents: Vec<Option<usize>>,
+    seed: u64,
+    steps: u64,
+    refused: u64,
+    /// Name, rows and columns of each dense block.
+    shapes: Vec<(String, usize, usize)>,
+}
+
+impl Head {
+    fn of(learner: &Learner) -> Self {
+        let spec = learner.spec().clone();
+        let layout = learner.model().params().layout();
+        Self {
+            interest: spec.interest,
+            crossing: spec.crossing,
+            sharing: spec.sharing,
+            funnel: spec.funnel,
+            parents: learner.parents().to_vec(),
+            seed: learner.seed(),
+            steps: learner.steps(),
+            refused: learner.refused(),
+            shapes: layout.shapes().map(|(name, r, c)| (name.to_owned(), r, c)).collect(),
+        }
+    }
+
+    /// Where the file's model is not the configured one, in words.
+    fn differences(&self, spec: &ModelSpec, parents: &[Option<usize>]) -> Vec<String> {
+        let mut differences = Vec::new();
+        let mut compare = |what: &str, file: String, here: String| {
+            if file != here {
+                differences.push(format!("{what}: the file has {file}, the configuration {here}"));
+            }
+        };
+        compare("interest", text(&self.interest), text(&spec.interest));
+        compare("crossing", text(&self.crossing), text(&spec.crossing));
+        compare("sharing", text(&self.sharing), text(&spec.sharing));
+        compare("funnel", text(&self.funnel), text(&spec.funnel));
+        compare("parents of the tasks", text(&self.parents), text(&parents));
+        differences
+    }
+}
+
+/// Writes all of a learner.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write(learner: &Learner, out: &mut impl Write) -> std::io::Result<()> {
+    write_start(out, learner.schema().fingerprint())?;
+    write_block(out, b"head", &serde_json::to_vec(&Head::of(learner))?)?;
+    let (mean, square) = learner.moments();
+    let mut bytes = Vec::new();
+    for values in [learner.model().params().values(), mean, square] {
+        columns::put(&mut bytes, values);
+    }
+    write_block(out, b"dens", &bytes)?;
+    for store in learner.embeddings().stores() {
+        for shard in 0..RowStore::SHARDS {
+            bytes.clear();
+            columns::encode(&store.export(shard), &mut bytes);
+            write_block(out, b"rows", &bytes)?;
+        }
+    }
+    write_block(out, b"end ", &[])
+}
+
+/// Reads a learner that [`write`] wrote. Slots and tree must be those of the file; rates and limits may be new.
+///
+/// # Errors
+/// When the file belongs to another schema or model, is of another format, is damaged, or cannot be read.
+pub fn read(
+    input: &mut impl Read,
+    spec: &ModelSpec,
+    schema: &Schema,
+    parents: &[Option<usize>],
+) -> Result<Learner, FormatError> {
+    read_start(input, schema.fingerprint())?;
+    let mut bytes = Vec::new();
+    read_block(input, b"head", &mut bytes)?;
+    let head: Head = serde_json::from_slice(&bytes).map_err(|error| FormatError::Damaged {
+        block: "head".into(),
+        problem: error.to_string(),
+    })?;
+    let differences = head.differences(spec, parents);
+    if !differences.is_empty() {
+        return Err(FormatError::Model(differences.join("; ")));
+    }
+    let priors = vec![0.5; parents.len()];
+    let mut learner = Learner::new(spec, schema, parents, &priors, head.seed)
+        .map_err(|errors| FormatError::Model(all(&errors)))?;
+    let here = Head::of(&learner).shapes;
+    if head.shapes != here {
+        let differ = |(a, b): &(&_, &_)| a != b;
+        let pair = head.shapes.iter().zip(&here).find(differ);
+        return Err(FormatError::Model(format!(
+            "dense blocks of the file and of this program: {pair:?}"
+        )));
+    }
+
+    read_block(input, b"dens", &mut bytes)?;
+    let dense =
+        columns::Source::new(&bytes, "dens").floats(3 * learner.model().params().values().len())?;
+    learner.restore(&dense, head.steps, head.refused);
+    for store in learner.embeddings().stores() {
+        for shard in 0..RowStore::SHARDS {
+            read_block(input, b"rows", &mut bytes)?;
+            let image = columns::decode(&bytes, store.width())?;
+            store.import(shard, image).map_err(FormatError::Rows)?;
+        }
+    }
+    read_block(input, b"end ", &mut bytes)?;
+    Ok(learner)
+}
+
+/// As JSON, in which a difference shows.
+fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_else(|error| error.to_string())
+}
+
+fn all(errors: &[SpecError]) -> String {
+    errors.iter().map(SpecError::to_string).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+use super::*;
+use crate::model::testing::{PARENTS, PRIORS, batch, combinations, schema};
+
+fn trained(spec: &ModelSpec) -> Learner {
+    let mut learner = Learner::new(spec, &schema(spec), &PARENTS, &PRIORS, 5).unwrap();
+    for size in [7, 16, 3] {
+        learner.step(&batch(&schema(spec), size));
+    }
+    learner
+}
+
+fn bytes(learner: &Learner) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write(learner, &mut bytes).unwrap();
+    bytes
+}
+
+fn back(bytes: &[u8], spec: &ModelSpec) -> Result<Learner, FormatError> {
+    read(&mut &*bytes, spec, &schema(spec), &PARENTS)
+}
+
+#[test]
+fn a_restored_learner_goes_on_to_the_bit() {
+    for mut spec in combinations().into_iter().step_by(11) {
+        spec.embeddings.admission = 2;
+        let mut learner = trained(&spec);
+        let mut restored = back(&bytes(&learner), &spec).unwrap();
+        assert_eq!(restored.checksum(), learner.checksum());
+        for size in [9, 2] {
+            let batch = batch(&schema(&spec), size);
+            assert_eq!(restored.step(&batch), learner.step(&batch));
+        }
+        assert_eq!(restored.checksum(), learner.checksum());
+        assert_eq!(bytes(&restored), bytes(&learner));
+        assert_eq!(restored.steps(), 5);
+    }
+}
+
+#[test]
+fn another_model_is_refused_with_the_difference() {
+    let spec = ModelSpec::default();
+    let file = bytes(&trained(&spec));
+    let other = ModelSpec { sharing: ModelSpec::reference().sharing, ..spec.clone() };
+    let error = back(&file, &other).unwrap_err().to_string();
+    assert!(error.contains("layer-norm") && error.contains("sharing"), "{error}");
+    let mut funnel = spec.clone();
+    funnel.funnel = FunnelSpec::Esmm { tower: vec![64, 32] };
+    let error = back(&file, &funnel).unwrap_err().to_string();
+    assert!(error.contains("aitm") && error.contains("esmm"), "{error}");
+    let mut wide = schema(&spec);
+    wide.tables[0].width = 4;
+    let error = read(&mut &*file, &spec, &wide, &PARENTS).unwrap_err();
+    assert!(matches!(error, FormatError::Schema { .. }), "{error}");
+    let error = read(&mut &*file, &spec, &schema(&spec), &[None; 4]).unwrap_err().to_string();
+    assert!(error.contains("parents"), "{error}");
+}
+
+#[test]
+fn rates_may_change_between_runs() {
+    let mut spec = ModelSpec::default();
+    let file = bytes(&trained(&spec));
+    spec.learning.dense_rate = 0.01;
+    assert_eq!(
+        back(&file, &spec).unwrap().spec().learning.dense_rate.to_bits(),
+        0.01_f64.to_bits()
+    );
+}
+
+#[test]
+fn every_damage_is_noticed() {
+    let spec = combinations().remove(0);
+    let file = bytes(&trained(&spec));
+    for place in (0..file.len()).step_by(file.len() / 200 + 1) {
+        let mut damaged = file.clone();
+        damaged[place] ^= 0x10;
+        assert!(back(&damaged, &spec).is_err(), "a changed byte at {place} of {}", file.len());
+        assert!(back(&file[..place], &spec).is_err(), "the end at {place}");
+    }
+    assert!(matches!(back(b"PK\x03\x04 not this", &spec), Err(FormatError::Magic(_))));
+    let mut newer = file;
+    newer[8] = 9;
+    assert!(matches!(back(&newer, &spec), Err(FormatError::Version(9))));
+}
