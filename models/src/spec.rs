@@ -15,6 +15,8 @@ use sluice_features::time::Span;
 pub use crate::interest::Normalise;
 
 mod check;
+#[cfg(test)]
+mod tests;
 
 /// A model and how it learns.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -219,3 +219,6 @@ impl Funnel {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
