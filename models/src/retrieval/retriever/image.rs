@@ -1,0 +1,230 @@
+//! The retrieval model in a file: all that it needs to go on to the bit.
+//!
+//! ```text
+//! "sluice.r" | format u32 | fingerprint u64 | section: state | section: touched | 64 sections: rows
+//! section: length u64 | crc32 u32 | postcard
+//! ```
+//! Numbers are little-endian. The fingerprint is that of configuration and schema.
+
+use std::borrow::Cow;
+use std::io::{Error, Read, Write};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sluice_features::ids::{salted_hash, stable_hash};
+use sluice_features::schema::Schema;
+use sluice_features::time::EventTime;
+
+use super::touched::Touched;
+use super::{Pending, Retriever, RetrieverSpec, unflatten};
+use crate::retrieval::LogQ;
+use crate::table::{ImageError, RowStore, ShardImage};
+
+const MAGIC: [u8; 8] = *b"sluice.r";
+const FORMAT: u32 = 1;
+
+/// Why a retrieval model cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RetrieverError {
+    /// The file or the memory behind it failed, or ended early.
+    #[error("the retrieval model's {part}")]
+    Io {
+        /// What was being read or written.
+        part: &'static str,
+        /// What happened.
+        #[source]
+        source: Error,
+    },
+    /// Something else is stored here.
+    #[error("expected a retrieval model, found other bytes: name the file of a checkpoint")]
+    Magic,
+    /// Another release has written it.
+    #[error(
+        "retrieval model: expected format {FORMAT}, found {found}: use the release that wrote it"
+    )]
+    Format {
+        /// The format found.
+        found: u32,
+    },
+    /// It belongs to another configuration or schema.
+    #[error(
+        "retrieval model: expected configuration and schema {expected:016x}, found {found:016x}: \
+         restore both as they were, or start with --new-model"
+    )]
+    Fingerprint {
+        /// The fingerprint of the configuration and the schema given.
+        expected: u64,
+        /// The fingerprint stored.
+        found: u64,
+    },
+    /// Bytes have changed since they were written.
+    #[error(
+        "the retrieval model's {part}: expected checksum {expected:08x}, found {found:08x}: \
+         the file is damaged, go back to an older checkpoint"
+    )]
+    Damaged {
+        /// Which section.
+        part: &'static str,
+        /// The checksum stored.
+        expected: u32,
+        /// The checksum of the bytes.
+        found: u32,
+    },
+    /// A section is whole and yet does not fit.
+    #[error(
+        "the retrieval model's {part} is not of this configuration: go back to an older checkpoint"
+    )]
+    Content {
+        /// Which section.
+        part: &'static str,
+    },
+    /// A part of the rows does not fit.
+    #[error("the retrieval model's rows")]
+    Rows(#[from] ImageError),
+}
+
+/// All but rows and touched ids.
+#[derive(Serialize, Deserialize)]
+struct State<'a> {
+    seed: u64,
+    now: EventTime,
+    steps: u64,
+    refused: u64,
+    parameters: Cow<'a, [f32]>,
+    mean: Cow<'a, [f32]>,
+    square: Cow<'a, [f32]>,
+    log_q: Cow<'a, LogQ>,
+    pending: Cow<'a, Pending>,
+}
+
+impl Retriever {
+    /// Writes all of the state. [`Self::read`] goes on from it to the bit.
+    ///
+    /// # Errors
+    /// When `to` fails.
+    pub fn write(&self, mut to: impl Write) -> Result<(), RetrieverError> {
+        let mut head = MAGIC.to_vec();
+        head.extend_from_slice(&FORMAT.to_le_bytes());
+        head.extend_from_slice(&self.fingerprint.to_le_bytes());
+        to.write_all(&head).map_err(|source| RetrieverError::Io { part: "head", source })?;
+        write_section(&mut to, "state", &self.state())?;
+        write_section(&mut to, "touched ids", &self.marks.list())?;
+        (0..RowStore::SHARDS)
+            .try_for_each(|shard| write_section(&mut to, "rows", &self.rows.export(shard)))
+    }
+
+    /// Reads what [`Self::write`] wrote, and nothing behind it.
+    ///
+    /// # Errors
+    /// When `from` fails or ends early, when it holds something else, a model of another format,
+    /// configuration or schema, or damaged bytes.
+    pub fn read(
+        spec: RetrieverSpec,
+        schema: &Schema,
+        mut from: impl Read,
+    ) -> Result<Self, RetrieverError> {
+        let (magic, format) = (take(&mut from)?, u32::from_le_bytes(take(&mut from)?));
+        if magic != MAGIC {
+            return Err(RetrieverError::Magic);
+        }
+        if format != FORMAT {
+            return Err(RetrieverError::Format { found: format });
+        }
+        let (expected, found) = (spec.fingerprint(schema), u64::from_le_bytes(take(&mut from)?));
+        if found != expected {
+            return Err(RetrieverError::Fingerprint { expected, found });
+        }
+        let state: State<'static> = read_section(&mut from, "state")?;
+        let touched: Touched = read_section(&mut from, "touched ids")?;
+        let mut retriever = Self::new(spec, schema, state.seed);
+        retriever.restore(state)?;
+        retriever.marks = touched.into();
+        for shard in 0..RowStore::SHARDS {
+            let image: ShardImage = read_section(&mut from, "rows")?;
+            retriever.rows.import(shard, image)?;
+        }
+        Ok(retriever)
+    }
+
+    /// Returns a number that two models share when they go on alike: parameters, rows, states of the
+    /// optimisers, frequencies, positives that wait. Which ids are touched has no part in it.
+    pub fn checksum(&self) -> u64 {
+        salted_hash(stable_hash(&encode(&self.state())), &self.rows.checksum().to_le_bytes())
+    }
+
+    fn state(&self) -> State<'_> {
+        let (mean, square) = self.adam.moments();
+        State {
+            seed: self.seed,
+            now: self.now,
+            steps: self.adam.steps(),
+            refused: self.refused,
+            parameters: Cow::Borrowed(&self.parameters),
+            mean: Cow::Borrowed(mean),
+            square: Cow::Borrowed(square),
+            log_q: Cow::Borrowed(&self.log_q),
+            pending: Cow::Borrowed(&self.pending),
+        }
+    }
+
+    fn restore(&mut self, state: State<'static>) -> Result<(), RetrieverError> {
+        let dense = [&state.parameters, &state.mean, &state.square];
+        let waiting = state.pending.pairs.len();
+        let fits = dense.iter().all(|numbers| numbers.len() == self.parameters.len())
+            && waiting < self.spec.batch
+            && state.pending.users.fits(&self.columns.user, waiting)
+            && state.pending.items.fits(&self.columns.item, waiting);
+        if !fits {
+            return Err(RetrieverError::Content { part: "state" });
+        }
+        self.adam.restore(state.steps, &state.mean, &state.square);
+        self.parameters = state.parameters.into_owned();
+        unflatten(std::sync::Arc::make_mut(&mut self.model), &self.parameters);
+        self.log_q = state.log_q.into_owned();
+        self.pending = state.pending.into_owned();
+        (self.now, self.refused) = (state.now, state.refused);
+        Ok(())
+    }
+}
+
+fn encode(value: &impl Serialize) -> Vec<u8> {
+    postcard::to_allocvec(value).expect("plain data of known lengths can be written")
+}
+
+fn write_section(
+    to: &mut impl Write,
+    part: &'static str,
+    value: &impl Serialize,
+) -> Result<(), RetrieverError> {
+    let bytes = encode(value);
+    let length = (bytes.len() as u64).to_le_bytes();
+    let checksum = crc32fast::hash(&bytes).to_le_bytes();
+    let mut all = |bytes: &[u8]| to.write_all(bytes);
+    all(&length)
+        .and_then(|()| all(&checksum))
+        .and_then(|()| all(&bytes))
+        .map_err(|source| RetrieverError::Io { part, source })
+}
+
+fn read_section<T: DeserializeOwned>(
+    from: &mut impl Read,
+    part: &'static str,
+) -> Result<T, RetrieverError> {
+    let (length, expected) = (u64::from_le_bytes(take(from)?), u32::from_le_bytes(take(from)?));
+    // The length may be damaged: memory grows with what is really there.
+    let mut bytes = Vec::new();
+    let read = from.take(length).read_to_end(&mut bytes);
+    read.map_err(|source| RetrieverError::Io { part, source })?;
+    let found = crc32fast::hash(&bytes);
+    if found != expected {
+        return Err(RetrieverError::Damaged { part, expected, found });
+    }
+    postcard::from_bytes(&bytes).map_err(|_| RetrieverError::Content { part })
+}
+
+fn take<const N: usize>(from: &mut impl Read) -> Result<[u8; N], RetrieverError> {
+    let mut bytes = [0; N];
+    let read = from.read_exact(&mut bytes);
+    read.map_err(|source| RetrieverError::Io { part: "head of a part", source })?;
+    Ok(bytes)
+}
