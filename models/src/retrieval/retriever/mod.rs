@@ -180,11 +180,10 @@ impl Retriever {
             self.pending.users.push(&self.columns.user, batch, example);
             self.pending.items.push(&self.columns.item, batch, example);
             self.pending.pairs.push((about.user, about.item));
-            if self.pending.pairs.len() >= self.spec.batch {
-                if let Some(loss) = self.step() {
-                    losses += loss;
-                    steps += 1;
-                }
+            let enough = self.pending.pairs.len() >= self.spec.batch;
+            if let Some(loss) = enough.then(|| self.step()).flatten() {
+                losses += loss;
+                steps += 1;
             }
         }
         (steps > 0).then(|| losses / f64::from(steps))

@@ -239,7 +239,6 @@ fn what_users_take_is_found_also_for_users_and_items_never_learned() {
     let new = right(&mut shop, &mut work, 10_000, 10, false);
     let fresh = right(&mut shop, &mut work, 0, 10, true);
     let silent = right(&mut shop, &mut work, 0, 0, false);
-    eprintln!("{known} {new} {fresh} {silent}");
     assert!(known > 0.95, "known users with ten behaviours: {known} of the hits are right");
     assert!(new > 0.95, "new users with ten behaviours: {new} of the hits are right");
     assert!(fresh > 0.95, "new items, by category and features: {fresh} of the hits are right");
