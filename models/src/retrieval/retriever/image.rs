@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 use std::io::{Error, Read, Write};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -23,13 +24,13 @@ use crate::table::{ImageError, RowStore, ShardImage};
 const MAGIC: [u8; 8] = *b"sluice.r";
 const FORMAT: u32 = 1;
 
-/// Why a retrieval model cannot be read or written.
+/// Why a retrieval model cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RetrieverError {
     /// The file or the memory behind it failed, or ended early.
-    #[error("the retrieval model's {part}")]
+    #[error("reading the retrieval model's {part}: go back to an older checkpoint if this stays")]
     Io {
-        /// What was being read or written.
+        /// What was being read.
         part: &'static str,
         /// What happened.
         #[source]
@@ -79,7 +80,7 @@ pub enum RetrieverError {
         part: &'static str,
     },
     /// A part of the rows does not fit.
-    #[error("the retrieval model's rows")]
+    #[error("the retrieval model's rows do not fit: go back to an older checkpoint")]
     Rows(#[from] ImageError),
 }
 
@@ -102,15 +103,14 @@ impl Retriever {
     ///
     /// # Errors
     /// When `to` fails.
-    pub fn write(&self, mut to: impl Write) -> Result<(), RetrieverError> {
+    pub fn write(&self, mut to: impl Write) -> std::io::Result<()> {
         let mut head = MAGIC.to_vec();
         head.extend_from_slice(&FORMAT.to_le_bytes());
         head.extend_from_slice(&self.fingerprint.to_le_bytes());
-        to.write_all(&head).map_err(|source| RetrieverError::Io { part: "head", source })?;
-        write_section(&mut to, "state", &self.state())?;
-        write_section(&mut to, "touched ids", &self.marks.list())?;
-        (0..RowStore::SHARDS)
-            .try_for_each(|shard| write_section(&mut to, "rows", &self.rows.export(shard)))
+        to.write_all(&head)?;
+        write_section(&mut to, &self.state())?;
+        write_section(&mut to, &self.marks.list())?;
+        (0..RowStore::SHARDS).try_for_each(|shard| write_section(&mut to, &self.rows.export(shard)))
     }
 
     /// Reads what [`Self::write`] wrote, and nothing behind it.
@@ -179,7 +179,7 @@ impl Retriever {
         }
         self.adam.restore(state.steps, &state.mean, &state.square);
         self.parameters = state.parameters.into_owned();
-        unflatten(std::sync::Arc::make_mut(&mut self.model), &self.parameters);
+        unflatten(Arc::make_mut(&mut self.model), &self.parameters);
         self.log_q = state.log_q.into_owned();
         self.pending = state.pending.into_owned();
         (self.now, self.refused) = (state.now, state.refused);
@@ -191,19 +191,11 @@ fn encode(value: &impl Serialize) -> Vec<u8> {
     postcard::to_allocvec(value).expect("plain data of known lengths can be written")
 }
 
-fn write_section(
-    to: &mut impl Write,
-    part: &'static str,
-    value: &impl Serialize,
-) -> Result<(), RetrieverError> {
+fn write_section(to: &mut impl Write, value: &impl Serialize) -> std::io::Result<()> {
     let bytes = encode(value);
-    let length = (bytes.len() as u64).to_le_bytes();
-    let checksum = crc32fast::hash(&bytes).to_le_bytes();
-    let mut all = |bytes: &[u8]| to.write_all(bytes);
-    all(&length)
-        .and_then(|()| all(&checksum))
-        .and_then(|()| all(&bytes))
-        .map_err(|source| RetrieverError::Io { part, source })
+    to.write_all(&(bytes.len() as u64).to_le_bytes())?;
+    to.write_all(&crc32fast::hash(&bytes).to_le_bytes())?;
+    to.write_all(&bytes)
 }
 
 fn read_section<T: DeserializeOwned>(
