@@ -66,8 +66,7 @@ impl Shutdown {
         drop(state.wait_for(|requested| *requested).await);
     }
 
-    /// Makes the wish at SIGINT or SIGTERM. Runs until then, so it is spawned; a second signal ends the process at once, as the
-    /// system does by default.
+    /// Makes the wish at SIGINT or SIGTERM, and returns what it was. Further signals change nothing: every part has its deadline.
     ///
     /// # Errors
     /// When the signals cannot be watched.

@@ -14,6 +14,7 @@ mod layers;
 mod meaning;
 mod mistake;
 mod schema;
+mod tables;
 mod units;
 mod validate;
 

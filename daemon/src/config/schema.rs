@@ -3,16 +3,14 @@
 use sluice_features::attributes::AttributeKey;
 use sluice_features::funnel::Funnel;
 use sluice_features::schema::{
-    Counter, EventField, Field, Kind, Lookup, Missing, Schema, Source, Subject, Table,
+    Counter, EventField, Field, Kind, Lookup, Missing, Schema, Source, Subject,
 };
 
 use super::file;
 use super::mistake::Mistakes;
+use super::tables::{GAP_NAME, Tables};
 use super::validate::{one_of, within};
 
-const ITEM_TABLE: &str = "item";
-const CATEGORY_TABLE: &str = "category";
-const GAP_TABLE: &str = "gap";
 const MOST_FIELDS: usize = 1000;
 const MOST_COUNTERS: usize = 64;
 
@@ -87,11 +85,11 @@ pub(super) fn build(
         counters,
         lookups,
         read: read(config, funnel, mistakes),
-        item_table: 0,
-        category_table: 1,
-        gap_table: 2,
+        item_table: Tables::ITEM,
+        category_table: Tables::CATEGORY,
+        gap_table: Tables::GAP,
         tasks: funnel.tasks().len(),
-        tables: tables.list,
+        tables: tables.into_list(),
     }
 }
 
@@ -104,52 +102,6 @@ const STANDARD: [(&str, (EventField, Kind)); 7] = [
     ("hour", (EventField::Time, Kind::Hour)),
     ("weekday", (EventField::Time, Kind::Weekday)),
 ];
-
-struct Tables {
-    list: Vec<Table>,
-    standard: usize,
-    asked: Vec<Option<usize>>,
-}
-
-impl Tables {
-    fn new(width: usize) -> Self {
-        let list = [ITEM_TABLE, CATEGORY_TABLE, GAP_TABLE]
-            .map(|name| Table { name: name.into(), width })
-            .to_vec();
-        Self { asked: vec![None; list.len()], list, standard: width }
-    }
-
-    /// Returns the number of a table by its name, making it when it is new.
-    fn number(
-        &mut self,
-        name: &str,
-        width: Option<usize>,
-        path: &str,
-        mistakes: &mut Mistakes,
-    ) -> usize {
-        if let Some(number) = self.list.iter().position(|table| table.name == name) {
-            match (self.asked[number], width) {
-                (Some(earlier), Some(width)) if earlier != width => mistakes.add(
-                    format!("{path}.width"),
-                    format!("table \"{name}\" has width {earlier} by an earlier field, found {width}: give one width"),
-                ),
-                (None, Some(width)) if number < 3 && width != self.standard => mistakes.add(
-                    format!("{path}.width"),
-                    format!("table \"{name}\" is read by the history too and has the width of model.width ({}), found {width}: leave it out", self.standard),
-                ),
-                (None, Some(width)) => {
-                    self.asked[number] = Some(width);
-                    self.list[number].width = width;
-                }
-                _ => {}
-            }
-            return number;
-        }
-        self.list.push(Table { name: name.into(), width: width.unwrap_or(self.standard) });
-        self.asked.push(width);
-        self.list.len() - 1
-    }
-}
 
 fn declared(
     field: &file::Field,
@@ -181,7 +133,7 @@ fn declared(
         if let Some(width) = field.width {
             within(mistakes, &format!("{path}.width"), width, 1..=1024);
         }
-        if name == GAP_TABLE {
+        if name == GAP_NAME {
             mistakes.add(format!("{path}.table"), "\"gap\" is the table of the time between behaviour and impression: choose another name");
         }
         tables.number(name, field.width, path, mistakes)

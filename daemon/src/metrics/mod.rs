@@ -4,6 +4,9 @@
 
 mod catalogue;
 
+#[cfg(test)]
+mod tests;
+
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
@@ -316,99 +319,4 @@ fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
     let labels: Vec<Label> =
         labels.iter().map(|(name, value)| Label::new(*name, String::from(*value))).collect();
     Key::from_parts(name, labels)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
-    use super::*;
-
-    fn metrics() -> Metrics {
-        let one = |word: &str| vec![word.to_owned()];
-        Metrics::new(&LabelSets {
-            topics: one("events"),
-            types: vec!["impression".into(), "click".into()],
-            reasons: one("invalid-json"),
-            tasks: one("click"),
-            kinds: one("rank"),
-            outcomes: vec!["answered".into(), "late".into()],
-        })
-    }
-
-    #[test]
-    fn what_is_registered_is_what_the_catalogue_says() {
-        let metrics = metrics();
-        metrics.lag("events", 3).set(7.0);
-        let histograms = [
-            &metrics.learn.step_seconds,
-            &metrics.learn.freshness_seconds,
-            &metrics.serve.seconds[0],
-            &metrics.checkpoint.seconds,
-            &metrics.checkpoint.pause_seconds,
-        ];
-        histograms.iter().for_each(|histogram| histogram.record(0.02));
-        let text = metrics.render();
-        let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        let kinds: BTreeMap<&str, &str> =
-            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
-        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            let (name, labels) =
-                line.split_once('{').unwrap_or((line.split(' ').next().unwrap(), ""));
-            let name = ["_bucket", "_sum", "_count"]
-                .iter()
-                .filter_map(|end| name.strip_suffix(end))
-                .find(|name| kinds.get(name) == Some(&"histogram"))
-                .unwrap_or(name);
-            let labels = labels.split_once('}').map_or("", |(labels, _)| labels);
-            let names =
-                labels.split(',').filter_map(|label| label.split_once('=')).map(|(name, _)| name);
-            found
-                .entry(name.into())
-                .or_default()
-                .extend(names.filter(|name| *name != "le").map(String::from));
-        }
-        let expected: BTreeMap<String, BTreeSet<String>> = ALL
-            .iter()
-            .map(|metric| {
-                (
-                    metric.name.into(),
-                    metric.labels.iter().map(|label| String::from(*label)).collect(),
-                )
-            })
-            .collect();
-        assert_eq!(found, expected);
-        for metric in ALL {
-            assert_eq!(kinds[metric.name], metric.kind.name(), "{}", metric.name);
-            assert!(text.contains(&format!("# HELP {} {}", metric.name, metric.help)));
-            assert_eq!(
-                metric.kind == Kind::Counter,
-                metric.name.ends_with("_total"),
-                "{}",
-                metric.name
-            );
-            assert!(
-                metric.kind != Kind::Histogram || metric.name.ends_with("_seconds"),
-                "{}",
-                metric.name
-            );
-        }
-    }
-
-    #[test]
-    fn the_documentation_has_the_catalogue() {
-        let readme = include_str!("../../README.md");
-        let table = as_markdown();
-        assert!(readme.contains(&table), "put this into daemon/README.md:\n{table}");
-    }
-
-    #[test]
-    fn two_daemons_do_not_share_counts() {
-        let (a, b) = (metrics(), metrics());
-        a.learn.examples.increment(3);
-        b.learn.examples.absolute(5);
-        a.fold();
-        assert!(a.render().contains("sluice_learn_examples_total 3\n"));
-        assert!(b.render().contains("sluice_learn_examples_total 5\n"));
-    }
 }
