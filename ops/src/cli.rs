@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{import, produce, query, simulate, topics};
+use crate::{import, produce, query, replay, simulate, topics};
 
 /// Looks after a sluice: makes and plays streams, asks questions, measures.
 #[derive(Debug, Parser)]
@@ -16,6 +16,8 @@ pub struct Cli {
 enum Command {
     /// Turn a public data set into event, item and user records (JSON lines)
     Import(import::Arguments),
+    /// Play files through the daemon's pipeline and model and print the progressive figures
+    Replay(replay::Arguments),
     /// Run a shop with planted truth and write its events, items and users (JSON lines)
     Simulate(simulate::Arguments),
     /// Show the topics of the daemon as they should be and as they are, and create what is missing
@@ -34,6 +36,7 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Import(arguments) => import::run(&arguments),
+            Command::Replay(arguments) => replay::run(&arguments),
             Command::Simulate(arguments) => simulate::run(&arguments),
             Command::Topics(arguments) => topics::run(&arguments),
             Command::Produce(arguments) => produce::run(&arguments),

@@ -9,6 +9,7 @@ pub mod files;
 pub mod wire;
 
 pub mod import;
+pub mod replay;
 pub mod simulate;
 
 pub mod connect;

@@ -112,7 +112,14 @@ impl Judge {
         }
     }
 
-    fn judge(&mut self, task: usize, about: &About, label: bool, p: f32, breaches: &mut Vec<Breach>) {
+    fn judge(
+        &mut self,
+        task: usize,
+        about: &About,
+        label: bool,
+        p: f32,
+        breaches: &mut Vec<Breach>,
+    ) {
         let judgement = Judgement {
             label,
             probability: p,
@@ -157,7 +164,7 @@ impl Trainer {
         }
         let step = self.learner.step(&work.batch);
         report.refused = step.refused;
-        self.judge.take(work, step.probabilities, &mut report.breaches);
+        self.judge.take(work, &step.probabilities, &mut report.breaches);
         report
     }
 
@@ -169,6 +176,11 @@ impl Trainer {
     /// Returns what is known about the quality of the predictions.
     pub fn judge(&self) -> &Judge {
         &self.judge
+    }
+
+    /// Returns a number that two trainers share when all that decides their predictions is equal.
+    pub fn checksum(&self) -> u64 {
+        self.learner.checksum()
     }
 
     /// Returns the event time up to which everything due has been learned.

@@ -24,6 +24,7 @@ use sluice_features::attributes::AttributeKey;
 use sluice_features::catalogue::Catalogue;
 use sluice_features::funnel::{Entry, Funnel, LabelRule};
 use sluice_features::ids::UserId;
+use sluice_features::reject::Rejection;
 use sluice_features::schema::Schema;
 use sluice_features::time::{EventTime, Span};
 use sluice_features::wire::Scratch;
@@ -160,6 +161,11 @@ impl Pipeline {
     /// Returns how many impressions are open.
     pub fn open_impressions(&self) -> u64 {
         self.shards.iter().map(|s| s.joiner.counts().opened - s.joiner.counts().closed).sum()
+    }
+
+    /// Counts a record that was refused before it could be told where it belongs.
+    pub fn reject(&mut self, rejection: &Rejection) {
+        self.counts.reject(rejection.reason);
     }
 
     /// Returns what was counted of records.

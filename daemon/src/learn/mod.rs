@@ -1,0 +1,4 @@
+//! Learning: what one batch does ([`trainer`]), and when its results may be published ([`guard`]).
+
+pub mod guard;
+pub mod trainer;

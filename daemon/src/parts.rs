@@ -1,0 +1,76 @@
+//! From the configuration to the parts that need neither clock nor I/O: what live run and replay have in common.
+
+use sluice_features::attribute::JoinLimits;
+use sluice_features::time::Span;
+use sluice_models::evaluate::Settings;
+use sluice_models::kernels;
+use sluice_models::learner::Learner;
+
+use crate::config::Config;
+use crate::error::Stop;
+use crate::learn::trainer::{Judge, Trainer};
+use crate::pipeline::{Pipeline, Rules};
+
+/// The variable that forces an instruction set: `scalar`, `avx2` or `avx512`.
+pub const KERNELS: &str = "SLUICE_KERNELS";
+
+/// Chooses the kernels once, as the environment says or else the best that the processor has. Returns the path's name.
+///
+/// # Errors
+/// When the environment names a path that does not exist or that this processor lacks.
+pub fn choose_kernels() -> Result<String, Stop> {
+    if let Some(name) = std::env::var_os(KERNELS) {
+        let name = name.to_string_lossy();
+        let path = name
+            .parse::<kernels::Path>()
+            .map_err(|error| Stop::config(format!("{KERNELS}: {error}")))?;
+        kernels::select(path).map_err(|error| Stop::config(format!("{KERNELS}: {error}")))?;
+    }
+    Ok(kernels::current().to_string())
+}
+
+/// Returns what the configuration says to the pipeline.
+pub fn rules(config: &Config) -> Rules {
+    Rules {
+        funnel: config.funnel.clone(),
+        schema: config.schema.clone(),
+        lateness: config.joining.lateness,
+        limits: JoinLimits { early_wait: config.joining.early, ..JoinLimits::default() },
+        max_length: config.sequence_length,
+        category: config.items.category,
+        available: config.items.available,
+        new_for: config.items.new_for,
+        batch: config.learn.batch,
+        share: config.evaluate.share,
+        seed: config.learn.seed,
+    }
+}
+
+/// Returns an empty pipeline for so many partitions.
+pub fn pipeline(config: &Config, partitions: usize) -> Pipeline {
+    Pipeline::new(rules(config), partitions)
+}
+
+/// Returns a trainer that has learned nothing.
+///
+/// # Errors
+/// When the model cannot be built; the configuration has been checked, so that is a bug.
+pub fn trainer(config: &Config) -> Result<Trainer, Stop> {
+    let priors: Vec<f64> = config.model.priors.iter().map(|prior| f64::from(*prior)).collect();
+    let parents = config.funnel.parents();
+    let learner =
+        Learner::new(&config.model.spec, &config.schema, &parents, &priors, config.learn.seed)
+            .map_err(|mistakes| {
+                let mistakes: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+                Stop::config(mistakes.join("; "))
+            })?;
+    Ok(Trainer::new(learner, Judge::new(&config.funnel, settings(config))))
+}
+
+/// Returns how long and how fine the figures are kept: windows stay open as long as the longest attribution takes.
+fn settings(config: &Config) -> Settings {
+    let window = Span(config.evaluate.window.0.max(1));
+    let wait = config.funnel.longest_window().0 + config.joining.lateness.0;
+    let open = usize::try_from(wait / window.0).unwrap_or(0) + 2;
+    Settings { window, open_windows: open, sliding: Span(window.0.max(8)), ..Settings::default() }
+}

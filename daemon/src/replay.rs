@@ -1,0 +1,153 @@
+//! A run without Kafka: records from files or from a capture through the same pipeline and the same trainer as the live daemon.
+//!
+//! The pipeline runs on the caller's thread, the trainer on another; batches pass between them in order, so the outcome depends on
+//! neither's speed.
+
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use sluice_features::attribute::JoinCounts;
+use sluice_features::reject::Rejection;
+use sluice_features::time::EventTime;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::error::Stop;
+use crate::learn::guard::Breach;
+use crate::learn::trainer::Trainer;
+use crate::parts;
+use crate::pipeline::Pipeline;
+use crate::pipeline::counts::Counts;
+use crate::pipeline::record::Record;
+use crate::pipeline::work::LearnBatch;
+
+/// Batches that wait between the two threads.
+const QUEUE: usize = 16;
+
+/// How a replay ended.
+pub struct Outcome {
+    /// The state of the pipeline: counts, sequences, what is still open.
+    pub pipeline: Pipeline,
+    /// The parameters and the figures.
+    pub trainer: Trainer,
+    /// Batches refused because something was not finite.
+    pub refused_batches: u64,
+    /// What the guard found.
+    pub breaches: Vec<Breach>,
+    /// How long the trainer was busy.
+    pub learning: Duration,
+    /// How long the whole took.
+    pub elapsed: Duration,
+    /// How long the pipeline waited for the trainer.
+    pub waiting: Duration,
+}
+
+/// What the source of records may do to the pipeline.
+pub struct Feed<'a> {
+    pipeline: Pipeline,
+    work: Sender<LearnBatch>,
+    used: Receiver<LearnBatch>,
+    clock: &'a Clock,
+    waiting: Duration,
+}
+
+impl Feed<'_> {
+    /// Applies a record.
+    ///
+    /// # Errors
+    /// The rejection, when the record is refused; it is counted.
+    pub fn take(&mut self, record: &Record<'_>) -> Result<(), Rejection> {
+        let taken = self.pipeline.take(record);
+        self.hand_on();
+        taken
+    }
+
+    /// Counts a record that was refused before it could be told where it belongs.
+    pub fn reject(&mut self, rejection: &Rejection) {
+        self.pipeline.reject(rejection);
+    }
+
+    /// Does something to the pipeline that a capture says.
+    pub fn decide(&mut self, decide: impl FnOnce(&mut Pipeline)) {
+        decide(&mut self.pipeline);
+        self.hand_on();
+    }
+
+    /// Returns what was counted so far.
+    pub fn counts(&self) -> &Counts {
+        self.pipeline.counts()
+    }
+
+    fn hand_on(&mut self) {
+        while let Some(batch) = self.pipeline.next_batch() {
+            let begun = self.clock.steady();
+            // The trainer goes away only with a panic, which the scope passes on.
+            if self.work.send(batch).is_err() {
+                return;
+            }
+            self.waiting += self.clock.steady() - begun;
+            while let Ok(used) = self.used.try_recv() {
+                self.pipeline.recycle(used);
+            }
+        }
+    }
+}
+
+/// Runs a replay from nothing: `feed` gives the records. With `close`, all windows close at the end and the last partial batch is learned.
+///
+/// # Errors
+/// Those of `feed`, and what keeps the model from being built.
+pub fn run(
+    config: &Config,
+    partitions: usize,
+    close: bool,
+    clock: &Clock,
+    feed: impl FnOnce(&mut Feed<'_>) -> Result<(), Stop>,
+) -> Result<Outcome, Stop> {
+    let begun = clock.steady();
+    let mut trainer = parts::trainer(config)?;
+    let (work, batches) = bounded::<LearnBatch>(QUEUE);
+    let (give_back, used) = bounded::<LearnBatch>(2 * QUEUE);
+    let pipeline = parts::pipeline(config, partitions);
+    let mut source = Feed { pipeline, work, used, clock, waiting: Duration::ZERO };
+    std::thread::scope(|scope| {
+        let learner =
+            std::thread::Builder::new().name("learner".into()).spawn_scoped(scope, || {
+                let (mut refused, mut breaches, mut busy) = (0, Vec::new(), Duration::ZERO);
+                for batch in batches {
+                    let begun = clock.steady();
+                    let report = trainer.work(&batch);
+                    refused += u64::from(report.refused);
+                    breaches.extend(report.breaches);
+                    busy += clock.steady() - begun;
+                    // When nobody takes it back, its memory is simply freed.
+                    drop(give_back.try_send(batch));
+                }
+                (trainer, refused, breaches, busy)
+            });
+        let learner =
+            learner.map_err(|error| Stop::fault("no thread for the learner").because(error))?;
+        feed(&mut source)?;
+        if close {
+            source.decide(Pipeline::finish);
+        }
+        let Feed { pipeline, work, waiting, .. } = source;
+        drop(work);
+        let (trainer, refused_batches, breaches, learning) =
+            learner.join().map_err(|_| Stop::fault("the learner panicked: this is a bug"))?;
+        let elapsed = clock.steady() - begun;
+        Ok(Outcome { pipeline, trainer, refused_batches, breaches, learning, elapsed, waiting })
+    })
+}
+
+/// Sums up over behaviours: late ones, and orphaned ones.
+pub fn late_and_orphaned(counts: &JoinCounts) -> (u64, u64) {
+    let late = counts.kinds.iter().map(|kind| kind.late).sum();
+    let orphaned = counts.kinds.iter().map(|kind| kind.orphaned.iter().sum::<u64>()).sum();
+    (late, orphaned)
+}
+
+/// Returns the event time up to which everything due has been learned, 1970 before the first event.
+pub fn learned_until(trainer: &Trainer) -> EventTime {
+    trainer.covered().unwrap_or_default()
+}
