@@ -1,20 +1,27 @@
-//! The flags by which a subcommand reaches Kafka.
+//! The flags by which a subcommand reaches Kafka: its own, or the daemon's configuration file.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use sluice_daemon::config::Config;
 use sluice_daemon::kafka::{Connection, Sasl, SaslMechanism, Secret, Security, Tls};
+
+/// The name under which the brokers log us.
+const CLIENT_ID: &str = "sluice-ops";
 
 /// How to reach the cluster, and the prefix of the topics there.
 #[derive(Debug, clap::Args)]
 pub struct ConnectArguments {
+    /// The daemon's configuration: its connection and its topics, instead of the flags below
+    #[arg(long, conflicts_with_all = FLAGS, help_heading = "Kafka")]
+    config: Option<PathBuf>,
     /// Brokers as host:port, several separated by commas
     #[arg(long, default_value = "localhost:9092", help_heading = "Kafka")]
-    pub brokers: String,
+    brokers: String,
     /// What stands before the dot in all topic names
     #[arg(long, default_value = "sluice", help_heading = "Kafka")]
-    pub prefix: String,
+    prefix: String,
     /// Encryption and authentication
     #[arg(long, value_enum, default_value = "plaintext", help_heading = "Kafka")]
     security: SecurityFlag,
@@ -41,14 +48,56 @@ pub struct ConnectArguments {
     options: Vec<String>,
 }
 
+/// The flags that a configuration file stands for.
+const FLAGS: [&str; 10] = [
+    "brokers",
+    "prefix",
+    "security",
+    "sasl_mechanism",
+    "user_name",
+    "password_file",
+    "ca",
+    "certificate",
+    "key",
+    "options",
+];
+
+/// A cluster and the daemon's topics there.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// How to reach it.
+    pub connection: Connection,
+    /// What stands before the dot in all topic names.
+    pub prefix: String,
+}
+
+impl Target {
+    /// Returns the full name of a topic.
+    pub fn topic(&self, name: &str) -> String {
+        format!("{}.{name}", self.prefix)
+    }
+}
+
 impl ConnectArguments {
-    /// Returns the connection, with passwords read from their files.
+    /// Returns the cluster that is meant, with passwords read from their files.
     ///
     /// # Errors
-    /// Everything that is wrong with the flags, at once.
-    pub fn connection(&self) -> Result<Connection> {
+    /// Everything that is wrong with the flags or the file, at once.
+    pub fn target(&self) -> Result<Target> {
+        let Some(path) = &self.config else {
+            return Ok(Target { connection: self.connection()?, prefix: self.prefix.clone() });
+        };
+        let config = Config::open(path).map_err(|mistakes| anyhow::anyhow!("{mistakes}"))?;
+        let events = config.kafka.topics.events;
+        let prefix = events.strip_suffix(".events").unwrap_or(&events).to_owned();
+        let mut connection = config.kafka.connection;
+        connection.client_id = CLIENT_ID.to_owned();
+        Ok(Target { connection, prefix })
+    }
+
+    fn connection(&self) -> Result<Connection> {
         let mut connection = Connection::plain(self.brokers.clone());
-        connection.client_id = "sluice-ops".to_owned();
+        connection.client_id = CLIENT_ID.to_owned();
         connection.security = self.security.into();
         if let (Some(user), Some(file)) = (&self.user_name, &self.password_file) {
             let password =
@@ -80,11 +129,6 @@ impl ConnectArguments {
             bail!("the connection cannot work:\n  {}", lines.join("\n  "));
         }
         Ok(connection)
-    }
-
-    /// Returns the full name of a topic.
-    pub fn topic(&self, name: &str) -> String {
-        format!("{}.{name}", self.prefix)
     }
 }
 
@@ -186,6 +230,19 @@ mod tests {
         let flags = ["--brokers", "k", "--kafka-option", "group.id=x"];
         let error = parse(&flags).connection().unwrap_err().to_string();
         assert!(error.contains("brokers: ") && error.contains("extra.group.id: "), "{error}");
+    }
+
+    #[test]
+    fn the_daemons_configuration_stands_for_the_flags() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("sluice.toml");
+        std::fs::write(&file, "[kafka]\nbrokers = \"k:1\"\nprefix = \"shop\"\n").unwrap();
+        let file = file.display().to_string();
+        let target = parse(&["--config", &file]).target().unwrap();
+        assert_eq!((target.connection.brokers.as_str(), target.prefix.as_str()), ("k:1", "shop"));
+        assert_eq!(target.topic("events"), "shop.events");
+        let both = Flags::try_parse_from(["x", "--config", &file, "--brokers", "k:2"]);
+        assert!(both.is_err(), "a file and a flag that it stands for");
     }
 
     #[test]

@@ -40,10 +40,10 @@ pub struct Arguments {
 /// # Errors
 /// When a file cannot be read, Kafka cannot be reached, or not every record was delivered.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let connection = arguments.connect.connection()?;
+    let target = arguments.connect.target()?;
     let bar = progress_bar();
     let mut sender =
-        Sender::open(&connection, &arguments.connect.prefix, arguments.timeout, arguments.rate)?;
+        Sender::open(&target.connection, &target.prefix, arguments.timeout, arguments.rate)?;
     for path in &arguments.files {
         let shown = path.display().to_string();
         let mut lines = open(path)?;

@@ -63,11 +63,11 @@ enum Kind {
 /// # Errors
 /// When nobody answers in time, or the answer is an error.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let connection = arguments.connect.connection()?;
+    let target = arguments.connect.target()?;
     let mut asker = Asker::open(
-        &connection,
-        &arguments.connect.topic("requests"),
-        &arguments.connect.topic("responses"),
+        &target.connection,
+        &target.topic("requests"),
+        &target.topic("responses"),
         Duration::from_secs(10),
     )?;
     let id = fresh_id();

@@ -38,13 +38,13 @@ enum Action {
 /// # Errors
 /// When Kafka cannot be asked, or topics remain that differ.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let connection = arguments.connect.connection()?;
-    let admin = Admin::open(&connection, Duration::from_secs(10))?;
+    let target = arguments.connect.target()?;
+    let admin = Admin::open(&target.connection, Duration::from_secs(10))?;
     let replication = match arguments.replication {
         Some(replication) => replication,
         None => i32::try_from(admin.broker_count()?).unwrap_or(3).clamp(1, 3),
     };
-    let specs = standard_topics(&arguments.connect.prefix, arguments.partitions, replication);
+    let specs = standard_topics(&target.prefix, arguments.partitions, replication);
     let states = admin.look(&specs)?;
     print!("{}", table(&specs, &states));
     let missing: Vec<_> = specs
