@@ -69,6 +69,7 @@ if ! command -v java >/dev/null || [ "$(java_version)" -lt 17 ]; then
   fi
   install "$package" || skip "Java 17 cannot be had"
 fi
+command -v openssl >/dev/null || install openssl || skip "openssl, which makes the tests' certificates, cannot be had"
 if [ ! -f "$libs/kafka_2.13-4.2.0.jar" ]; then
   command -v mvn >/dev/null || install maven || skip "Maven cannot be had"
   echo "setup: fetching the jars of Apache Kafka into $libs"

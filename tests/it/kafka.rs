@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use sluice_daemon::kafka::{
     Consumer, ConsumerEvent, ConsumerSettings, Header, Lane, NextOffset, Outgoing, Probe, Reader,
-    Source, Start, TopicRole, Trouble,
+    Secret, Source, Start, TopicRole, Trouble,
 };
 
 use crate::Test;
 use crate::expect_eq;
-use crate::harness::real_kafka::{RealKafka, shared};
+use crate::harness::real_kafka::{Door, RealKafka, shared};
 use crate::harness::records::{Collected, producer, send_numbers};
 use crate::harness::{Outcome, PATIENCE, process, wait_for};
 
@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("reading_continues_at_the_callers_offsets_and_commits_are_visible", offsets_and_commits),
     ("a_compacted_topic_is_read_up_before_events", a_compacted_topic_is_read_up),
     ("nothing_is_lost_or_doubled_over_restarts_of_the_broker", restarts_of_the_broker),
+    ("tls_and_passwords_work_and_a_wrong_one_is_told", tls_and_passwords),
     ("a_missing_topic_is_named", a_missing_topic_is_named),
     ("a_produced_file_arrives_and_a_question_is_answered", produce_and_query),
     ("topics_are_created_once_and_compared_afterwards", topics_are_created_and_compared),
@@ -149,7 +150,7 @@ fn a_compacted_topic_is_read_up() -> Outcome {
 
 fn restarts_of_the_broker() -> Outcome {
     // Its own broker: the others would notice.
-    let kafka = RealKafka::start()?;
+    let kafka = RealKafka::start(Door::Open)?;
     kafka.create_topic("restart.events", 3, &[])?;
     let producer = producer(kafka.connection())?;
     send_numbers(&producer, "restart.events", 0..1000)?;
@@ -188,6 +189,42 @@ fn restarts_of_the_broker() -> Outcome {
 fn send_numbers_after(producer: &sluice_daemon::kafka::Producer, first: u32) -> Outcome {
     producer.flush(PATIENCE)?;
     send_numbers(producer, "restart.events", first + 1..first + 1000)
+}
+
+fn tls_and_passwords() -> Outcome {
+    let kafka = RealKafka::start(Door::Secured)?;
+    kafka.create_topic("secret.events", 1, &[])?;
+    let producer = producer(kafka.connection())?;
+    send_numbers(&producer, "secret.events", 0..100)?;
+    let sources = || vec![Source::new(TopicRole::Events, "secret.events")];
+    let consumer = Consumer::start(settings(&kafka, "secret", sources()))?;
+    let mut seen = Collected::default();
+    seen.watch(&consumer, |seen| seen.has("CaughtUp"))?;
+    seen.check_numbers(0..100)?;
+    consumer.stop(PATIENCE)?;
+
+    let mut wrong = settings(&kafka, "secret", sources());
+    if let Some(sasl) = &mut wrong.connection.sasl {
+        sasl.password = Secret::new("wrong-horse");
+    }
+    let consumer = Consumer::start(wrong)?;
+    let told = match consumer.events().recv_timeout(PATIENCE)? {
+        ConsumerEvent::Fatal(trouble @ Trouble::Refused { .. }) => trouble.to_string(),
+        other => anyhow::bail!("{other:?}"),
+    };
+    anyhow::ensure!(told.contains("uthentication") && !told.contains("wrong-horse"), "{told}");
+
+    // A certificate that nobody vouches for: no connection, and the reason is told.
+    let mut stranger = settings(&kafka, "secret", sources());
+    stranger.connection.tls.ca = None;
+    let consumer = Consumer::start(stranger)?;
+    match consumer.events().recv_timeout(PATIENCE)? {
+        ConsumerEvent::BrokersDown { reason } => {
+            anyhow::ensure!(reason.contains("certificate"), "{reason}");
+        }
+        other => anyhow::bail!("{other:?}"),
+    }
+    Ok(())
 }
 
 fn a_missing_topic_is_named() -> Outcome {

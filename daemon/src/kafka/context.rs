@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use serde::Deserialize;
 
@@ -64,7 +64,11 @@ impl ClientContext for Listener {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "kafka client");
-        *self.said.lock() = Some(reason.to_owned());
+        let mut said = self.said.lock();
+        // That all brokers are down says less than why the last one was.
+        if said.is_none() || error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            *said = Some(reason.to_owned());
+        }
     }
 
     fn stats_raw(&self, json: &[u8]) {
@@ -134,6 +138,17 @@ impl Statistics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cause_is_kept_over_its_consequence() {
+        let listener = Listener::default();
+        let down = KafkaError::Global(RDKafkaErrorCode::AllBrokersDown);
+        listener.error(down.clone(), "1/1 brokers are down");
+        assert_eq!(listener.last_complaint().as_deref(), Some("1/1 brokers are down"));
+        listener.error(KafkaError::Global(RDKafkaErrorCode::SSL), "certificate verify failed");
+        listener.error(down, "1/1 brokers are down");
+        assert_eq!(listener.last_complaint().as_deref(), Some("certificate verify failed"));
+    }
 
     #[test]
     fn statistics_are_read_and_bad_ones_ignored() {

@@ -3,13 +3,16 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::client::{Connection, Kind};
 use super::consumer::NextOffset;
 use super::context::Listener;
 use super::trouble::{Trouble, is_refusal};
+
+/// How long a failed question listens for its cause.
+const LISTENING: Duration = Duration::from_millis(30);
 
 /// A short-lived client that only asks; it joins no group.
 pub struct Probe {
@@ -127,46 +130,56 @@ impl Probe {
         Ok(found.elements().iter().map(|element| offset(element.offset())).collect())
     }
 
-    /// Asks once within `patience`, in slices, so that a refusal shows before the time is up.
+    /// Asks within `patience`, in slices, so that a refusal shows before the time is up.
     fn ask<T>(
         &self,
         action: &str,
         patience: Duration,
-        call: impl Fn(&BaseConsumer<Listener>, Duration) -> Result<T, rdkafka::error::KafkaError>,
+        call: impl Fn(&BaseConsumer<Listener>, Duration) -> Result<T, KafkaError>,
     ) -> Result<T, Trouble> {
         let start = Instant::now();
         self.client.context().forget_complaint();
         loop {
-            // Errors and tokens are handled only inside poll (librdkafka#3753).
-            if let Some(Err(error)) = self.client.poll(Duration::ZERO)
-                && error.rdkafka_error_code().is_some_and(is_refusal)
-            {
-                return Err(Trouble::from_client(
-                    action,
-                    &error,
-                    self.client.context().last_complaint(),
-                ));
-            }
+            self.listen(action, Duration::ZERO)?;
             let left = patience.saturating_sub(start.elapsed());
-            match call(&self.client, left.clamp(Duration::from_millis(10), Duration::from_secs(1)))
-            {
+            let slice = left.clamp(Duration::from_millis(10), Duration::from_secs(1));
+            let error = match call(&self.client, slice) {
                 Ok(answer) => return Ok(answer),
-                Err(error) if error.rdkafka_error_code().is_some_and(is_refusal) => {
-                    return Err(Trouble::from_client(
-                        action,
-                        &error,
-                        self.client.context().last_complaint(),
-                    ));
-                }
-                Err(error) if start.elapsed() >= patience => {
-                    let said = self.client.context().last_complaint();
-                    return Err(
-                        self.unreachable(patience, said.unwrap_or_else(|| error.to_string()))
-                    );
-                }
-                // An immediate failure must not spin.
-                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+                Err(error) => error,
+            };
+            self.judge(action, &error)?;
+            // The cause comes as an event of its own, and an immediate failure must not spin.
+            self.listen(action, LISTENING)?;
+            if start.elapsed() >= patience {
+                let said = self.client.context().last_complaint();
+                return Err(self.unreachable(patience, said.unwrap_or_else(|| error.to_string())));
             }
+        }
+    }
+
+    /// Handles what the client has to say: errors, log lines and tokens come only inside poll
+    /// (librdkafka#3753).
+    fn listen(&self, action: &str, time: Duration) -> Result<(), Trouble> {
+        let start = Instant::now();
+        loop {
+            let left = time.saturating_sub(start.elapsed());
+            if let Some(Err(error)) = self.client.poll(left) {
+                self.judge(action, &error)?;
+            }
+            if left.is_zero() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Fails when an error means that asking again is of no use.
+    fn judge(&self, action: &str, error: &KafkaError) -> Result<(), Trouble> {
+        match error.rdkafka_error_code() {
+            Some(code) if is_refusal(code) => {
+                let said = self.client.context().last_complaint();
+                Err(Trouble::from_client(action, error, said))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use sluice_daemon::kafka::{Admin, Connection, Probe, TopicSpec};
+use sluice_daemon::kafka::{
+    Admin, Connection, Probe, Sasl, SaslMechanism, Secret, Security, Tls, TopicSpec,
+};
 use tempfile::TempDir;
 
 use super::process::{signal, wait_gone};
@@ -68,7 +70,7 @@ pub(crate) fn shared() -> anyhow::Result<Arc<RealKafka>> {
     if let Some(kafka) = &*shared {
         return Ok(Arc::clone(kafka));
     }
-    let kafka = Arc::new(RealKafka::start()?);
+    let kafka = Arc::new(RealKafka::start(Door::Open)?);
     *shared = Some(Arc::clone(&kafka));
     Ok(kafka)
 }
@@ -78,10 +80,23 @@ pub(crate) fn stop_shared() {
     SHARED.lock().unwrap_or_else(PoisonError::into_inner).take();
 }
 
+/// The password of the user `admin` of a secured broker.
+pub(crate) const PASSWORD: &str = "correct-horse";
+
+/// Who may talk to a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// Anybody, in plain text.
+    Open,
+    /// The user `admin`, by SCRAM-SHA-512 over TLS.
+    Secured,
+}
+
 /// A running broker. Dropping it kills Java and removes its folder.
 pub(crate) struct RealKafka {
     folder: TempDir,
     port: u16,
+    door: Door,
     keeper: Mutex<Option<Keeper>>,
 }
 
@@ -96,17 +111,23 @@ impl RealKafka {
     ///
     /// # Errors
     /// With the broker's own output, when it does not answer in time.
-    pub(crate) fn start() -> anyhow::Result<Self> {
+    pub(crate) fn start(door: Door) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("sluice-kafka-").tempdir()?;
         let [port, controller] = free_ports()?;
         let path = folder.path();
-        std::fs::write(path.join("server.properties"), properties(path, port, controller)?)?;
+        std::fs::write(path.join("server.properties"), properties(path, port, controller, door)?)?;
         std::fs::write(path.join("log4j2.properties"), LOGGING)?;
         let id = java(&["kafka.tools.StorageTool", "random-uuid"])?;
         let id = id.lines().last().unwrap_or_default().trim().to_owned();
         let server = path.join("server.properties").display().to_string();
-        java(&["kafka.tools.StorageTool", "format", "-t", &id, "-c", &server, "-g"])?;
-        let kafka = Self { folder, port, keeper: Mutex::new(None) };
+        let mut format = vec!["kafka.tools.StorageTool", "format", "-t", &id, "-c", &server, "-g"];
+        let user = format!("SCRAM-SHA-512=[name=admin,password={PASSWORD}]");
+        if door == Door::Secured {
+            make_certificate(path)?;
+            format.extend(["--add-scram", &user]);
+        }
+        java(&format)?;
+        let kafka = Self { folder, port, door, keeper: Mutex::new(None) };
         kafka.up()?;
         Ok(kafka)
     }
@@ -118,7 +139,18 @@ impl RealKafka {
 
     /// Returns the settings to connect with.
     pub(crate) fn connection(&self) -> Connection {
-        Connection::plain(self.brokers())
+        let mut connection = Connection::plain(self.brokers());
+        if self.door == Door::Secured {
+            connection.security = Security::SaslSsl;
+            connection.sasl = Some(Sasl {
+                mechanism: SaslMechanism::ScramSha512,
+                username: "admin".to_owned(),
+                password: Secret::new(PASSWORD),
+            });
+            connection.tls =
+                Tls { ca: Some(self.folder.path().join("certificate.pem")), ..Tls::default() };
+        }
+        connection
     }
 
     /// Creates a topic with one replica.
@@ -248,20 +280,65 @@ appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %d %p %c %m%n
 ";
 
-fn properties(folder: &Path, port: u16, controller: u16) -> anyhow::Result<String> {
+/// Makes a certificate that vouches for itself, and the file with key and certificate that Kafka reads.
+fn make_certificate(folder: &Path) -> anyhow::Result<()> {
+    let output = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+        ])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1"])
+        .args(["-keyout", "key.pem", "-out", "certificate.pem"])
+        .current_dir(folder)
+        .output()
+        .context("openssl cannot be run; run ops/setup.sh --tests")?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut both = std::fs::read(folder.join("key.pem"))?;
+    both.extend(std::fs::read(folder.join("certificate.pem"))?);
+    Ok(std::fs::write(folder.join("server.pem"), both)?)
+}
+
+fn properties(folder: &Path, port: u16, controller: u16, door: Door) -> anyhow::Result<String> {
+    let protocol = match door {
+        Door::Open => "PLAINTEXT",
+        Door::Secured => "SASL_SSL",
+    };
     let mut text = format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-inter.broker.listener.name=PLAINTEXT
+listeners={protocol}://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners={protocol}://127.0.0.1:{port}
+listener.security.protocol.map={protocol}:{protocol},CONTROLLER:PLAINTEXT
+inter.broker.listener.name={protocol}
 controller.listener.names=CONTROLLER
 log.dirs={}
 ",
         folder.join("data").display()
     );
+    if door == Door::Secured {
+        write!(
+            text,
+            "sasl.mechanism.inter.broker.protocol=SCRAM-SHA-512
+sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=\
+org.apache.kafka.common.security.scram.ScramLoginModule required username=\"admin\" password=\"{PASSWORD}\";
+ssl.keystore.type=PEM
+ssl.keystore.location={}
+ssl.truststore.type=PEM
+ssl.truststore.location={}
+",
+            folder.join("server.pem").display(),
+            folder.join("certificate.pem").display()
+        )?;
+    }
     // With one broker the replication factors decide whether transactions and groups work at all.
     for key in [
         "offsets.topic.replication.factor",
