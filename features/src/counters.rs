@@ -130,6 +130,11 @@ impl Counters {
         Some((odds.max(1e-9).ln() - (rate / (1.0 - rate)).ln()) as f32)
     }
 
+    /// Tells whether these are the counters of a schema.
+    pub fn count_by(&self, counters: &[Counter]) -> bool {
+        self.tables.iter().map(|table| &table.counter).eq(counters)
+    }
+
     /// Returns how many entries there are.
     pub fn len(&self) -> usize {
         self.tables.iter().map(|table| table.entries.len()).sum()

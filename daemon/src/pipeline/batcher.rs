@@ -72,6 +72,11 @@ impl Batcher {
         self.spare.push(used);
     }
 
+    /// Tells whether nothing fills and nothing waits to be fetched.
+    pub(super) fn is_empty(&self) -> bool {
+        self.filling.is_empty() && self.ready.is_empty()
+    }
+
     pub(super) fn is_filling(&self) -> bool {
         !self.filling.is_empty()
     }

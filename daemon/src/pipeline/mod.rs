@@ -13,6 +13,7 @@ pub mod popular;
 pub mod record;
 pub mod shard;
 pub mod shared;
+pub mod state;
 mod take;
 pub mod work;
 

@@ -20,7 +20,7 @@ pub struct Shard {
     pub idle: bool,
     /// Impressions so far.
     pub arrivals: u64,
-    next: [i64; 4],
+    pub(super) next: [i64; 4],
 }
 
 impl Shard {

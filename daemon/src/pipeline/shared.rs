@@ -12,6 +12,7 @@ use sluice_features::time::{EventTime, Span};
 
 use super::Rules;
 use super::popular::Popular;
+use super::state::Stored;
 
 /// Versions of an item's or a user's features that are kept.
 const VERSIONS: usize = 4;
@@ -40,6 +41,7 @@ pub struct Shared {
     pub first_seen: Vec<EventTime>,
     /// Draws the items that were not viewed, where views open the funnel.
     pub negatives: Negatives,
+    pub(super) stored: Stored,
 }
 
 impl Shared {
@@ -55,6 +57,7 @@ impl Shared {
             popular: Popular::new(POPULAR),
             first_seen: Vec::new(),
             negatives: Negatives::new(rules.seed),
+            stored: Stored::default(),
         }
     }
 

@@ -62,14 +62,18 @@ impl Pipeline {
             Whose::User => {
                 let user = self.shared.enter_user(&update.id).map_err(|c| collision("user", &c))?;
                 self.shared.user_features.apply(user.0, time, features);
+                if let Some(number) = self.shared.users.number(user.0) {
+                    self.shared.stored.features_changed(whose, number);
+                }
                 self.counts.users += 1;
             }
             Whose::Item => {
                 let category = update.features.and_then(|f| f.get(self.rules.category)?.category());
                 let category = category.map(CategoryId);
                 let entered = self.shared.enter_item(&update.id, category, time);
-                let (item, _) = entered.map_err(|c| collision("item", &c))?;
+                let (item, number) = entered.map_err(|c| collision("item", &c))?;
                 self.shared.item_features.apply(item.0, time, features);
+                self.shared.stored.features_changed(whose, number);
                 self.counts.items += 1;
             }
         }

@@ -28,6 +28,13 @@ struct OpenState<T> {
     outcomes: Vec<(usize, EventTime)>,
 }
 
+impl<T> JoinerState<T> {
+    /// Returns how many impressions are open.
+    pub fn open(&self) -> usize {
+        self.opens.len()
+    }
+}
+
 /// A state does not belong to the configured funnel.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(

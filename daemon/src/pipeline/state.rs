@@ -1,0 +1,405 @@
+//! The state as a checkpoint keeps it. With the same records and decisions afterwards a restored pipeline does the same, bit for bit.
+//!
+//! | part | how it is kept |
+//! |---|---|
+//! | sequences, names, features of items and users | in pieces ([`Piece`]); only changed ones are written again |
+//! | open impressions, counters, popularity, counts, watermarks, offsets | as a whole ([`Pipeline::whole`]), written anew each time |
+//!
+//! Nothing of a batch is kept: before its state is taken, everything in the pipeline is cut, fetched and learned.
+
+use serde::{Deserialize, Serialize};
+use sluice_features::assemble::{FieldValues, Negatives};
+use sluice_features::attribute::{Joiner, JoinerState, OtherFunnel};
+use sluice_features::catalogue::Version;
+use sluice_features::counters::Counters;
+use sluice_features::ids::{ItemId, UserId};
+use sluice_features::sequence::{Change, SegmentError, SegmentKey};
+use sluice_features::time::EventTime;
+use sluice_features::wire::Role as Whose;
+
+use super::counts::Counts;
+use super::popular::Popular;
+use super::shared::Shared;
+use super::{Pipeline, Rules};
+
+/// Names of a piece.
+const NAMES: usize = 256;
+/// Items or users whose features are one piece.
+const FEATURES: usize = 16;
+
+/// A part of the state that has a key of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Piece {
+    /// A segment of a user's sequence, or the open tail.
+    Segment {
+        /// The shard.
+        shard: u32,
+        /// Whose, and which.
+        key: SegmentKey,
+    },
+    /// Names of items by number, with the time when each was first seen.
+    Items(u32),
+    /// Names of users by number.
+    Users(u32),
+    /// Features of items whose names are neighbours.
+    ItemFeatures(u32),
+    /// Features of users whose names are neighbours.
+    UserFeatures(u32),
+}
+
+/// What of names and features is stored already.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stored {
+    items: usize,
+    users: usize,
+    /// Features that have changed, by piece.
+    item_features: std::collections::BTreeSet<u32>,
+    user_features: std::collections::BTreeSet<u32>,
+}
+
+/// Why bytes are no state of this pipeline.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The state cannot be written.
+    #[error("the {what} cannot be encoded")]
+    Encode {
+        /// Which part.
+        what: &'static str,
+        /// The encoder's words.
+        #[source]
+        source: postcard::Error,
+    },
+    /// The bytes do not read as what they should be.
+    #[error("the stored {what} cannot be read: it is damaged or of another version")]
+    Decode {
+        /// Which part.
+        what: &'static str,
+        /// The decoder's words.
+        #[source]
+        source: postcard::Error,
+    },
+    /// A segment is damaged.
+    #[error("a stored sequence cannot be read")]
+    Segment(#[source] SegmentError),
+    /// The joins are those of another funnel.
+    #[error("the stored joins cannot be used")]
+    Funnel(#[source] OtherFunnel),
+    /// Pieces are missing, or there are too many.
+    #[error("expected {expected} {what} in the stored state, found {found}")]
+    Pieces {
+        /// Of what.
+        what: &'static str,
+        /// How many there should be.
+        expected: usize,
+        /// How many there are.
+        found: usize,
+    },
+}
+
+/// What a whole is written from; field by field the same as [`Whole`].
+#[derive(Serialize)]
+struct WholeOf<'a> {
+    shards: Vec<ShardState<JoinerState<&'a FieldValues>>>,
+    items: usize,
+    users: usize,
+    categories: &'a [u64],
+    counters: &'a Counters,
+    popular: &'a Popular,
+    negatives: Negatives,
+    counts: &'a Counts,
+}
+
+/// Everything that is written anew each time.
+#[derive(Deserialize)]
+struct Whole {
+    shards: Vec<ShardState<JoinerState<FieldValues>>>,
+    items: usize,
+    users: usize,
+    categories: Vec<u64>,
+    counters: Counters,
+    popular: Popular,
+    negatives: Negatives,
+    counts: Counts,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ShardState<J> {
+    joiner: J,
+    newest: EventTime,
+    idle: bool,
+    arrivals: u64,
+    next: [i64; 4],
+}
+
+/// A pipeline whose state is being put back: first the whole, then the pieces, names before features or after, in any order of
+/// shards, names of one kind in the order of their numbers.
+pub struct Restoring {
+    pipeline: Pipeline,
+    items: usize,
+    users: usize,
+    dropped: u64,
+}
+
+impl Stored {
+    /// Takes note that the features of an item or user have changed.
+    pub(super) fn features_changed(&mut self, whose: Whose, number: u32) {
+        let page = number / FEATURES as u32;
+        match whose {
+            Whose::Item => self.item_features.insert(page),
+            Whose::User => self.user_features.insert(page),
+        };
+    }
+}
+
+impl Pipeline {
+    /// Tells whether the state can be taken: nothing waits to be cut, fetched or learned.
+    pub fn is_settled(&self) -> bool {
+        self.batcher.is_empty()
+    }
+
+    /// Returns, as bytes, what is not kept in pieces.
+    ///
+    /// # Errors
+    /// When it cannot be encoded.
+    pub fn whole(&self) -> Result<Vec<u8>, StateError> {
+        let shards = self.shards.iter().map(|shard| ShardState {
+            joiner: shard.joiner.state(),
+            newest: shard.watermark.newest(),
+            idle: shard.idle,
+            arrivals: shard.arrivals,
+            next: shard.next,
+        });
+        encode(
+            "state of the shards",
+            &WholeOf {
+                shards: shards.collect(),
+                items: self.shared.items.len(),
+                users: self.shared.users.len(),
+                categories: self.shared.categories.ids_from(0),
+                counters: &self.shared.counters,
+                popular: &self.shared.popular,
+                negatives: self.shared.negatives,
+                counts: &self.counts,
+            },
+        )
+    }
+
+    /// Calls `see` with all pieces that have changed since the last time, `None` for one that is no more, and takes them as stored.
+    ///
+    /// # Errors
+    /// When one cannot be encoded; then the changes are lost to later calls.
+    pub fn drain_changes(
+        &mut self,
+        mut see: impl FnMut(Piece, Option<&[u8]>),
+    ) -> Result<(), StateError> {
+        for (shard, state) in (0u32..).zip(&mut self.shards) {
+            state.sequences.drain_changes(|key, change| {
+                let bytes = match change {
+                    Change::Added(bytes) | Change::Changed(bytes) => Some(bytes),
+                    Change::Removed => None,
+                };
+                see(Piece::Segment { shard, key }, bytes);
+            });
+        }
+        let (items, users) = (self.shared.items.len(), self.shared.users.len());
+        let stored = std::mem::replace(
+            &mut self.shared.stored,
+            Stored { items, users, ..Stored::default() },
+        );
+        let names = pages(stored.items, items).map(Piece::Items);
+        let names = names.chain(pages(stored.users, users).map(Piece::Users));
+        let features = stored.item_features.into_iter().map(Piece::ItemFeatures);
+        let features = features.chain(stored.user_features.into_iter().map(Piece::UserFeatures));
+        for piece in names.chain(features) {
+            see(piece, Some(&self.shared.piece(piece)?));
+        }
+        Ok(())
+    }
+
+    /// Calls `see` with all pieces there are, and takes nothing as stored.
+    ///
+    /// # Errors
+    /// When one cannot be encoded.
+    pub fn visit_pieces(&self, mut see: impl FnMut(Piece, &[u8])) -> Result<(), StateError> {
+        for (shard, state) in (0u32..).zip(&self.shards) {
+            state.sequences.visit_all(|key, bytes| see(Piece::Segment { shard, key }, bytes));
+        }
+        let (items, users) = (self.shared.items.len(), self.shared.users.len());
+        let features = |names: usize| 0..(names.div_ceil(FEATURES) as u32);
+        let pieces = pages(0, items)
+            .map(Piece::Items)
+            .chain(pages(0, users).map(Piece::Users))
+            .chain(features(items).map(Piece::ItemFeatures))
+            .chain(features(users).map(Piece::UserFeatures));
+        for piece in pieces {
+            see(piece, &self.shared.piece(piece)?);
+        }
+        Ok(())
+    }
+}
+
+impl Restoring {
+    /// Begins with the whole. `keep_open` says whether open impressions belong to the schema of `rules`; they are dropped otherwise,
+    /// with all that their joiners know, and so are counters that the schema does not have like that.
+    ///
+    /// # Errors
+    /// When the bytes are no state, or one of another funnel.
+    pub fn new(rules: Rules, whole: &[u8], keep_open: bool) -> Result<Self, StateError> {
+        let whole: Whole = decode("state of the shards", whole)?;
+        let mut pipeline = Pipeline::new(rules, whole.shards.len());
+        let mut dropped = 0;
+        for (shard, state) in pipeline.shards.iter_mut().zip(whole.shards) {
+            let rules = &pipeline.rules;
+            if keep_open {
+                let joiner = Joiner::restore(&rules.funnel, rules.limits, state.joiner);
+                shard.joiner = joiner.map_err(StateError::Funnel)?;
+            } else {
+                dropped += state.joiner.open() as u64;
+            }
+            shard.watermark.observe(state.newest);
+            shard.idle = state.idle;
+            shard.arrivals = state.arrivals;
+            shard.next = state.next;
+        }
+        let shared = &mut pipeline.shared;
+        for id in whole.categories {
+            shared.categories.enter(id);
+        }
+        if whole.counters.count_by(&pipeline.rules.schema.counters) {
+            shared.counters = whole.counters;
+        }
+        shared.popular = whole.popular;
+        shared.negatives = whole.negatives;
+        pipeline.counts = whole.counts;
+        Ok(Self { pipeline, items: whole.items, users: whole.users, dropped })
+    }
+
+    /// Puts back a piece.
+    ///
+    /// # Errors
+    /// When it cannot be read or does not fit to what is there.
+    pub fn piece(&mut self, piece: Piece, bytes: &[u8]) -> Result<(), StateError> {
+        let shared = &mut self.pipeline.shared;
+        match piece {
+            Piece::Segment { shard, key } => {
+                let expected = self.pipeline.shards.len();
+                let shard = self.pipeline.shards.get_mut(shard as usize).ok_or({
+                    StateError::Pieces { what: "shards", expected, found: shard as usize + 1 }
+                })?;
+                shard.sequences.restore(key, bytes).map_err(StateError::Segment)?;
+            }
+            Piece::Items(page) => {
+                in_order("items", page, shared.items.len())?;
+                for (text, first) in decode::<Vec<(String, EventTime)>>("names of items", bytes)? {
+                    let known = shared.items.len();
+                    if shared.items.enter(ItemId::of(&text).0, &text) != Ok(known as u32) {
+                        return Err(doubled("items", known));
+                    }
+                    shared.first_seen.push(first);
+                }
+            }
+            Piece::Users(page) => {
+                in_order("users", page, shared.users.len())?;
+                for text in decode::<Vec<String>>("names of users", bytes)? {
+                    let known = shared.users.len();
+                    if shared.users.enter(UserId::of(&text).0, &text) != Ok(known as u32) {
+                        return Err(doubled("users", known));
+                    }
+                }
+            }
+            Piece::ItemFeatures(_) => {
+                for (id, versions) in decode::<Features>("features of items", bytes)? {
+                    shared.item_features.restore(id, versions);
+                }
+            }
+            Piece::UserFeatures(_) => {
+                for (id, versions) in decode::<Features>("features of users", bytes)? {
+                    shared.user_features.restore(id, versions);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the pipeline, and how many open impressions were dropped.
+    ///
+    /// # Errors
+    /// When names are missing.
+    pub fn finish(mut self) -> Result<(Pipeline, u64), StateError> {
+        let (items, users) = (self.pipeline.shared.items.len(), self.pipeline.shared.users.len());
+        for (what, expected, found) in [("items", self.items, items), ("users", self.users, users)]
+        {
+            if expected != found {
+                return Err(StateError::Pieces { what, expected, found });
+            }
+        }
+        self.pipeline.shared.stored = Stored { items, users, ..Stored::default() };
+        Ok((self.pipeline, self.dropped))
+    }
+}
+
+type Features = Vec<(u64, Vec<Version>)>;
+
+impl Shared {
+    /// Returns a piece of names or features as bytes; nothing for other pieces.
+    fn piece(&self, piece: Piece) -> Result<Vec<u8>, StateError> {
+        match piece {
+            Piece::Segment { .. } => Ok(Vec::new()),
+            Piece::Items(page) => {
+                let from = page as usize * NAMES;
+                let texts = self.items.texts_from(from).iter().map(|text| &**text);
+                let first = self.first_seen.get(from..).unwrap_or_default().iter().copied();
+                let names: Vec<(&str, EventTime)> = texts.zip(first).take(NAMES).collect();
+                encode("names of items", &names)
+            }
+            Piece::Users(page) => {
+                let texts = self.users.texts_from(page as usize * NAMES);
+                encode("names of users", &texts[..texts.len().min(NAMES)])
+            }
+            Piece::ItemFeatures(page) => {
+                let known = (0..self.items.len()).skip(page as usize * FEATURES).take(FEATURES);
+                let ids = known.map(|number| self.items.id(number as u32));
+                let features = ids.map(|id| (id, self.item_features.versions(id)));
+                encode("features of items", &known_only(features))
+            }
+            Piece::UserFeatures(page) => {
+                let known = (0..self.users.len()).skip(page as usize * FEATURES).take(FEATURES);
+                let ids = known.map(|number| self.users.id(number as u32));
+                let features = ids.map(|id| (id, self.user_features.versions(id)));
+                encode("features of users", &known_only(features))
+            }
+        }
+    }
+}
+
+fn known_only(features: impl Iterator<Item = (u64, Vec<Version>)>) -> Features {
+    features.filter(|(_, versions)| !versions.is_empty()).collect()
+}
+
+/// Returns the pieces that hold the names from `from` to `to`.
+fn pages(from: usize, to: usize) -> std::ops::Range<u32> {
+    if from >= to {
+        return 0..0;
+    }
+    (from / NAMES) as u32..to.div_ceil(NAMES) as u32
+}
+
+fn in_order(what: &'static str, page: u32, known: usize) -> Result<(), StateError> {
+    let expected = page as usize * NAMES;
+    if expected == known {
+        return Ok(());
+    }
+    Err(StateError::Pieces { what, expected, found: known })
+}
+
+fn doubled(what: &'static str, known: usize) -> StateError {
+    StateError::Pieces { what, expected: known + 1, found: known }
+}
+
+fn encode<T: Serialize + ?Sized>(what: &'static str, value: &T) -> Result<Vec<u8>, StateError> {
+    postcard::to_allocvec(value).map_err(|source| StateError::Encode { what, source })
+}
+
+fn decode<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> Result<T, StateError> {
+    postcard::from_bytes(bytes).map_err(|source| StateError::Decode { what, source })
+}
