@@ -2,58 +2,129 @@
 //!
 //! ```text
 //! 1  parameters ─▶ NUMBER.parameters.new ─▶ fsync ─▶ NUMBER.parameters ─▶ fsync of the folder
-//! 2  waiting changes + offsets + the file's name ─▶ one atomic batch of the store ─▶ flush
-//! 3  the number ─▶ the file `committed` beside them; parameter files that nothing needs are removed
+//! 2  what of the state is written as a whole ─▶ NUMBER.state, in the same way
+//! 3  changed pieces of the state + offsets + the files' names ─▶ one atomic batch of the store ─▶ flush
+//! 4  the number ─▶ the file `committed` beside them; files that nothing needs are removed
 //! ```
 //!
-//! A kill between any two steps leaves the previous or the new checkpoint, never a mixture: the batch of step 2 decides. The file of step 3
+//! A kill between any two steps leaves the previous or the new checkpoint, never a mixture: the batch of step 3 decides. The file of step 4
 //! decides nothing. It tells, at the next start, that a store which opens without complaint has lost its newest commits.
+//!
+//! [`Checkpoint::open`] finds the checkpoint in force and gives back the pipeline, [`Checkpoint::commit`] makes the next one. Nothing is
+//! written ahead of it. A full disk is noticed before the store is touched: the previous checkpoint stays in force.
 
 mod blocks;
+mod commit;
 mod durable;
-mod parameters;
+mod files;
+mod full;
+mod identity;
+mod open;
+mod pieces;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+pub use commit::{Commit, Offset};
+pub use files::Checked;
+pub use full::write_full;
+pub use identity::Identity;
+pub use open::{Opening, Resumed};
 
-pub use parameters::{ParameterFiles, Parameters, Written};
-
+use crate::clock::Clock;
 use crate::error::Stop;
-use crate::store::keys::Meta;
-use crate::store::{Batch, Store};
+use crate::store::{FREE_BYTES, Store};
 
-/// What a checkpoint consists of, beside the state in the store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Commit {
-    /// Grows by one with each checkpoint, from 1 on.
-    pub number: u64,
-    /// The parameter file's name.
-    pub parameters: String,
-    /// What the parameters belong to: schema and model.
-    pub fingerprint: u64,
-    /// Where to go on, for each partition.
-    pub offsets: Vec<Offset>,
+use files::NumberedFiles;
+
+/// What the configuration says to checkpoints.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The folder of everything: the store and the files beside it.
+    pub folder: PathBuf,
+    /// Bytes that the store may cache.
+    pub cache_bytes: u64,
+    /// How many parameter files are kept.
+    pub keep: usize,
+    /// Partitions of the topics.
+    pub partitions: usize,
+    /// Names of the topics of events, items and users: offsets are theirs.
+    pub topics: [String; 3],
+    /// What state and parameters belong to.
+    pub identity: Identity,
+    /// Keeps the state of another model and starts with new parameters.
+    pub new_model: bool,
 }
 
-/// The next record that is not part of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Offset {
-    /// The topic's name.
-    pub topic: String,
-    /// The partition.
-    pub partition: i32,
-    /// The offset of the next record.
-    pub next: i64,
+/// Makes checkpoints of one pipeline.
+pub struct Checkpoint {
+    store: Arc<dyn Store>,
+    setup: Setup,
+    parameters: NumberedFiles,
+    states: NumberedFiles,
+    /// The number of the checkpoint in force, 0 for none.
+    number: u64,
+    /// What the last one has written: the next one needs about as much room.
+    written: u64,
+    /// Room that has to be left.
+    room: u64,
 }
 
-/// What a start finds.
+/// What became of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// The checkpoint in force.
-    pub commit: Commit,
-    /// The number of a later one that the store has lost: it went back, which is sound but must be told.
-    pub lost: Option<u64>,
+#[must_use]
+pub enum Outcome {
+    /// It is in force.
+    Done(CommitReport),
+    /// The disk has no room: the previous one stays in force, nothing is lost, and a later try may work. Says why.
+    NotNow(String),
+}
+
+/// What a checkpoint has cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CommitReport {
+    /// Its number.
+    pub number: u64,
+    /// Bytes of the parameter file.
+    pub parameter_bytes: u64,
+    /// Bytes of what of the state is written as a whole.
+    pub state_bytes: u64,
+    /// Bytes of the pieces that have changed.
+    pub piece_bytes: u64,
+    /// How many pieces have changed.
+    pub pieces: u64,
+    /// How long the parameters took to write.
+    pub parameters_took: Duration,
+    /// How long all of it took: the pause of learning.
+    pub took: Duration,
+}
+
+impl CommitReport {
+    /// Returns how many bytes were written.
+    pub fn bytes(&self) -> u64 {
+        self.parameter_bytes + self.state_bytes + self.piece_bytes
+    }
+}
+
+impl Checkpoint {
+    /// Returns the number of the checkpoint in force, 0 for none.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Returns what it was set up with.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// Returns how many bytes the store takes on disk.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn store_bytes(&self) -> Result<u64, Stop> {
+        Ok(self.store.bytes()?)
+    }
 }
 
 /// Why a checkpoint cannot be written or read.
@@ -71,7 +142,7 @@ pub enum CheckpointError {
         source: std::io::Error,
     },
     /// What is in the file is not what was written.
-    #[error("the parameter file {path} is damaged: {what}")]
+    #[error("the file {path} is damaged: {what}")]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -79,7 +150,7 @@ pub enum CheckpointError {
         what: String,
     },
     /// The file belongs to another model or another version.
-    #[error("the parameter file {path} has {what} {found}, expected {expected}: {remedy}")]
+    #[error("the file {path} has {what} {found}, expected {expected}: {remedy}")]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -114,96 +185,5 @@ impl From<CheckpointError> for Stop {
                 Self::data("the checkpoint on disk cannot be used").because(error)
             }
         }
-    }
-}
-
-/// Commits: the waiting changes and the commit as one atomic batch, flushed. When this returns the checkpoint is in force.
-///
-/// # Errors
-/// When the store or the folder fails. The previous checkpoint may be in force then, or this one: restart to know.
-pub fn commit(
-    store: &dyn Store,
-    folder: &Path,
-    mut waiting: Batch,
-    commit: &Commit,
-) -> Result<(), Stop> {
-    let value = postcard::to_allocvec(commit)
-        .map_err(|error| Stop::fault("a checkpoint cannot be encoded").because(error))?;
-    waiting.put(Meta::Checkpoint.key(), value);
-    store.apply(waiting)?;
-    store.flush()?;
-    durable::replace(&folder.join(COMMITTED), |file| {
-        std::io::Write::write_all(file, commit.number.to_string().as_bytes())
-    })?;
-    Ok(())
-}
-
-/// Returns the checkpoint in force, or `None` for a new store.
-///
-/// # Errors
-/// [`crate::error::Exit::Data`] when it cannot be read, or when all checkpoints are gone that were there.
-pub fn find(store: &dyn Store, folder: &Path) -> Result<Option<Found>, Stop> {
-    let promised = match std::fs::read_to_string(folder.join(COMMITTED)) {
-        Ok(text) => text.trim().parse::<u64>().ok(),
-        Err(_) => None,
-    };
-    let Some(value) = store.get(&Meta::Checkpoint.key())? else {
-        return match promised {
-            None => Ok(None),
-            Some(number) => Err(Stop::data(format!(
-                "the store in {} has lost checkpoint {number} and all before it: remove the folder to begin anew from Kafka",
-                folder.display()
-            ))),
-        };
-    };
-    let commit: Commit = postcard::from_bytes(&value).map_err(|error| {
-        Stop::data("the checkpoint in the store cannot be read: it is of another version")
-            .because(error)
-    })?;
-    let lost = promised.filter(|&number| number > commit.number);
-    Ok(Some(Found { commit, lost }))
-}
-
-/// The file that holds the number of the newest commit.
-const COMMITTED: &str = "committed";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::Exit;
-    use crate::store::MemoryStore;
-
-    fn numbered(number: u64) -> Commit {
-        let offset = Offset { topic: "sluice.events".into(), partition: 3, next: 17 };
-        Commit {
-            number,
-            parameters: format!("{number}.parameters"),
-            fingerprint: 9,
-            offsets: vec![offset],
-        }
-    }
-
-    #[test]
-    fn state_and_commit_come_into_force_together() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = MemoryStore::default();
-        assert_eq!(find(&store, folder.path()).unwrap(), None);
-        let mut waiting = Batch::default();
-        waiting.put(*b"k", b"v");
-        commit(&store, folder.path(), waiting, &numbered(1)).unwrap();
-        let found = find(&store, folder.path()).unwrap().unwrap();
-        assert_eq!(found, Found { commit: numbered(1), lost: None });
-        assert_eq!(store.get(b"k").unwrap().as_deref(), Some(&b"v"[..]));
-    }
-
-    #[test]
-    fn a_store_that_went_back_is_noticed() {
-        let folder = tempfile::tempdir().unwrap();
-        let (old, new) = (MemoryStore::default(), MemoryStore::default());
-        commit(&old, folder.path(), Batch::default(), &numbered(1)).unwrap();
-        commit(&new, folder.path(), Batch::default(), &numbered(2)).unwrap();
-        assert_eq!(find(&old, folder.path()).unwrap().unwrap().lost, Some(2));
-        let stop = find(&MemoryStore::default(), folder.path()).unwrap_err();
-        assert_eq!(stop.exit(), Exit::Data);
     }
 }

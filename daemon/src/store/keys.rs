@@ -2,12 +2,12 @@
 //!
 //! | room | key behind the room's byte | value |
 //! |---|---|---|
-//! | segment | shard u32, user u64, index u32 | one packed segment of a user's sequence |
+//! | segment | shard u32, user u64, place u64 | one packed segment of a user's sequence; the open tail has the last place |
 //! | open impression | shard u32, deadline i64, impression u64 | an open impression with its features |
 //! | user | shard u32, user u64 | what else is kept of a user (model slot, seen ids, ...) |
 //! | shard | shard u32, part u8 | the rest of a shard's state |
-//! | dictionary | kind u8, number u32 | a string |
-//! | catalogue | kind u8, id u64 | the features of an item or user |
+//! | dictionary | kind u8, page u32 | the strings of neighbouring numbers |
+//! | catalogue | kind u8, page u32 | the features of items or users with neighbouring numbers |
 //! | counter | counter u32, subject u64 | a decayed count |
 //! | evaluation | part u32 | the state of progressive validation |
 //! | meta | a name | offsets, the parameter file's name, the format version |
@@ -75,8 +75,8 @@ impl Meta {
 }
 
 /// Returns the key of a segment of a user's sequence.
-pub fn segment(shard: u32, user: u64, index: u32) -> Vec<u8> {
-    Key::of(Room::Segment).u32(shard).u64(user).u32(index).done()
+pub fn segment(shard: u32, user: u64, place: u64) -> Vec<u8> {
+    Key::of(Room::Segment).u32(shard).u64(user).u64(place).done()
 }
 
 /// Returns what the keys of all segments of a user begin with.
@@ -99,14 +99,14 @@ pub fn shard_part(shard: u32, part: u8) -> Vec<u8> {
     Key::of(Room::Shard).u32(shard).bytes(&[part]).done()
 }
 
-/// Returns the key of a string.
-pub fn dictionary(kind: Kind, number: u32) -> Vec<u8> {
-    Key::of(Room::Dictionary).bytes(&[kind as u8]).u32(number).done()
+/// Returns the key of a page of strings.
+pub fn dictionary(kind: Kind, page: u32) -> Vec<u8> {
+    Key::of(Room::Dictionary).bytes(&[kind as u8]).u32(page).done()
 }
 
-/// Returns the key of an item's or user's features.
-pub fn catalogue(kind: Kind, id: u64) -> Vec<u8> {
-    Key::of(Room::Catalogue).bytes(&[kind as u8]).u64(id).done()
+/// Returns the key of a page of features of items or users.
+pub fn catalogue(kind: Kind, page: u32) -> Vec<u8> {
+    Key::of(Room::Catalogue).bytes(&[kind as u8]).u32(page).done()
 }
 
 /// Returns the key of a decayed count.

@@ -1,4 +1,5 @@
-//! Parameter files: a header, then the parameters in checked blocks.
+//! Numbered files beside the store, one kind for the parameters and one for the state that is written as a whole: a header, then
+//! checked blocks.
 //!
 //! ```text
 //! [magic 8][format u32][fingerprint u64][crc u32 of these] [blocks ...]
@@ -15,41 +16,46 @@ use super::durable::{UNFINISHED, replace};
 const MAGIC: [u8; 8] = *b"SLUICEP\n";
 const FORMAT: u32 = 1;
 const HEADER: usize = 24;
-const ENDING: &str = ".parameters";
 
-/// The parameter files of one daemon, in one folder.
+/// The files of one kind, in one folder.
 #[derive(Clone, Debug)]
-pub struct ParameterFiles {
+pub(super) struct NumberedFiles {
     folder: PathBuf,
+    ending: &'static str,
     keep: usize,
 }
 
-/// A parameter file that was written.
+/// A file that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
+pub(super) struct Written {
     /// Its name, which a [`super::Commit`] holds.
-    pub name: String,
+    pub(super) name: String,
     /// Its size.
-    pub bytes: u64,
+    pub(super) bytes: u64,
 }
 
-/// A parameter file that is being read; every block is checked before its bytes are handed out.
+/// A file that is being read; every block is checked before its bytes are handed out.
 #[derive(Debug)]
-pub struct Parameters {
+pub struct Checked {
     path: PathBuf,
     reader: BlockReader<BufReader<File>>,
 }
 
-impl ParameterFiles {
-    /// Opens the folder, making it when it is missing, and removes what an interrupted write has left.
+impl NumberedFiles {
+    /// Opens the folder, making it when it is missing, and removes what an interrupted write of a file with this ending has left.
+    /// `keep` files will be kept, at least one.
     ///
     /// # Errors
     /// When the folder cannot be made or read.
-    pub fn open(folder: &Path, keep: usize) -> Result<Self, CheckpointError> {
+    pub(super) fn open(
+        folder: &Path,
+        ending: &'static str,
+        keep: usize,
+    ) -> Result<Self, CheckpointError> {
         std::fs::create_dir_all(folder).map_err(CheckpointError::io("make the folder", folder))?;
-        let files = Self { folder: folder.into(), keep: keep.max(1) };
+        let files = Self { folder: folder.into(), ending, keep: keep.max(1) };
         for name in files.names()? {
-            if name.ends_with(&format!("{ENDING}{UNFINISHED}")) {
+            if name.ends_with(&format!("{ending}{UNFINISHED}")) {
                 files.remove(&name)?;
             }
         }
@@ -60,13 +66,13 @@ impl ParameterFiles {
     ///
     /// # Errors
     /// When the disk fails or is full. Files that were there before are untouched.
-    pub fn write(
+    pub(super) fn write(
         &self,
         number: u64,
         fingerprint: u64,
         write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
     ) -> Result<Written, CheckpointError> {
-        let name = format!("{number:012}{ENDING}");
+        let name = format!("{number:012}{}", self.ending);
         let bytes = replace(&self.folder.join(&name), |file| {
             file.write_all(&header(fingerprint))?;
             let mut blocks = BlockWriter::new(file);
@@ -80,7 +86,7 @@ impl ParameterFiles {
     ///
     /// # Errors
     /// [`CheckpointError::Damaged`] anywhere in the file, [`CheckpointError::Foreign`] for another fingerprint or format.
-    pub fn read(&self, name: &str, fingerprint: u64) -> Result<Parameters, CheckpointError> {
+    pub(super) fn read(&self, name: &str, fingerprint: u64) -> Result<Checked, CheckpointError> {
         let mut whole = self.begin(name, fingerprint)?;
         let mut buffer = vec![0; 1 << 16];
         while whole.read(&mut buffer).map_err(|error| whole.failed(error))? > 0 {}
@@ -91,14 +97,14 @@ impl ParameterFiles {
     ///
     /// # Errors
     /// When a file cannot be removed.
-    pub fn retain(&self, in_force: &str) -> Result<(), CheckpointError> {
+    pub(super) fn retain(&self, in_force: &str) -> Result<(), CheckpointError> {
         let mut names = self.names()?;
-        names.retain(|name| name.ends_with(ENDING) && name.as_str() <= in_force);
+        names.retain(|name| name.ends_with(self.ending) && name.as_str() <= in_force);
         names.sort_unstable_by(|a, b| b.cmp(a));
         names.iter().skip(self.keep).try_for_each(|name| self.remove(name))
     }
 
-    fn begin(&self, name: &str, fingerprint: u64) -> Result<Parameters, CheckpointError> {
+    fn begin(&self, name: &str, fingerprint: u64) -> Result<Checked, CheckpointError> {
         let path = self.folder.join(name);
         let file = File::open(&path).map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => {
@@ -108,7 +114,7 @@ impl ParameterFiles {
         })?;
         let mut file = BufReader::new(file);
         check_header(&mut file, &path, fingerprint)?;
-        Ok(Parameters { path, reader: BlockReader::new(file) })
+        Ok(Checked { path, reader: BlockReader::new(file) })
     }
 
     fn names(&self) -> Result<Vec<String>, CheckpointError> {
@@ -127,7 +133,7 @@ impl ParameterFiles {
     }
 }
 
-impl Parameters {
+impl Checked {
     /// Puts an error that came from reading into words: damage, or a failing disk.
     pub fn failed(&self, error: std::io::Error) -> CheckpointError {
         match error.kind() {
@@ -139,7 +145,7 @@ impl Parameters {
     }
 }
 
-impl Read for Parameters {
+impl Read for Checked {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         self.reader.read(out)
     }
@@ -190,11 +196,11 @@ fn check_header(
 mod tests {
     use super::*;
 
-    fn write(files: &ParameterFiles, number: u64) -> Written {
+    fn write(files: &NumberedFiles, number: u64) -> Written {
         files.write(number, 7, |file| file.write_all(&[number as u8; 300])).unwrap()
     }
 
-    fn names(files: &ParameterFiles) -> Vec<String> {
+    fn names(files: &NumberedFiles) -> Vec<String> {
         let mut names = files.names().unwrap();
         names.sort();
         names
@@ -203,7 +209,7 @@ mod tests {
     #[test]
     fn a_file_is_read_back_as_it_was_written() {
         let folder = tempfile::tempdir().unwrap();
-        let files = ParameterFiles::open(folder.path(), 2).unwrap();
+        let files = NumberedFiles::open(folder.path(), ".parameters", 2).unwrap();
         let written = write(&files, 5);
         assert_eq!(
             written,
@@ -220,7 +226,7 @@ mod tests {
     #[test]
     fn damage_anywhere_is_found_before_anything_is_read() {
         let folder = tempfile::tempdir().unwrap();
-        let files = ParameterFiles::open(folder.path(), 2).unwrap();
+        let files = NumberedFiles::open(folder.path(), ".parameters", 2).unwrap();
         let path = folder.path().join(write(&files, 1).name);
         let sound = std::fs::read(&path).unwrap();
         for at in 0..sound.len() {
@@ -236,7 +242,7 @@ mod tests {
     #[test]
     fn the_file_in_force_and_those_behind_it_are_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let files = ParameterFiles::open(folder.path(), 2).unwrap();
+        let files = NumberedFiles::open(folder.path(), ".parameters", 2).unwrap();
         let written: Vec<String> = (1..=5).map(|number| write(&files, number).name).collect();
         files.retain(&written[3]).unwrap();
         // The fifth was written, but its commit is not known yet.
@@ -249,7 +255,7 @@ mod tests {
         let left = folder.path().join("000000000009.parameters.new");
         std::fs::write(&left, b"half").unwrap();
         std::fs::write(folder.path().join("db"), b"not ours").unwrap();
-        let files = ParameterFiles::open(folder.path(), 2).unwrap();
+        let files = NumberedFiles::open(folder.path(), ".parameters", 2).unwrap();
         assert_eq!(names(&files), ["db"]);
     }
 }

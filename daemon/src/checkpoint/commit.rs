@@ -1,0 +1,200 @@
+//! Making a checkpoint.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sluice_features::wire::Topic;
+
+use super::pieces::key_of;
+use super::{Checkpoint, CheckpointError, Clock, CommitReport, Identity, Outcome, Setup, durable};
+use crate::error::Stop;
+use crate::pipeline::Pipeline;
+use crate::store::keys::Meta;
+use crate::store::{Batch, Store};
+
+/// What a checkpoint consists of, beside the pieces in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// Grows by one with each checkpoint, from 1 on.
+    pub number: u64,
+    /// The parameter file's name.
+    pub parameters: String,
+    /// The name of the file with what of the state is written as a whole.
+    pub state: String,
+    /// What state and parameters belong to.
+    pub identity: Identity,
+    /// Partitions of the topics.
+    pub partitions: u32,
+    /// Where to go on, for each topic and partition.
+    pub offsets: Vec<Offset>,
+}
+
+/// The next record that is not part of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offset {
+    /// The topic's name.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The offset of the next record.
+    pub next: i64,
+}
+
+/// The topics with offsets, in the order of [`Setup::topics`].
+pub(super) const TOPICS: [Topic; 3] = [Topic::Events, Topic::Items, Topic::Users];
+
+/// The state's files belong to any model.
+pub(super) const ANY_MODEL: u64 = 0;
+
+/// The file that holds the number of the newest commit.
+const COMMITTED: &str = "committed";
+
+impl Checkpoint {
+    /// Makes a checkpoint of the pipeline, of the parameters that `write` writes, and of the offsets up to which the pipeline has
+    /// taken its topics. Everything that was taken must have been learned: cut, fetched and stepped.
+    ///
+    /// # Errors
+    /// When the disk fails, or something waits in the pipeline. The previous checkpoint is in force then, or this one: restart to know.
+    pub fn commit(
+        &mut self,
+        pipeline: &mut Pipeline,
+        clock: &Clock,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<Outcome, Stop> {
+        let start = clock.steady();
+        settled(pipeline)?;
+        if let Some(reason) = self.lacks_room()? {
+            return Ok(Outcome::NotNow(reason));
+        }
+        let number = self.number + 1;
+        let fingerprint = self.setup.identity.fingerprint();
+        let parameters = match self.parameters.write(number, fingerprint, write) {
+            Ok(written) => written,
+            Err(error) => return not_now(error),
+        };
+        let parameters_took = clock.steady().saturating_sub(start);
+        let whole = pipeline.whole().map_err(failed)?;
+        let state = match self.states.write(number, ANY_MODEL, |to| to.write_all(&whole)) {
+            Ok(written) => written,
+            Err(error) => return not_now(error),
+        };
+        drop(whole);
+
+        let mut waiting = Batch::default();
+        let drained = pipeline.drain_changes(|piece, bytes| match bytes {
+            Some(bytes) => waiting.put(key_of(piece), bytes),
+            None => waiting.delete(key_of(piece)),
+        });
+        drained.map_err(failed)?;
+        let (pieces, piece_bytes) = (waiting.len() as u64, waiting.bytes() as u64);
+        let value = Commit::new(number, &parameters.name, &state.name, &self.setup, pipeline);
+        commit(&*self.store, &self.setup.folder, waiting, &value)?;
+        self.number = number;
+        self.parameters.retain(&parameters.name)?;
+        self.states.retain(&state.name)?;
+
+        let report = CommitReport {
+            number,
+            parameter_bytes: parameters.bytes,
+            state_bytes: state.bytes,
+            piece_bytes,
+            pieces,
+            parameters_took,
+            took: clock.steady().saturating_sub(start),
+        };
+        self.written = report.bytes();
+        Ok(Outcome::Done(report))
+    }
+
+    /// Says what room is missing: the store must not meet a full disk, for it cannot even be opened on one (M-6 of reliability.md).
+    fn lacks_room(&self) -> Result<Option<String>, CheckpointError> {
+        let folder = &self.setup.folder;
+        let failed = CheckpointError::io("tell the free space of", folder);
+        let free = fs2::available_space(folder).map_err(failed)?;
+        // sled writes changed pages anew before it lets go of the old ones.
+        let needed = self.room.saturating_add(self.written.saturating_mul(2));
+        Ok((free < needed).then(|| {
+            let folder = folder.display();
+            format!("expected {needed} bytes free in {folder}, found {free}: make room")
+        }))
+    }
+}
+
+impl Commit {
+    /// Returns what is to be committed of a pipeline with these files.
+    pub(super) fn new(
+        number: u64,
+        parameters: &str,
+        state: &str,
+        setup: &Setup,
+        pipeline: &Pipeline,
+    ) -> Self {
+        let mut offsets = Vec::new();
+        for (topic, name) in TOPICS.iter().zip(&setup.topics) {
+            for (partition, shard) in (0i32..).zip(pipeline.shards()) {
+                let next = shard.next(*topic);
+                offsets.push(Offset { topic: name.clone(), partition, next });
+            }
+        }
+        Self {
+            number,
+            parameters: parameters.into(),
+            state: state.into(),
+            identity: setup.identity.clone(),
+            partitions: pipeline.shards().len() as u32,
+            offsets,
+        }
+    }
+}
+
+/// Makes sure that nothing in the pipeline waits to be learned.
+pub(super) fn settled(pipeline: &Pipeline) -> Result<(), Stop> {
+    if pipeline.is_settled() {
+        return Ok(());
+    }
+    Err(Stop::fault("a checkpoint was asked for while examples wait: cut and learn them first"))
+}
+
+/// Commits: the changes and the commit as one atomic batch, flushed. When this returns the checkpoint is in force.
+///
+/// # Errors
+/// When the store or the folder fails. The previous checkpoint may be in force then, or this one: restart to know.
+pub(super) fn commit(
+    store: &dyn Store,
+    folder: &Path,
+    mut waiting: Batch,
+    commit: &Commit,
+) -> Result<(), Stop> {
+    let value = postcard::to_allocvec(commit)
+        .map_err(|error| Stop::fault("a checkpoint cannot be encoded").because(error))?;
+    waiting.put(Meta::Checkpoint.key(), value);
+    store.apply(waiting)?;
+    store.flush()?;
+    let promised = durable::replace(&folder.join(COMMITTED), |file| {
+        file.write_all(commit.number.to_string().as_bytes())
+    });
+    match promised {
+        Err(error) if error.is_full() => {
+            tracing::warn!(%error, "the number of a checkpoint could not be noted; the checkpoint is in force");
+            Ok(())
+        }
+        other => Ok(other.map(|_| ())?),
+    }
+}
+
+/// Returns the number that the file beside the store promises.
+pub(super) fn promised(folder: &Path) -> Option<u64> {
+    std::fs::read_to_string(folder.join(COMMITTED)).ok()?.trim().parse().ok()
+}
+
+fn not_now(error: CheckpointError) -> Result<Outcome, Stop> {
+    if error.is_full() {
+        return Ok(Outcome::NotNow(crate::error::chain(&error)));
+    }
+    Err(error.into())
+}
+
+fn failed(error: crate::pipeline::state::StateError) -> Stop {
+    Stop::fault("a checkpoint failed").because(error)
+}

@@ -1,0 +1,246 @@
+//! Finding the checkpoint in force and putting it back.
+
+use std::error::Error;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::commit::{ANY_MODEL, Commit, Offset, promised};
+use super::files::{Checked, NumberedFiles};
+use super::pieces::{ROOMS, piece_of};
+use super::{Checkpoint, CheckpointError, Clock, FREE_BYTES, Setup};
+use crate::error::Stop;
+use crate::pipeline::state::{Restoring, StateError};
+use crate::pipeline::{Pipeline, Rules};
+use crate::store::keys::{self, Meta};
+use crate::store::{SledStore, Store, StoreError, quarantine};
+
+/// What a start begins with.
+pub struct Opening {
+    /// Makes the checkpoints to come.
+    pub checkpoint: Checkpoint,
+    /// The pipeline, as it was or new.
+    pub pipeline: Pipeline,
+    /// The parameters as they were written; `None` when they begin anew.
+    pub parameters: Option<Checked>,
+    /// What was found; `None` when nothing was stored.
+    pub resumed: Option<Resumed>,
+}
+
+/// What is to be said of the checkpoint that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resumed {
+    /// Its number.
+    pub number: u64,
+    /// Where to go on.
+    pub offsets: Vec<Offset>,
+    /// The number of a later one that the store has lost: it went back, which is sound but must be told.
+    pub lost: Option<u64>,
+    /// Open impressions that were dropped because they belong to another schema.
+    pub dropped: u64,
+    /// What differs from the configuration, in words; only ever there when new parameters were asked for.
+    pub difference: Option<String>,
+}
+
+/// Why a checkpoint cannot be put back.
+enum Trouble {
+    /// What is on disk is not what was written.
+    Damage(Box<dyn Error + Send + Sync>),
+    Stop(Stop),
+}
+
+impl Checkpoint {
+    /// Opens the folder: puts back the checkpoint in force, or begins with nothing. A damaged one is put aside.
+    ///
+    /// # Errors
+    /// [`crate::error::Exit::Data`] for damage, or for another model without `new_model`, with the difference in words;
+    /// [`crate::error::Exit::Config`] for other topics or another number of partitions.
+    pub fn open(setup: Setup, rules: Rules, clock: &Clock) -> Result<Opening, Stop> {
+        let folder = setup.folder.clone();
+        let opened = SledStore::open(&folder, setup.cache_bytes).map_err(Trouble::from);
+        let opened = opened.and_then(|store| begin(Arc::new(store), setup, rules));
+        opened.map_err(|trouble| match trouble {
+            Trouble::Stop(stop) => stop,
+            Trouble::Damage(cause) => put_aside(&folder, clock, cause),
+        })
+    }
+
+    /// The same with a store that is open already. Damage is told, and nothing is put aside.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn open_over(store: Arc<dyn Store>, setup: Setup, rules: Rules) -> Result<Opening, Stop> {
+        begin(store, setup, rules).map_err(|trouble| match trouble {
+            Trouble::Stop(stop) => stop,
+            Trouble::Damage(cause) => Stop::data("the state is damaged").because(cause),
+        })
+    }
+}
+
+fn begin(store: Arc<dyn Store>, setup: Setup, rules: Rules) -> Result<Opening, Trouble> {
+    let parameters = NumberedFiles::open(&setup.folder, ".parameters", setup.keep)?;
+    let states = NumberedFiles::open(&setup.folder, ".state", 1)?;
+    let found = find(&*store, &setup.folder)?;
+    let mut checkpoint =
+        Checkpoint { store, setup, parameters, states, number: 0, written: 0, room: FREE_BYTES };
+    let Some((commit, lost)) = found else {
+        let pipeline = Pipeline::new(rules, checkpoint.setup.partitions);
+        return Ok(Opening { checkpoint, pipeline, parameters: None, resumed: None });
+    };
+    let difference = fits(&commit, &checkpoint.setup)?;
+    let keep_open = checkpoint.setup.identity.same_schema(&commit.identity);
+    let (pipeline, dropped) = checkpoint.restore(&commit.state, rules, keep_open)?;
+    let parameters = if checkpoint.setup.new_model {
+        None
+    } else {
+        let fingerprint = commit.identity.fingerprint();
+        Some(checkpoint.parameters.read(&commit.parameters, fingerprint).map_err(parameters_gone)?)
+    };
+    checkpoint.number = commit.number;
+    let Commit { number, offsets, .. } = commit;
+    let resumed = Some(Resumed { number, offsets, lost, dropped, difference });
+    Ok(Opening { checkpoint, pipeline, parameters, resumed })
+}
+
+impl Checkpoint {
+    fn restore(
+        &self,
+        state: &str,
+        rules: Rules,
+        keep_open: bool,
+    ) -> Result<(Pipeline, u64), Trouble> {
+        let mut file = self.states.read(state, ANY_MODEL)?;
+        let mut whole = Vec::new();
+        file.read_to_end(&mut whole).map_err(|error| file.failed(error))?;
+        let mut restoring = Restoring::new(rules, &whole, keep_open)?;
+        drop(whole);
+        for room in ROOMS {
+            let mut failed = None;
+            self.store.scan_prefix(&keys::room(room), &mut |key, bytes| {
+                let restored = match piece_of(key) {
+                    Some(piece) => restoring.piece(piece, bytes).map_err(Trouble::from),
+                    None => Err(Trouble::Damage(format!("a key of no meaning: {key:02x?}").into())),
+                };
+                failed = restored.err();
+                failed.is_none()
+            })?;
+            if let Some(trouble) = failed {
+                return Err(trouble);
+            }
+        }
+        Ok(restoring.finish()?)
+    }
+}
+
+/// Returns the checkpoint in force, and the number of a later one that was lost; `None` for a new store.
+fn find(store: &dyn Store, folder: &Path) -> Result<Option<(Commit, Option<u64>)>, Trouble> {
+    let promised = promised(folder);
+    let Some(value) = store.get(&Meta::Checkpoint.key())? else {
+        let mut pieces = false;
+        for room in ROOMS {
+            store.scan_prefix(&keys::room(room), &mut |_, _| {
+                pieces = true;
+                false
+            })?;
+        }
+        return match promised {
+            Some(number) => Err(damage(format!("checkpoint {number} and all before it are gone"))),
+            None if pieces => Err(damage("there is state without a checkpoint".to_owned())),
+            None => Ok(None),
+        };
+    };
+    let commit: Commit = postcard::from_bytes(&value).map_err(|error| {
+        let message = "the checkpoint in the store cannot be read: it is of another version, start the one that wrote it";
+        Trouble::Stop(Stop::data(message).because(error))
+    })?;
+    let lost = promised.filter(|&number| number > commit.number);
+    Ok(Some((commit, lost)))
+}
+
+/// Makes sure that a checkpoint belongs to what is configured. Returns the difference where new parameters were asked for.
+fn fits(commit: &Commit, setup: &Setup) -> Result<Option<String>, Trouble> {
+    let folder = setup.folder.display();
+    let elsewhere = "or set checkpoint.path to another folder, to begin anew";
+    if commit.partitions as usize != setup.partitions {
+        return Err(Trouble::Stop(Stop::config(format!(
+            "the checkpoint in {folder} has {} partitions, the topics have {}: users have moved to other partitions; go back to the topics it was made of, {elsewhere}",
+            commit.partitions, setup.partitions
+        ))));
+    }
+    for name in commit.offsets.iter().map(|offset| &offset.topic) {
+        if !setup.topics.contains(name) {
+            return Err(Trouble::Stop(Stop::config(format!(
+                "the checkpoint in {folder} was made of the topic {name}, the configured ones are {}: go back to it, {elsewhere}",
+                setup.topics.join(", ")
+            ))));
+        }
+    }
+    let (ours, theirs) = (&setup.identity, &commit.identity);
+    if ours == theirs {
+        return Ok(None);
+    }
+    let difference = ours.difference(theirs);
+    if !ours.keeps_behaviours(theirs) {
+        return Err(Trouble::Stop(Stop::data(format!(
+            "the sequences in {folder} hold types of behaviour by number, and the numbers have changed from {} to {}: add new types behind the others, {elsewhere}",
+            theirs.behaviours().join(", "),
+            ours.behaviours().join(", ")
+        ))));
+    }
+    if !setup.new_model {
+        return Err(Trouble::Stop(Stop::data(format!(
+            "the checkpoint in {folder} belongs to another model ({difference}): go back to that configuration, or start with --new-model to keep the state and learn new parameters"
+        ))));
+    }
+    Ok(Some(difference))
+}
+
+/// Says what to do about a parameter file that cannot be read: the state is sound without it.
+fn parameters_gone(error: CheckpointError) -> Trouble {
+    Trouble::Stop(match error {
+        CheckpointError::Damaged { .. } => Stop::data(
+            "the parameters cannot be read: put the file back, or start with --new-model to keep the state and learn new ones",
+        )
+        .because(error),
+        other => other.into(),
+    })
+}
+
+fn put_aside(folder: &Path, clock: &Clock, cause: Box<dyn Error + Send + Sync>) -> Stop {
+    let shown = folder.display();
+    let message = match quarantine(folder, &clock.wall().0.to_string()) {
+        Ok(aside) => format!(
+            "the state in {shown} is damaged and was put aside as {}: start again to build it anew from Kafka, as far back as the topics reach",
+            aside.display()
+        ),
+        Err(error) => format!(
+            "the state in {shown} is damaged and cannot be put aside ({error}): move the folder away and start again to build it anew from Kafka"
+        ),
+    };
+    Stop::data(message).because(cause)
+}
+
+fn damage(what: String) -> Trouble {
+    Trouble::Damage(what.into())
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        if error.is_damage() { Self::Damage(error.into()) } else { Self::Stop(error.into()) }
+    }
+}
+
+impl From<StateError> for Trouble {
+    fn from(error: StateError) -> Self {
+        Self::Damage(error.into())
+    }
+}
+
+impl From<CheckpointError> for Trouble {
+    fn from(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::Damaged { .. } => Self::Damage(error.into()),
+            other => Self::Stop(other.into()),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Pieces of the state under their keys in the store.
+
+use sluice_features::ids::UserId;
+use sluice_features::sequence::SegmentKey;
+
+use crate::pipeline::state::Piece;
+use crate::store::keys::{self, Kind, Parts, Room};
+
+/// Returns the key of a piece.
+pub(super) fn key_of(piece: Piece) -> Vec<u8> {
+    match piece {
+        Piece::Segment { shard, key } => keys::segment(shard, key.user.0, key.place),
+        Piece::Items(page) => keys::dictionary(Kind::Item, page),
+        Piece::Users(page) => keys::dictionary(Kind::User, page),
+        Piece::ItemFeatures(page) => keys::catalogue(Kind::Item, page),
+        Piece::UserFeatures(page) => keys::catalogue(Kind::User, page),
+    }
+}
+
+/// Returns the piece of a key, `None` for a key of another room.
+pub(super) fn piece_of(key: &[u8]) -> Option<Piece> {
+    let mut parts = Parts::behind_room(key);
+    let room = *key.first()?;
+    if room == Room::Segment as u8 {
+        let (shard, user, place) = (parts.u32()?, UserId(parts.u64()?), parts.u64()?);
+        return Some(Piece::Segment { shard, key: SegmentKey { user, place } });
+    }
+    let (kind, page) = (parts.u8()?, parts.u32()?);
+    let names = room == Room::Dictionary as u8;
+    if !names && room != Room::Catalogue as u8 {
+        return None;
+    }
+    match (kind, names) {
+        (kind, true) if kind == Kind::Item as u8 => Some(Piece::Items(page)),
+        (kind, true) if kind == Kind::User as u8 => Some(Piece::Users(page)),
+        (kind, false) if kind == Kind::Item as u8 => Some(Piece::ItemFeatures(page)),
+        (kind, false) if kind == Kind::User as u8 => Some(Piece::UserFeatures(page)),
+        _ => None,
+    }
+}
+
+/// The rooms that hold pieces.
+pub(super) const ROOMS: [Room; 3] = [Room::Dictionary, Room::Catalogue, Room::Segment];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_is_known_by_its_key() {
+        let tail = SegmentKey { user: UserId(7), place: SegmentKey::TAIL };
+        let pieces = [
+            Piece::Segment { shard: 3, key: tail },
+            Piece::Segment { shard: 0, key: SegmentKey { place: 1 << 32, ..tail } },
+            Piece::Items(300),
+            Piece::Users(1),
+            Piece::ItemFeatures(2),
+            Piece::UserFeatures(70_000),
+        ];
+        for piece in pieces {
+            assert_eq!(piece_of(&key_of(piece)), Some(piece));
+        }
+        assert_eq!(piece_of(&keys::Meta::Checkpoint.key()), None);
+        assert_eq!(piece_of(&[]), None);
+    }
+}
