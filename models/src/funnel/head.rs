@@ -4,6 +4,7 @@
 use ndarray::{ArrayView2, ArrayViewMut2};
 
 use crate::kernels::Real;
+use crate::layers::{numbers, numbers_mut};
 use crate::params::{Block, Layout, Params, Start};
 
 /// No prior is nearer to 0 or 1.
@@ -46,7 +47,7 @@ impl Head {
         if let Some(known) = known {
             let weight = params.slice(self.weights[task]);
             for (logit, known) in column.iter_mut().zip(known.rows()) {
-                *logit += dot(known.to_slice(), weight);
+                *logit += R::dot(numbers(known), weight);
             }
         }
     }
@@ -65,13 +66,9 @@ impl Head {
         let weight = params.slice(self.weights[task]);
         let dweight = grads.slice_mut(self.weights[task]);
         let rows = known.rows().into_iter().zip(dknown.rows_mut());
-        for (&dlogit, (known, mut dknown)) in dlogits.column(task).iter().zip(rows) {
-            for (dweight, &known) in dweight.iter_mut().zip(known) {
-                *dweight += dlogit * known;
-            }
-            for (dknown, &weight) in dknown.iter_mut().zip(weight) {
-                *dknown += dlogit * weight;
-            }
+        for (&dlogit, (known, dknown)) in dlogits.column(task).iter().zip(rows) {
+            R::axpy(dlogit, numbers(known), dweight);
+            R::axpy(dlogit, weight, numbers_mut(dknown));
         }
     }
 
@@ -83,8 +80,4 @@ impl Head {
     ) {
         grads.slice_mut(self.bias)[task] += dlogits.column(task).iter().copied().sum();
     }
-}
-
-fn dot<R: Real>(row: Option<&[R]>, weight: &[R]) -> R {
-    R::dot(row.expect("rows of a stream are contiguous"), weight)
 }

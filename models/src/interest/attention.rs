@@ -7,12 +7,12 @@
 //!
 //! Shapes: `t` `[n, I]`, `z` `[m, I + G]`, `K` `[I + G, H w]`, `Q` `[I, H w]`, `out` `[n, H (I + G)]`.
 
-use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2, s};
+use ndarray::{ArrayView2, ArrayViewMut2, s};
 
 use super::History;
 use super::din::{softmax, softmax_slope};
 use crate::kernels::{Activation, Real};
-use crate::layers::Grid;
+use crate::layers::{Grid, numbers, numbers_mut};
 use crate::params::{Block, Layout, Params, Start};
 
 /// The attention.
@@ -85,20 +85,18 @@ impl Attention {
 
         tape.attention.reshape(self.heads, m);
         for (i, range) in history.ranges().enumerate() {
-            let mut out = out.row_mut(i);
+            let out = numbers_mut(out.row_mut(i));
             out.fill(R::zero());
             for h in 0..self.heads {
                 let carried = &tape.carried.row(i)[h * z..(h + 1) * z];
                 let attention = &mut tape.attention.row_mut(h)[range.clone()];
                 for (a, j) in attention.iter_mut().zip(range.clone()) {
-                    *a = dot(carried.into(), history.behaviours.row(j));
+                    *a = R::dot(carried, numbers(history.behaviours.row(j)));
                 }
                 softmax(attention);
-                let mut head = out.slice_mut(s![h * z..(h + 1) * z]);
+                let head = &mut out[h * z..(h + 1) * z];
                 for (&a, j) in attention.iter().zip(range.clone()) {
-                    for (out, &z) in head.iter_mut().zip(history.behaviours.row(j)) {
-                        *out += a * z;
-                    }
+                    R::axpy(a, numbers(history.behaviours.row(j)), head);
                 }
             }
         }
@@ -122,22 +120,19 @@ impl Attention {
         dbehaviours.zero(m, z);
         for (i, range) in history.ranges().enumerate() {
             for h in 0..self.heads {
-                let dout = dout.slice(s![i, h * z..(h + 1) * z]);
+                let dout = &numbers(dout.row(i))[h * z..(h + 1) * z];
                 let attention = &tape.attention.row(h)[range.clone()];
                 let dattention = &mut tape.dattention.row_mut(h)[range.clone()];
                 for (da, j) in dattention.iter_mut().zip(range.clone()) {
-                    *da = dot(dout, history.behaviours.row(j));
+                    *da = R::dot(dout, numbers(history.behaviours.row(j)));
                 }
                 softmax_slope(attention, dattention);
                 let carried = &tape.carried.row(i)[h * z..(h + 1) * z];
                 let dcarried = &mut tape.dcarried.row_mut(i)[h * z..(h + 1) * z];
                 for ((&a, &ds), j) in attention.iter().zip(&*dattention).zip(range.clone()) {
-                    let behaviour = history.behaviours.row(j);
-                    let dbehaviour = dbehaviours.row_mut(j);
-                    for k in 0..z {
-                        dbehaviour[k] += a * dout[k] + ds * carried[k];
-                        dcarried[k] += ds * behaviour[k];
-                    }
+                    R::axpy(a, dout, dbehaviours.row_mut(j));
+                    R::axpy(ds, carried, dbehaviours.row_mut(j));
+                    R::axpy(ds, numbers(history.behaviours.row(j)), dcarried);
                 }
             }
         }
@@ -159,13 +154,6 @@ impl Attention {
     /// The columns of one head in `K` and `Q`.
     fn columns(&self, head: usize) -> std::ops::Range<usize> {
         head * self.width..(head + 1) * self.width
-    }
-}
-
-fn dot<R: Real>(a: ArrayView1<R>, b: ArrayView1<R>) -> R {
-    match (a.to_slice(), b.to_slice()) {
-        (Some(a), Some(b)) => R::dot(a, b),
-        _ => a.iter().zip(b).map(|(&a, &b)| a * b).sum(),
     }
 }
 

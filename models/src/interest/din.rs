@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::History;
 use crate::kernels::{Activation, Real};
-use crate::layers::{Dense, Grid, Sink};
+use crate::layers::{Dense, Grid, Sink, numbers, numbers_mut};
 use crate::params::{Layout, Params};
 
 /// What is done to the weights of one history.
@@ -107,12 +107,13 @@ impl Din {
         tape.pair.reshape(m, 2 * width);
         tape.hidden1.reshape(m, h1);
         for (i, range) in history.ranges().enumerate() {
-            let t = target.row(i);
+            let t = numbers(target.row(i));
             for j in range {
                 let (same, product) = tape.pair.row_mut(j).split_at_mut(width);
-                for (k, &e) in history.behaviours.row(j).iter().enumerate() {
-                    same[k] = e;
-                    product[k] = t[k] * e;
+                let e = numbers(history.behaviours.row(j));
+                same.copy_from_slice(e);
+                for ((product, &e), &t) in product.iter_mut().zip(e).zip(t) {
+                    *product = t * e;
                 }
                 tape.hidden1.row_mut(j).copy_from_slice(tape.base.row(i));
             }
@@ -129,13 +130,11 @@ impl Din {
             }
         }
 
-        for (range, mut pooled) in history.ranges().zip(pooled.rows_mut()) {
+        for (range, pooled) in history.ranges().zip(pooled.rows_mut()) {
+            let pooled = numbers_mut(pooled);
             pooled.fill(R::zero());
             for j in range {
-                let weight = tape.weight.row(j)[0];
-                for (p, &e) in pooled.iter_mut().zip(history.behaviours.row(j)) {
-                    *p += weight * e;
-                }
+                R::axpy(tape.weight.row(j)[0], numbers(history.behaviours.row(j)), pooled);
             }
         }
     }
@@ -155,10 +154,10 @@ impl Din {
         let (n, m, width) = (target.nrows(), history.behaviours.nrows(), self.item);
         tape.dweight.reshape(m, 1);
         for (i, range) in history.ranges().enumerate() {
-            let (dpooled, start) = (dpooled.row(i), range.start);
+            let (dpooled, start) = (numbers(dpooled.row(i)), range.start);
             for j in range.clone() {
-                let e = history.behaviours.row(j);
-                tape.dweight.row_mut(j)[0] = dpooled.iter().zip(e).map(|(&d, &e)| d * e).sum();
+                let e = numbers(history.behaviours.row(j));
+                tape.dweight.row_mut(j)[0] = R::dot(dpooled, e);
             }
             if self.normalise == Normalise::Softmax {
                 let end = start + range.len();
@@ -184,15 +183,19 @@ impl Din {
         tape.dbase.zero(n, self.first.outputs());
         dbehaviours.reshape(m, width);
         for (i, range) in history.ranges().enumerate() {
-            let (t, dpooled, mut dt) = (target.row(i), dpooled.row(i), dtarget.row_mut(i));
+            let (t, dpooled) = (numbers(target.row(i)), numbers(dpooled.row(i)));
+            let dt = numbers_mut(dtarget.row_mut(i));
             for j in range {
                 R::axpy(R::one(), tape.dhidden1.row(j), tape.dbase.row_mut(i));
                 let (dsame, dproduct) = tape.dpair.row(j).split_at(width);
                 let weight = tape.weight.row(j)[0];
-                let e = history.behaviours.row(j);
-                for (k, de) in dbehaviours.row_mut(j).iter_mut().enumerate() {
-                    *de = weight * dpooled[k] + dsame[k] + dproduct[k] * t[k];
-                    dt[k] += dproduct[k] * e[k];
+                let e = numbers(history.behaviours.row(j));
+                let de = dbehaviours.row_mut(j).iter_mut().zip(dpooled.iter().zip(dsame));
+                for ((de, (&dpooled, &dsame)), (&dproduct, &t)) in de.zip(dproduct.iter().zip(t)) {
+                    *de = weight * dpooled + dsame + dproduct * t;
+                }
+                for ((dt, &dproduct), &e) in dt.iter_mut().zip(dproduct).zip(e) {
+                    *dt += dproduct * e;
                 }
             }
         }

@@ -5,6 +5,7 @@
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
+use super::grid::{numbers, numbers_mut};
 use crate::kernels::{Activation, Real};
 use crate::params::{Block, Layout, Params, Start};
 
@@ -89,7 +90,8 @@ impl Dense {
 
 /// `dy *= act'(z)`, told by `y = act(z)`.
 fn slope<R: Real>(activation: Activation, y: ArrayView2<R>, mut dy: ArrayViewMut2<R>) {
-    let rows = y.rows().into_iter().zip(dy.rows_mut());
+    let numbers = |(y, dy)| (numbers(y), numbers_mut(dy));
+    let rows = y.rows().into_iter().zip(dy.rows_mut()).map(numbers);
     match activation {
         Activation::Relu => rows.for_each(|(y, dy)| {
             for (dy, &y) in dy.into_iter().zip(y) {

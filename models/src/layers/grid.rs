@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{ArrayView2, ArrayViewMut2, s};
+use ndarray::{ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, s};
 
 use crate::kernels::Real;
 use crate::params::{view, view_mut};
@@ -77,4 +77,14 @@ impl<R: Real> Grid<R> {
     pub fn part_mut(&mut self, columns: Range<usize>) -> ArrayViewMut2<'_, R> {
         self.view_mut().slice_move(s![.., columns])
     }
+}
+
+/// The numbers of a matrix's row, which loops run over faster than over the row.
+pub(crate) fn numbers<R>(row: ArrayView1<'_, R>) -> &[R] {
+    row.to_slice().expect("rows of a grid are contiguous")
+}
+
+/// The numbers of a matrix's row to write to.
+pub(crate) fn numbers_mut<R>(row: ArrayViewMut1<'_, R>) -> &mut [R] {
+    row.into_slice().expect("rows of a grid are contiguous")
 }

@@ -7,6 +7,7 @@
 use ndarray::{ArrayView2, ArrayViewMut2};
 
 use super::Grid;
+use super::grid::{numbers, numbers_mut};
 use crate::kernels::Real;
 use crate::params::{Block, Layout, Params, Start};
 
@@ -20,11 +21,12 @@ pub struct LayerNorm {
     shift: Block,
 }
 
-/// What the backward pass reads: `[batch, n]` normalised inputs, and `[batch, 1]` one over their deviation.
+/// What the backward pass reads: `[batch, n]` normalised inputs, `[batch, 1]` one over their deviation, `[batch, n]` the sigmoids of SiLU.
 #[derive(Clone, Debug, Default)]
 pub struct NormTape<R> {
     normal: Grid<R>,
     scale: Grid<R>,
+    gate: Grid<R>,
 }
 
 impl LayerNorm {
@@ -48,19 +50,25 @@ impl LayerNorm {
         let (gain, shift) = (params.slice(self.gain), params.slice(self.shift));
         tape.normal.reshape(rows, width);
         tape.scale.reshape(rows, 1);
-        for (i, mut x) in x.rows_mut().into_iter().enumerate() {
+        tape.gate.reshape(rows, width);
+        for (i, x) in x.rows_mut().into_iter().enumerate() {
+            let x = numbers_mut(x);
             let mean = x.iter().copied().sum::<R>() / count;
-            let variance = x.iter().map(|&x| (x - mean) * (x - mean)).sum::<R>() / count;
-            let scale = R::one() / (variance + R::from_f64(EPSILON)).sqrt();
-            tape.scale.row_mut(i)[0] = scale;
             let normal = tape.normal.row_mut(i);
-            for (j, x) in x.iter_mut().enumerate() {
-                normal[j] = (*x - mean) * scale;
-                *x = gain[j] * normal[j] + shift[j];
+            normal.iter_mut().zip(&*x).for_each(|(normal, &x)| *normal = x - mean);
+            let scale = R::one() / (R::dot(normal, normal) / count + R::from_f64(EPSILON)).sqrt();
+            tape.scale.row_mut(i)[0] = scale;
+            for ((x, normal), (&gain, &shift)) in
+                x.iter_mut().zip(normal).zip(gain.iter().zip(shift))
+            {
+                *normal *= scale;
+                *x = gain * *normal + shift;
             }
-            for x in x.iter_mut() {
-                *x *= x.sigmoid();
-            }
+            tape.gate.row_mut(i).copy_from_slice(x);
+        }
+        R::sigmoid_in_place(tape.gate.values_mut());
+        for (x, i) in x.rows_mut().into_iter().zip(0..) {
+            numbers_mut(x).iter_mut().zip(tape.gate.row(i)).for_each(|(x, &gate)| *x *= gate);
         }
     }
 
@@ -73,28 +81,26 @@ impl LayerNorm {
         grads: &mut Params<R>,
     ) {
         let (gain, shift) = (params.slice(self.gain), params.slice(self.shift));
-        for (i, mut dh) in dh.rows_mut().into_iter().enumerate() {
-            let normal = tape.normal.row(i);
-            for (j, dh) in dh.iter_mut().enumerate() {
-                let z = gain[j] * normal[j] + shift[j];
-                let p = z.sigmoid();
+        for (i, dh) in dh.rows_mut().into_iter().enumerate() {
+            let taped = tape.normal.row(i).iter().zip(tape.gate.row(i));
+            let affine = gain.iter().zip(shift);
+            for ((dh, (&normal, &p)), (&gain, &shift)) in
+                numbers_mut(dh).iter_mut().zip(taped).zip(affine)
+            {
+                let z = gain * normal + shift;
                 *dh *= p * (R::one() + z * (R::one() - p));
             }
         }
         R::column_sums_add(dh.view(), grads.slice_mut(self.shift));
         self.gain_gradient(tape, dh.view(), grads);
         let count = R::from_f64(gain.len() as f64);
-        for (i, mut dh) in dh.rows_mut().into_iter().enumerate() {
-            let (normal, scale) = (tape.normal.row(i), tape.scale.row(i)[0]);
-            let (mut mean, mut along) = (R::zero(), R::zero());
-            for (j, dh) in dh.iter_mut().enumerate() {
-                *dh *= gain[j];
-                mean += *dh;
-                along += *dh * normal[j];
-            }
-            (mean, along) = (mean / count, along / count);
-            for (j, dh) in dh.iter_mut().enumerate() {
-                *dh = (*dh - mean - normal[j] * along) * scale;
+        for (i, dh) in dh.rows_mut().into_iter().enumerate() {
+            let (dh, normal, scale) = (numbers_mut(dh), tape.normal.row(i), tape.scale.row(i)[0]);
+            dh.iter_mut().zip(gain).for_each(|(dh, &gain)| *dh *= gain);
+            let mean = dh.iter().copied().sum::<R>() / count;
+            let along = R::dot(dh, normal) / count;
+            for (dh, &normal) in dh.iter_mut().zip(normal) {
+                *dh = (*dh - mean - normal * along) * scale;
             }
         }
     }
@@ -102,7 +108,7 @@ impl LayerNorm {
     fn gain_gradient<R: Real>(&self, tape: &NormTape<R>, dz: ArrayView2<R>, grads: &mut Params<R>) {
         let gain = grads.slice_mut(self.gain);
         for (i, dz) in dz.rows().into_iter().enumerate() {
-            for ((gain, &dz), &normal) in gain.iter_mut().zip(dz).zip(tape.normal.row(i)) {
+            for ((gain, &dz), &normal) in gain.iter_mut().zip(numbers(dz)).zip(tape.normal.row(i)) {
                 *gain += dz * normal;
             }
         }

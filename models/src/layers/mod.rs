@@ -11,4 +11,5 @@ pub(crate) mod testing;
 
 pub use dense::{Dense, Sink};
 pub use grid::Grid;
+pub(crate) use grid::{numbers, numbers_mut};
 pub use layer_norm::{LayerNorm, NormTape};
