@@ -98,7 +98,7 @@ pub fn write(learner: &Learner, out: &mut impl Write) -> std::io::Result<()> {
     write_block(out, b"end ", &[])
 }
 
-/// Reads a learner that [`write`] wrote. Slots and tree must be those of the file; rates and limits may be new.
+/// Reads a learner that [`write()`] wrote. Slots and tree must be those of the file; rates and limits may be new.
 ///
 /// # Errors
 /// When the file belongs to another schema or model, is of another format, is damaged, or cannot be read.

@@ -94,12 +94,12 @@ fn slope<R: Real>(activation: Activation, y: ArrayView2<R>, mut dy: ArrayViewMut
     let rows = y.rows().into_iter().zip(dy.rows_mut()).map(numbers);
     match activation {
         Activation::Relu => rows.for_each(|(y, dy)| {
-            for (dy, &y) in dy.into_iter().zip(y) {
+            for (dy, &y) in dy.iter_mut().zip(y) {
                 *dy = if y > R::zero() { *dy } else { R::zero() };
             }
         }),
         Activation::Sigmoid => rows.for_each(|(y, dy)| {
-            for (dy, &y) in dy.into_iter().zip(y) {
+            for (dy, &y) in dy.iter_mut().zip(y) {
                 *dy *= y * (R::one() - y);
             }
         }),
