@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod parts;
 pub mod pipeline;
 pub mod replay;
+pub mod serve;
 pub mod shutdown;
 pub mod store;
 pub mod supervise;

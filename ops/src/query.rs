@@ -227,6 +227,8 @@ struct Answer {
     took_us: Option<u64>,
     #[serde(default)]
     unknown_user: bool,
+    #[serde(default)]
+    unknown_item: bool,
     error: Option<ErrorBody>,
 }
 
@@ -269,6 +271,9 @@ fn table(answer: &Answer) -> String {
     }
     if answer.unknown_user {
         text.push_str("the user is unknown: the answer rests on the items and the circumstances\n");
+    }
+    if answer.unknown_item {
+        text.push_str("the item is unknown: the answer is what is popular\n");
     }
     let mut notes = Vec::new();
     notes.extend(answer.model.as_ref().map(|model| format!("model {model}")));

@@ -23,6 +23,9 @@ pub struct Response<'a> {
     /// Nothing was known of the user: the answer rests on the items and the circumstances.
     #[serde(skip_serializing_if = "is_false")]
     pub unknown_user: bool,
+    /// Nothing was known of the item whose neighbours were asked for: the answer is what is popular.
+    #[serde(skip_serializing_if = "is_false")]
+    pub unknown_item: bool,
 }
 
 /// An item of an answer.

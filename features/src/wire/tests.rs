@@ -182,6 +182,7 @@ fn answers_are_written_as_in_the_examples() {
         model,
         took_us: 840,
         unknown_user: false,
+        unknown_item: false,
     };
     encode_response(&response, &mut output).unwrap();
     assert_eq!(output, example!("response.json"));

@@ -1,0 +1,63 @@
+//! Candidates become examples, by the functions that make impressions into examples.
+
+use sluice_features::assemble::{FieldValues, Labelled, Shown};
+use sluice_features::attribute::Labels;
+use sluice_features::attributes::Attributes;
+use sluice_features::example::Batch;
+use sluice_features::ids::{EventId, ItemId, UserId};
+use sluice_features::time::{EventTime, Span};
+
+use crate::pipeline::Pipeline;
+
+/// For whom, when and where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asker<'a> {
+    pub(crate) user: UserId,
+    pub(crate) time: EventTime,
+    /// The id of the surface's text.
+    pub(crate) surface: Option<u64>,
+    pub(crate) context: &'a Attributes,
+}
+
+/// Adds an item to a batch of examples, as if it were shown to who asks. What the circumstances do not say takes the declared defaults.
+/// `values` is memory that serves again.
+pub(crate) fn append(
+    pipeline: &Pipeline,
+    asker: &Asker<'_>,
+    item: ItemId,
+    values: &mut FieldValues,
+    batch: &mut Batch,
+) {
+    let (shared, span) = (pipeline.shared(), pipeline.rules().new_for);
+    let new_item = match shared.items.number(item.0) {
+        Some(number) => shared.is_new(number, asker.time, span),
+        // An item that is seen for the first time now.
+        None => span > Span::ZERO,
+    };
+    let shown = Shown {
+        user: asker.user,
+        item,
+        time: asker.time,
+        surface: asker.surface,
+        position: None,
+        context: asker.context,
+        new_item,
+    };
+    pipeline.assembler().snapshot(&shown, &shared.known(), values);
+    let example = Labelled {
+        values,
+        impression: EventId(0),
+        user: asker.user,
+        item,
+        time: asker.time,
+        labels: Labels::default(),
+        offset: 0.0,
+    };
+    let history = pipeline.past(asker.user);
+    let alike = batch.about.last().map(|about| (about.user, about.time));
+    if alike == Some((asker.user, asker.time)) {
+        pipeline.assembler().append_alike(&example, &history, batch);
+    } else {
+        pipeline.assembler().append(&example, &history, batch);
+    }
+}
