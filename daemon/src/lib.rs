@@ -12,6 +12,7 @@ pub mod http;
 pub mod journal;
 pub mod kafka;
 pub mod learn;
+pub mod live;
 pub mod metrics;
 pub mod parts;
 pub mod pipeline;

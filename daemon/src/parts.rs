@@ -1,11 +1,15 @@
 //! From the configuration to the parts that need neither clock nor I/O: what live run and replay have in common.
 
+use std::path::Path;
+
 use sluice_features::attribute::JoinLimits;
 use sluice_features::time::Span;
 use sluice_models::evaluate::Settings;
 use sluice_models::kernels;
 use sluice_models::learner::Learner;
+use sluice_models::retrieval::{Retriever, RetrieverSpec};
 
+use crate::checkpoint::{Checked, Identity, Setup};
 use crate::config::Config;
 use crate::error::Stop;
 use crate::learn::trainer::{Judge, Trainer};
@@ -13,6 +17,9 @@ use crate::pipeline::{Pipeline, Rules};
 
 /// The variable that forces an instruction set: `scalar`, `avx2` or `avx512`.
 pub const KERNELS: &str = "SLUICE_KERNELS";
+
+/// Bytes that the store may cache.
+const STORE_CACHE: u64 = 64 << 20;
 
 /// Chooses the kernels once, as the environment says or else the best that the processor has. Returns the path's name.
 ///
@@ -64,7 +71,63 @@ pub fn trainer(config: &Config) -> Result<Trainer, Stop> {
                 let mistakes: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
                 Stop::config(mistakes.join("; "))
             })?;
-    Ok(Trainer::new(learner, Judge::new(&config.funnel, settings(config))))
+    let retriever = Retriever::new(retriever_spec(config), &config.schema, config.learn.seed);
+    Ok(Trainer::new(learner, retriever, judge(config)))
+}
+
+/// Returns a judge that has judged nothing.
+pub fn judge(config: &Config) -> Judge {
+    Judge::new(&config.funnel, settings(config))
+}
+
+/// Returns the shape and the rates of the retrieval model.
+pub fn retriever_spec(config: &Config) -> RetrieverSpec {
+    let embeddings = &config.model.spec.embeddings;
+    RetrieverSpec {
+        width: config.retrieval.width,
+        temperature: f64::from(config.retrieval.temperature),
+        task: config.retrieval.task,
+        max_rows: embeddings.max_rows,
+        expiry: embeddings.expiry,
+        ..RetrieverSpec::default()
+    }
+}
+
+/// Returns what the configuration says to checkpoints in a folder.
+pub fn setup(config: &Config, partitions: usize, folder: &Path, new_model: bool) -> Setup {
+    let topics = &config.kafka.topics;
+    let model = [
+        ("model", serde_json::to_string(&config.model.spec)),
+        ("retrieval", serde_json::to_string(&retriever_spec(config))),
+    ];
+    let model =
+        model.into_iter().map(|(name, text)| format!("{name} {}", text.unwrap_or_default()));
+    Setup {
+        folder: folder.to_path_buf(),
+        cache_bytes: STORE_CACHE,
+        keep: config.checkpoint.keep,
+        partitions,
+        topics: [topics.events.clone(), topics.items.clone(), topics.users.clone()],
+        identity: Identity::new(&rules(config), model.collect()),
+        new_model,
+    }
+}
+
+/// Puts the parameters of a checkpoint back, if there are any.
+///
+/// # Errors
+/// When they are damaged or belong to another model.
+pub fn restore(
+    config: &Config,
+    trainer: &mut Trainer,
+    parameters: Option<Checked>,
+) -> Result<(), Stop> {
+    let Some(mut parameters) = parameters else {
+        return Ok(());
+    };
+    trainer.restore(retriever_spec(config), &mut parameters).map_err(|error| {
+        Stop::data("the parameters cannot be put back").because(parameters.failed(error))
+    })
 }
 
 /// Returns how long and how fine the figures are kept: windows stay open as long as the longest attribution takes.

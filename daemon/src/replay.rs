@@ -3,6 +3,7 @@
 //! The pipeline runs on the caller's thread, the trainer on another; batches pass between them in order, so the outcome depends on
 //! neither's speed.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -10,6 +11,8 @@ use sluice_features::attribute::JoinCounts;
 use sluice_features::reject::Rejection;
 use sluice_features::time::EventTime;
 
+use crate::capture::{Captured, Entry};
+use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Stop;
@@ -93,22 +96,70 @@ impl Feed<'_> {
     }
 }
 
-/// Runs a replay from nothing: `feed` gives the records. With `close`, all windows close at the end and the last partial batch is learned.
+/// Runs a replay from nothing over files: `feed` gives the records; at the end all windows close and the last partial batch is learned.
 ///
 /// # Errors
 /// Those of `feed`, and what keeps the model from being built.
-pub fn run(
+pub fn files(
     config: &Config,
-    partitions: usize,
-    close: bool,
+    clock: &Clock,
+    feed: impl FnOnce(&mut Feed<'_>) -> Result<(), Stop>,
+) -> Result<Outcome, Stop> {
+    run(parts::pipeline(config, 1), parts::trainer(config)?, clock, |source| {
+        feed(source)?;
+        source.decide(Pipeline::finish);
+        Ok(())
+    })
+}
+
+/// Repeats a captured run: its records and what the clock decided, from what it began with.
+///
+/// # Errors
+/// When the capture cannot be read, or belongs to another configuration.
+pub fn captured(config: &Config, folder: &Path, clock: &Clock) -> Result<Outcome, Stop> {
+    let capture = Captured::open(folder)?;
+    let mut config = config.clone();
+    let start = capture.start().clone();
+    config.learn.seed = start.seed;
+    let setup = |folder: &Path| parts::setup(&config, start.partitions as usize, folder, false);
+    let identity = setup(folder).identity.fingerprint();
+    if identity != start.fingerprint {
+        return Err(Stop::config(format!(
+            "the run in {} was captured with another funnel, other fields or another model: replay it with its own configuration",
+            folder.display()
+        )));
+    }
+    let mut trainer = parts::trainer(&config)?;
+    let pipeline = match capture.start_folder() {
+        None => parts::pipeline(&config, start.partitions as usize),
+        Some(copy) => {
+            let opening = Checkpoint::open(setup(&copy), parts::rules(&config), clock)?;
+            parts::restore(&config, &mut trainer, opening.parameters)?;
+            opening.pipeline
+        }
+    };
+    run(pipeline, trainer, clock, |source| {
+        for entry in capture {
+            match entry? {
+                // A refused record was refused in the run too; it is counted.
+                Entry::Record(recorded) => drop(source.take(&recorded.record())),
+                Entry::Decided(decision) => source.decide(|pipeline| decision.apply(pipeline)),
+                Entry::Start(_) | Entry::End => {}
+            }
+        }
+        Ok(())
+    })
+}
+
+fn run(
+    pipeline: Pipeline,
+    mut trainer: Trainer,
     clock: &Clock,
     feed: impl FnOnce(&mut Feed<'_>) -> Result<(), Stop>,
 ) -> Result<Outcome, Stop> {
     let begun = clock.steady();
-    let mut trainer = parts::trainer(config)?;
     let (work, batches) = bounded::<LearnBatch>(QUEUE);
     let (give_back, used) = bounded::<LearnBatch>(2 * QUEUE);
-    let pipeline = parts::pipeline(config, partitions);
     let mut source = Feed { pipeline, work, used, clock, waiting: Duration::ZERO };
     std::thread::scope(|scope| {
         let learner =
@@ -128,9 +179,6 @@ pub fn run(
         let learner =
             learner.map_err(|error| Stop::fault("no thread for the learner").because(error))?;
         feed(&mut source)?;
-        if close {
-            source.decide(Pipeline::finish);
-        }
         let Feed { pipeline, work, waiting, .. } = source;
         drop(work);
         let (trainer, refused_batches, breaches, learning) =

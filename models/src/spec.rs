@@ -295,6 +295,33 @@ impl ModelSpec {
         Self { sharing, ..Self::default() }
     }
 
+    /// The names of the four slots' entries, such as `sim+none+ple+aitm`.
+    pub fn name(&self) -> String {
+        let interest = match self.interest {
+            InterestSpec::Base { .. } => "base",
+            InterestSpec::Din { .. } => "din",
+            InterestSpec::Sim { .. } => "sim",
+        };
+        let crossing = match self.crossing {
+            CrossingSpec::None {} => "none",
+            CrossingSpec::Fm {} => "fm",
+            CrossingSpec::Linear {} => "linear",
+            CrossingSpec::FmLinear {} => "fm-linear",
+        };
+        let sharing = match self.sharing {
+            SharingSpec::None {} => "none",
+            SharingSpec::SharedBottom { .. } => "shared-bottom",
+            SharingSpec::Mmoe { .. } => "mmoe",
+            SharingSpec::Ple { .. } => "ple",
+        };
+        let funnel = match self.funnel {
+            FunnelSpec::Independent { .. } => "independent",
+            FunnelSpec::Esmm { .. } => "esmm",
+            FunnelSpec::Aitm { .. } => "aitm",
+        };
+        [interest, crossing, sharing, funnel].join("+")
+    }
+
     /// Whether there is more than the crossing.
     pub fn is_deep(&self) -> bool {
         !matches!(self.sharing, SharingSpec::None {})

@@ -12,7 +12,7 @@ use sluice_daemon::clock::Clock;
 use sluice_daemon::config::Config;
 use sluice_daemon::error::Stop;
 use sluice_daemon::pipeline::record::Record;
-use sluice_daemon::replay::{Feed, Outcome, late_and_orphaned, learned_until, run as replay};
+use sluice_daemon::replay::{self, Feed, Outcome, late_and_orphaned, learned_until};
 use sluice_daemon::{config, parts};
 use sluice_features::reject::Rejection;
 use sluice_features::time::EventTime;
@@ -39,8 +39,11 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// Files of JSON lines (.gz and .zst too), read one after the other; "-" is standard input.
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required_unless_present = "capture", value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Repeats a run that `sluiced run --capture DIR` has kept, the newest in DIR: its records and what its clock decided.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["files", "seed"])]
+    capture: Option<PathBuf>,
     /// Draws the first parameters; default: the configuration's.
     #[arg(long)]
     seed: Option<u64>,
@@ -68,20 +71,23 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let clock = Clock::system();
     let progress = progress(arguments.json);
     let mut refused: Vec<String> = Vec::new();
-    let outcome = replay(&config, 1, true, &clock, |feed| {
-        let mut lines = Lines { wall: clock.wall(), number: 0, progress: &progress };
-        for path in &arguments.files {
-            let note = |line: u64, rejection: &Rejection| {
-                if refused.len() < DESCRIBED {
-                    refused.push(format!("{}:{line}: {rejection}", path.display()));
-                }
-            };
-            lines.play(path, feed, note).map_err(|error| {
-                Stop::fault(format!("cannot replay {}", path.display())).because(error)
-            })?;
-        }
-        Ok(())
-    })?;
+    let outcome = match &arguments.capture {
+        Some(folder) => replay::captured(&config, folder, &clock)?,
+        None => replay::files(&config, &clock, |feed| {
+            let mut lines = Lines { wall: clock.wall(), number: 0, progress: &progress };
+            for path in &arguments.files {
+                let note = |line: u64, rejection: &Rejection| {
+                    if refused.len() < DESCRIBED {
+                        refused.push(format!("{}:{line}: {rejection}", path.display()));
+                    }
+                };
+                lines.play(path, feed, note).map_err(|error| {
+                    Stop::fault(format!("cannot replay {}", path.display())).because(error)
+                })?;
+            }
+            Ok(())
+        })?,
+    };
     progress.finish_and_clear();
     for line in &refused {
         eprintln!("refused: {line}");

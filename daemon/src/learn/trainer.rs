@@ -1,14 +1,17 @@
 //! The learner's work without its thread: predict, judge, learn. Live run, replay and tests call the same function.
 
 use std::collections::HashMap;
+use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
 use sluice_features::attribute::Labels;
 use sluice_features::example::{About, LabelMode};
 use sluice_features::funnel::{Funnel, MAX_TASKS};
 use sluice_features::time::EventTime;
+use sluice_models::checkpoint;
 use sluice_models::evaluate::{Judgement, Progressive, Settings};
 use sluice_models::learner::Learner;
+use sluice_models::retrieval::{Retriever, RetrieverSpec};
 
 use super::guard::{Breach, Guard};
 use crate::pipeline::work::{LearnBatch, Role};
@@ -137,6 +140,8 @@ impl Judge {
 pub struct WorkReport {
     /// Examples predicted or learned.
     pub examples: usize,
+    /// Those of them that had a label.
+    pub labelled: usize,
     /// The step was refused because a loss or a gradient was not finite.
     pub refused: bool,
     /// Windows that the guard found unsound.
@@ -144,15 +149,17 @@ pub struct WorkReport {
 }
 
 /// All that learning changes: one owner; the embedding rows alone are read by others meanwhile, under their locks.
+#[derive(Debug)]
 pub struct Trainer {
     learner: Learner,
+    retriever: Retriever,
     judge: Judge,
 }
 
 impl Trainer {
     /// Creates a trainer of its parts, new or restored.
-    pub fn new(learner: Learner, judge: Judge) -> Self {
-        Self { learner, judge }
+    pub fn new(learner: Learner, retriever: Retriever, judge: Judge) -> Self {
+        Self { learner, retriever, judge }
     }
 
     /// Predicts the examples of a batch, judges what is final, then learns.
@@ -163,14 +170,60 @@ impl Trainer {
             return report;
         }
         let step = self.learner.step(&work.batch);
-        report.refused = step.refused;
+        (report.refused, report.labelled) = (step.refused, step.labelled);
         self.judge.take(work, &step.probabilities, &mut report.breaches);
+        self.retriever.learn(&work.batch);
         report
+    }
+
+    /// Writes everything that decides the future.
+    ///
+    /// # Errors
+    /// When writing fails.
+    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        checkpoint::write(&self.learner, out)?;
+        self.retriever.write(&mut *out)?;
+        let judge = postcard::to_allocvec(&self.judge).map_err(io::Error::other)?;
+        out.write_all(&(judge.len() as u64).to_le_bytes())?;
+        out.write_all(&judge)
+    }
+
+    /// Puts back what [`Trainer::write`] wrote, into a trainer that was built from the same configuration.
+    ///
+    /// # Errors
+    /// When the bytes are damaged or belong to another model, in words.
+    pub fn restore(&mut self, spec: RetrieverSpec, input: &mut impl Read) -> io::Result<()> {
+        let (model, schema) = (self.learner.spec().clone(), self.learner.schema().clone());
+        let parents = self.learner.parents().to_vec();
+        self.learner =
+            checkpoint::read(input, &model, &schema, &parents).map_err(io::Error::other)?;
+        self.retriever = Retriever::read(spec, &schema, &mut *input).map_err(io::Error::other)?;
+        let mut length = [0; 8];
+        input.read_exact(&mut length)?;
+        let mut judge = Vec::new();
+        input.take(u64::from_le_bytes(length)).read_to_end(&mut judge)?;
+        self.judge = postcard::from_bytes(&judge).map_err(io::Error::other)?;
+        Ok(())
+    }
+
+    /// Removes the rows that were not used for the configured event time. Returns how many.
+    pub fn expire(&mut self, now: EventTime) -> usize {
+        self.learner.embeddings().expire(now) + self.retriever.expire(now).len()
     }
 
     /// Returns the learner.
     pub fn learner(&self) -> &Learner {
         &self.learner
+    }
+
+    /// Returns the retrieval model.
+    pub fn retriever(&self) -> &Retriever {
+        &self.retriever
+    }
+
+    /// Returns the retrieval model to drain what it has touched.
+    pub fn retriever_mut(&mut self) -> &mut Retriever {
+        &mut self.retriever
     }
 
     /// Returns what is known about the quality of the predictions.
@@ -180,7 +233,8 @@ impl Trainer {
 
     /// Returns a number that two trainers share when all that decides their predictions is equal.
     pub fn checksum(&self) -> u64 {
-        self.learner.checksum()
+        let sums = [self.learner.checksum(), self.retriever.checksum()].map(u64::to_le_bytes);
+        sluice_features::ids::stable_hash(sums.as_flattened())
     }
 
     /// Returns the event time up to which everything due has been learned.

@@ -15,6 +15,7 @@ pub mod shard;
 pub mod shared;
 pub mod state;
 mod take;
+pub mod touched;
 pub mod work;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use batcher::Batcher;
 use counts::Counts;
 use shard::Shard;
 use shared::Shared;
+use touched::Changed;
 use work::LearnBatch;
 
 /// What the configuration says to the pipeline.
@@ -82,6 +84,7 @@ pub struct Pipeline {
     scratch: Scratch,
     effects: Vec<Effect>,
     pool: ValuePool,
+    changed: Changed,
 }
 
 impl Pipeline {
@@ -103,6 +106,7 @@ impl Pipeline {
             scratch: Scratch::default(),
             effects: Vec::new(),
             pool: ValuePool::new(SPARE_VALUES),
+            changed: Changed::default(),
             rules,
         }
     }
@@ -121,6 +125,11 @@ impl Pipeline {
     /// Takes back a batch whose memory may serve again.
     pub fn recycle(&mut self, used: LearnBatch) {
         self.batcher.recycle(used);
+    }
+
+    /// Returns what has changed since the last call.
+    pub fn take_changed(&mut self) -> Changed {
+        std::mem::take(&mut self.changed)
     }
 
     /// Tells whether a batch is filling.

@@ -62,6 +62,7 @@ impl Pipeline {
             Whose::User => {
                 let user = self.shared.enter_user(&update.id).map_err(|c| collision("user", &c))?;
                 self.shared.user_features.apply(user.0, time, features);
+                self.changed.user(user);
                 if let Some(number) = self.shared.users.number(user.0) {
                     self.shared.stored.features_changed(whose, number);
                 }
@@ -73,6 +74,7 @@ impl Pipeline {
                 let entered = self.shared.enter_item(&update.id, category, time);
                 let (item, number) = entered.map_err(|c| collision("item", &c))?;
                 self.shared.item_features.apply(item.0, time, features);
+                self.changed.item(item);
                 self.shared.stored.features_changed(whose, number);
                 self.counts.items += 1;
             }
@@ -308,6 +310,7 @@ impl Pipeline {
         let category = self.shared.category_number(category);
         let entry = SequenceEntry { item, category, kind, time };
         self.shards[number].sequences.append(user, entry);
+        self.changed.user(user);
     }
 
     fn category_of(&self, item: &str, time: EventTime) -> Option<CategoryId> {

@@ -1,0 +1,390 @@
+//! The ingest thread: records from the consumer through the pipeline to the learner. It alone writes the pipeline's state, and makes
+//! the checkpoints.
+//!
+//! It decides by the clock in three cases, and captures each decision before it takes effect: a batch is cut because its oldest example
+//! has waited long enough; a silent partition's watermark moves; a checkpoint ends the batch that fills.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use sluice_features::reject::Rejection;
+use sluice_features::time::{EventTime, Span};
+use sluice_features::wire::Topic;
+
+use super::{Shared, Work};
+use crate::capture::{Capture, Decision};
+use crate::checkpoint::{Checkpoint, Outcome};
+use crate::error::Stop;
+use crate::http::Wait;
+use crate::kafka::{
+    Batch, Consumer, ConsumerEvent, DeadLetter, DeadLetters, Lane, NextOffset, Origin, Producer,
+    TopicRole,
+};
+use crate::pipeline::record::Record;
+use crate::pipeline::work::LearnBatch;
+use crate::shutdown::Shutdown;
+use crate::supervise::Faults;
+
+/// A partition from which nothing came for so long, while it is read up, does not hold the others back.
+const SILENT: Duration = Duration::from_secs(30);
+/// How often silent partitions are looked for.
+const LOOK: Duration = Duration::from_secs(1);
+/// The longest the thread sleeps.
+const TICK: Duration = Duration::from_millis(10);
+/// How long a dead letter waits for room in the producer before the thread says that Kafka does not take it, and tries again.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// After a full disk a checkpoint is tried again this soon.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
+
+/// What the ingest thread is made of.
+pub struct Ingest {
+    /// What it shares with the learner.
+    pub shared: Arc<Shared>,
+    /// The consumer of events, items and users.
+    pub consumer: Arc<Consumer>,
+    /// To the learner.
+    pub work: Sender<Work>,
+    /// Batches to be filled again.
+    pub used: Receiver<LearnBatch>,
+    /// Where refused records go.
+    pub dead_letters: DeadLetters,
+    /// The producer behind `dead_letters`, to be flushed before a checkpoint.
+    pub letters: Arc<Producer>,
+    /// Makes the checkpoints.
+    pub checkpoint: Checkpoint,
+    /// How often.
+    pub interval: Duration,
+    /// The capture, if this run is captured.
+    pub capture: Option<Capture>,
+    /// A batch is cut when its oldest example has waited for so long.
+    pub max_age: Duration,
+    /// The most bytes of open impressions.
+    pub open_bytes: u64,
+    /// Tells at the end whether the state may be kept.
+    pub faults: Faults,
+}
+
+/// What changes while it runs.
+struct State {
+    filling_since: Option<Duration>,
+    looked: Duration,
+    next_checkpoint: Duration,
+    /// When each partition last had a record.
+    last: Vec<Duration>,
+}
+
+impl Ingest {
+    /// Runs until told to stop; then learns what was taken and makes a last checkpoint.
+    ///
+    /// # Errors
+    /// What the daemon cannot go on with.
+    pub fn run(mut self, shutdown: &Shutdown) -> Result<(), Stop> {
+        let now = self.shared.clock.steady();
+        let partitions = self.shared.pipeline.read().shards().len();
+        let mut state = State {
+            filling_since: None,
+            looked: now,
+            next_checkpoint: now + self.interval,
+            last: vec![now; partitions],
+        };
+        let events = self.consumer.events().clone();
+        while !shutdown.is_requested() {
+            crossbeam_channel::select! {
+                recv(shutdown.channel()) -> _ => {}
+                recv(events) -> event => match event {
+                    Ok(ConsumerEvent::Batch(batch)) => self.batch(&batch, &mut state, shutdown)?,
+                    Ok(event) => self.heard(event)?,
+                    Err(_) => return Err(Stop::fault("the poll thread ended before it was told to")),
+                },
+                default(TICK) => {}
+            }
+            let now = self.shared.clock.steady();
+            if state.filling_since.is_some_and(|since| now - since >= self.max_age) {
+                self.decide(Decision::Cut, &mut state)?;
+            }
+            if now - state.looked >= LOOK {
+                state.looked = now;
+                self.look_for_silence(now, &mut state)?;
+                self.check_room()?;
+            }
+            if now >= state.next_checkpoint {
+                self.make_checkpoint(&mut state)?;
+            }
+        }
+        if self.faults.any() {
+            tracing::warn!(
+                "a part has failed: no last checkpoint, the next start goes on from the one before"
+            );
+            return Ok(());
+        }
+        self.make_checkpoint(&mut state)?;
+        let checksum = self.shared.trainer.lock().checksum();
+        tracing::info!(
+            checksum = format!("{checksum:016x}"),
+            records = self.shared.records(),
+            "everything taken is learned"
+        );
+        if let Some(capture) = self.capture {
+            capture.finish();
+        }
+        Ok(())
+    }
+
+    /// Takes the records of one partition.
+    fn batch(&mut self, batch: &Batch, state: &mut State, shutdown: &Shutdown) -> Result<(), Stop> {
+        let lane = batch.lane();
+        let topic = match lane.role {
+            TopicRole::Events => Topic::Events,
+            TopicRole::Items => Topic::Items,
+            TopicRole::Users => Topic::Users,
+            TopicRole::Requests => return Err(Stop::fault("a request came to the ingest thread")),
+        };
+        let partition = u32::try_from(lane.partition).unwrap_or_default();
+        let wall = self.shared.clock.wall();
+        let mut refused: Vec<(usize, Rejection)> = Vec::new();
+        {
+            let mut pipeline = self.shared.pipeline.write();
+            for (i, record) in batch.records().enumerate() {
+                let record = Record {
+                    topic,
+                    partition,
+                    offset: record.offset,
+                    arrived: record.timestamp.map_or(wall, EventTime),
+                    key: record.key,
+                    value: record.value,
+                };
+                if let Some(capture) = &mut self.capture {
+                    capture.record(&record);
+                }
+                if let Err(rejection) = pipeline.take(&record) {
+                    refused.push((i, rejection));
+                }
+            }
+        }
+        let consumed = &self.shared.metrics.consume;
+        consumed.records[lane.role as usize].increment(batch.len() as u64);
+        consumed.bytes[lane.role as usize].increment(batch.bytes() as u64);
+        self.shared.count(batch.len() as u64);
+        for (i, rejection) in refused {
+            self.bury(batch, topic, i, &rejection, shutdown)?;
+        }
+        if let Some(last) = state.last.get_mut(partition as usize) {
+            *last = self.shared.clock.steady();
+        }
+        self.hand_on(state)
+    }
+
+    /// Sends a refused record to the dead-letter topic; waits as long as it takes, for nothing may be lost.
+    fn bury(
+        &self,
+        batch: &Batch,
+        topic: Topic,
+        place: usize,
+        rejection: &Rejection,
+        shutdown: &Shutdown,
+    ) -> Result<(), Stop> {
+        let Some(record) = batch.records().nth(place) else {
+            return Ok(());
+        };
+        let letter = DeadLetter {
+            origin: Origin {
+                topic: self.shared.topic_name(topic),
+                partition: record.lane.partition,
+                offset: record.offset,
+                timestamp: record.timestamp,
+            },
+            key: record.key,
+            value: record.value,
+            reason: rejection.reason.name(),
+            field: rejection.field.as_deref(),
+        };
+        while let Err(trouble) = self.dead_letters.send(&letter, PATIENCE) {
+            if !trouble.is_retriable() || shutdown.is_requested() {
+                return Err(Stop::kafka("writing to the dead-letter topic", trouble));
+            }
+            self.shared.readiness.wait_for(Wait::Output, "the dead-letter topic takes nothing");
+            tracing::warn!(%trouble, "the dead-letter topic takes nothing: reading waits");
+        }
+        self.shared.readiness.clear(Wait::Output);
+        self.shared.metrics.publish.dead_letters.increment(1);
+        Ok(())
+    }
+
+    /// Carries out what the clock decided, after it was captured.
+    fn decide(&mut self, decision: Decision, state: &mut State) -> Result<(), Stop> {
+        if let Some(capture) = &mut self.capture {
+            capture.decision(decision);
+        }
+        decision.apply(&mut self.shared.pipeline.write());
+        self.hand_on(state)
+    }
+
+    /// Moves the watermark of partitions that are read up and silent: event time goes on there as the clock does.
+    fn look_for_silence(&mut self, now: Duration, state: &mut State) -> Result<(), Stop> {
+        if !self.shared.is_caught_up() {
+            return Ok(());
+        }
+        for partition in 0..state.last.len() {
+            let silent = now.saturating_sub(state.last[partition]);
+            if silent < SILENT {
+                continue;
+            }
+            let time = {
+                let pipeline = self.shared.pipeline.read();
+                let watermark = &pipeline.shards()[partition].watermark;
+                if watermark.newest() == EventTime::MIN {
+                    continue;
+                }
+                watermark.value() + Span(i64::try_from(silent.as_millis()).unwrap_or(i64::MAX))
+            };
+            let partition = u32::try_from(partition).unwrap_or(u32::MAX);
+            self.decide(Decision::Quiet { partition, time }, state)?;
+        }
+        Ok(())
+    }
+
+    /// Hands finished batches to the learner, waiting where it is behind.
+    fn hand_on(&self, state: &mut State) -> Result<(), Stop> {
+        let mut cut = false;
+        loop {
+            let next = {
+                let mut pipeline = self.shared.pipeline.write();
+                while let Ok(used) = self.used.try_recv() {
+                    pipeline.recycle(used);
+                }
+                pipeline.next_batch()
+            };
+            let Some(batch) = next else {
+                break;
+            };
+            cut = true;
+            self.send(Work::Learn(Box::new(batch)))?;
+        }
+        let filling = self.shared.pipeline.read().is_filling();
+        if !filling {
+            state.filling_since = None;
+        } else if cut || state.filling_since.is_none() {
+            state.filling_since = Some(self.shared.clock.steady());
+        }
+        Ok(())
+    }
+
+    fn send(&self, work: Work) -> Result<(), Stop> {
+        self.work.send(work).map_err(|_| Stop::fault("the learner ended before it was told to"))
+    }
+
+    /// Stops where open impressions take more memory than they may.
+    fn check_room(&self) -> Result<(), Stop> {
+        let bytes = self.shared.pipeline.read().open_bytes() as u64;
+        if bytes <= self.open_bytes {
+            return Ok(());
+        }
+        Err(Stop::fault(format!(
+            "open impressions take {bytes} bytes, more than open.max_bytes = {}: raise it or shorten the attribution windows; \
+             nothing is lost, the next start goes on from the last checkpoint",
+            self.open_bytes
+        )))
+    }
+
+    /// Ends the batch that fills, waits until all is learned, and writes a checkpoint of everything up to here.
+    fn make_checkpoint(&mut self, state: &mut State) -> Result<(), Stop> {
+        let clock = self.shared.clock.clone();
+        let begun = clock.steady();
+        self.decide(Decision::Cut, state)?;
+        let (done, learned) = bounded(1);
+        self.send(Work::Barrier(done))?;
+        learned.recv().map_err(|_| Stop::fault("the learner ended before a checkpoint"))?;
+        self.letters.flush(PATIENCE).map_err(|t| Stop::kafka("flushing dead letters", t))?;
+        if let Some(capture) = &mut self.capture {
+            capture.flush();
+        }
+        let outcome = {
+            let trainer = self.shared.trainer.lock();
+            let mut pipeline = self.shared.pipeline.write();
+            self.checkpoint.commit(&mut pipeline, &clock, |mut to| trainer.write(&mut to))?
+        };
+        let metrics = &self.shared.metrics.checkpoint;
+        let pause = clock.steady() - begun;
+        state.next_checkpoint = clock.steady() + self.interval;
+        match outcome {
+            Outcome::Done(report) => {
+                metrics.seconds.record(report.took.as_secs_f64());
+                metrics.pause_seconds.record(pause.as_secs_f64());
+                metrics.bytes.set(report.bytes() as f64);
+                self.shared.readiness.clear(Wait::Checkpoint);
+                self.consumer.commit(self.offsets());
+                tracing::info!(
+                    number = report.number,
+                    bytes = report.bytes(),
+                    pause_ms = pause.as_millis() as u64,
+                    "checkpoint"
+                );
+            }
+            Outcome::NotNow(reason) => {
+                metrics.failures.increment(1);
+                self.shared.readiness.wait_for(Wait::Checkpoint, &reason);
+                tracing::error!(reason, "no checkpoint now: the one before stays in force");
+                state.next_checkpoint = clock.steady() + TRY_AGAIN;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns where the next start goes on, for lag tools.
+    fn offsets(&self) -> Vec<(Lane, NextOffset)> {
+        let pipeline = self.shared.pipeline.read();
+        let roles = [
+            (TopicRole::Events, Topic::Events),
+            (TopicRole::Items, Topic::Items),
+            (TopicRole::Users, Topic::Users),
+        ];
+        let lanes = (0i32..).zip(pipeline.shards()).flat_map(|(partition, shard)| {
+            roles.map(|(role, topic)| (Lane { role, partition }, NextOffset(shard.next(topic))))
+        });
+        lanes.filter(|(_, next)| next.0 > 0).collect()
+    }
+
+    /// Takes note of what the consumer says beside records.
+    fn heard(&self, event: ConsumerEvent) -> Result<(), Stop> {
+        let readiness = &self.shared.readiness;
+        match event {
+            ConsumerEvent::Batch(_) => {}
+            ConsumerEvent::Assigned(lanes) => {
+                tracing::info!(partitions = lanes.len(), "reading");
+                readiness.clear(Wait::Kafka);
+                readiness.clear(Wait::Starting);
+            }
+            ConsumerEvent::ReadUp => {
+                readiness.clear(Wait::Catalogue);
+            }
+            ConsumerEvent::CaughtUp { lag } => {
+                self.shared.set_caught_up(true);
+                readiness.clear(Wait::Lag);
+                tracing::info!(lag, "caught up");
+            }
+            ConsumerEvent::Behind { lag } => {
+                self.shared.set_caught_up(false);
+                readiness.wait_for(Wait::Lag, &format!("{lag} records behind"));
+                tracing::warn!(lag, "behind");
+            }
+            ConsumerEvent::BrokersDown { reason } => {
+                readiness.wait_for(Wait::Kafka, &reason);
+                tracing::warn!(reason, "no broker answers: waiting");
+            }
+            ConsumerEvent::BrokersBack => {
+                readiness.clear(Wait::Kafka);
+                tracing::info!("brokers answer again");
+            }
+            ConsumerEvent::PartitionsChanged { role, known, found } => {
+                return Err(Stop::config(format!(
+                    "the topic of {} has {found} partitions, {known} at the start: users would move between shards; \
+                     make new topics with the wanted number and produce into them",
+                    role.name()
+                )));
+            }
+            ConsumerEvent::Fatal(trouble) => return Err(Stop::kafka("reading", trouble)),
+        }
+        Ok(())
+    }
+}

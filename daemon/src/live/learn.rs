@@ -1,0 +1,141 @@
+//! The learner's thread: batches in, parameters and figures out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::{Shared, Work};
+use crate::error::Stop;
+use crate::http::Wait;
+use crate::learn::trainer::{Trainer, WorkReport};
+use crate::pipeline::work::LearnBatch;
+use crate::serve::{Serving, Snapshot};
+use crate::shutdown::Shutdown;
+
+/// While batches follow each other, readers get new dense parameters at most this often; at once when the queue is empty.
+const SNAPSHOT: Duration = Duration::from_millis(50);
+/// How often rows are looked through for those that were not used for long.
+const EXPIRE: Duration = Duration::from_secs(60);
+/// The longest the thread sleeps.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What the learner is made of.
+pub struct Learner {
+    /// What it shares with the ingest thread.
+    pub shared: Arc<Shared>,
+    /// Where its snapshots go.
+    pub serving: Arc<Serving>,
+    /// What to do.
+    pub work: Receiver<Work>,
+    /// Batches to be filled again.
+    pub used: Sender<LearnBatch>,
+}
+
+/// Returns what readers get of a trainer's state.
+pub fn snapshot(trainer: &Trainer) -> Snapshot {
+    Snapshot {
+        model: trainer.learner().model().clone(),
+        towers: trainer.retriever().towers(),
+        learned_until: trainer.covered(),
+        version: trainer.learner().steps(),
+        sound: trainer.judge().sound(),
+    }
+}
+
+impl Learner {
+    /// Runs until the ingest thread has ended and all its work is done.
+    ///
+    /// # Errors
+    /// None today: refused batches and breaches are counted and said.
+    pub fn run(self, _shutdown: &Shutdown) -> Result<(), Stop> {
+        let clock = &self.shared.clock;
+        let (mut published, mut expired, mut stale) = (clock.steady(), clock.steady(), false);
+        loop {
+            let work = self.work.recv_timeout(TICK);
+            match work {
+                Ok(Work::Learn(batch)) => {
+                    self.learn(*batch);
+                    stale = true;
+                }
+                Ok(Work::Barrier(done)) => {
+                    if done.send(()).is_err() {
+                        tracing::debug!("nobody waits for the barrier: the daemon is ending");
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.publish();
+                    return Ok(());
+                }
+            }
+            let now = clock.steady();
+            if stale && (self.work.is_empty() || now - published >= SNAPSHOT) {
+                self.publish();
+                (published, stale) = (now, false);
+            }
+            if now - expired >= EXPIRE {
+                expired = now;
+                self.report_tables();
+            }
+        }
+    }
+
+    fn learn(&self, batch: LearnBatch) {
+        let (clock, metrics) = (&self.shared.clock, &self.shared.metrics.learn);
+        let begun = clock.steady();
+        let report = self.shared.trainer.lock().work(&batch);
+        metrics.step_seconds.record((clock.steady() - begun).as_secs_f64());
+        metrics.examples.increment(report.examples as u64);
+        metrics.steps.increment(u64::from(report.labelled > 0 && !report.refused));
+        metrics.waiting_batches.set(self.work.len() as f64);
+        if let Some(oldest) = batch.oldest_record {
+            let waited = clock.wall() - oldest;
+            metrics.freshness_seconds.record(waited.0.max(0) as f64 / 1000.0);
+        }
+        if let Some(covered) = batch.covered {
+            metrics.until_seconds.set(covered.0 as f64 / 1000.0);
+        }
+        self.judge(&report);
+        // When the ingest thread has enough of them, the memory is freed.
+        drop(self.used.try_send(batch));
+    }
+
+    fn judge(&self, report: &WorkReport) {
+        if report.refused {
+            self.shared.metrics.learn.refused_batches.increment(1);
+            tracing::warn!("a batch was refused: its loss or a gradient was not finite");
+        }
+        for breach in &report.breaches {
+            if let Some(task) = self.shared.metrics.evaluate.get(breach.task) {
+                task.breaches.increment(1);
+            }
+            tracing::warn!(
+                task = breach.task,
+                normalised_entropy = breach.normalised_entropy,
+                calibration = breach.calibration,
+                "the guard found a window unsound: nothing is published until one is sound again"
+            );
+        }
+    }
+
+    fn publish(&self) {
+        let snapshot = snapshot(&self.shared.trainer.lock());
+        if snapshot.sound {
+            self.shared.readiness.clear(Wait::Guard);
+        } else {
+            self.shared.readiness.wait_for(Wait::Guard, "a guard has found the model unsound");
+        }
+        self.serving.snapshot.store(Arc::new(snapshot));
+    }
+
+    fn report_tables(&self) {
+        let stats = self.shared.trainer.lock().learner().embeddings().stats();
+        let table = &self.shared.metrics.table;
+        table.rows.set(stats.rows as f64);
+        table.bytes.set(stats.bytes as f64);
+        table.admitted.absolute(stats.admitted);
+        table.refused.absolute(stats.refused);
+        table.expired.absolute(stats.expired);
+    }
+}

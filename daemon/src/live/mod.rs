@@ -1,0 +1,105 @@
+//! The running daemon's own threads: ingest and learner, and what they share.
+//!
+//! ```text
+//! poll thread --batches--> ingest --micro-batches--> learner --snapshot--> scorers, publisher
+//!                            ^  `--> dead letters        `--touched ids--> publisher
+//!                            `------- used batches ------'
+//! ```
+//!
+//! All queues are bounded: the slowest thread sets the pace, back to the poll thread, which pauses its partitions.
+
+pub mod ingest;
+pub mod learn;
+mod status;
+pub mod watch;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use sluice_features::wire::Topic;
+
+use crate::clock::Clock;
+use crate::config::Topics;
+use crate::http::Readiness;
+use crate::learn::trainer::Trainer;
+use crate::metrics::Metrics;
+use crate::pipeline::Pipeline;
+use crate::pipeline::work::LearnBatch;
+
+/// What ingest and learner share with each other and with those who watch.
+pub struct Shared {
+    /// The state of the pipeline. The ingest thread alone writes.
+    pub pipeline: Arc<RwLock<Pipeline>>,
+    /// The parameters. The learner holds the lock during a step; the ingest thread takes it for a checkpoint, when the learner is idle.
+    pub trainer: Mutex<Trainer>,
+    /// The clock.
+    pub clock: Clock,
+    /// All metrics.
+    pub metrics: Arc<Metrics>,
+    /// Why the daemon is not ready.
+    pub readiness: Arc<Readiness>,
+    /// The topics' names.
+    pub topics: Topics,
+    caught_up: AtomicBool,
+    records: AtomicU64,
+}
+
+impl Shared {
+    /// Creates what is shared, at the start.
+    pub fn new(
+        pipeline: Arc<RwLock<Pipeline>>,
+        trainer: Trainer,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        readiness: Arc<Readiness>,
+        topics: Topics,
+    ) -> Self {
+        Self {
+            pipeline,
+            trainer: Mutex::new(trainer),
+            clock,
+            metrics,
+            readiness,
+            topics,
+            caught_up: AtomicBool::new(false),
+            records: AtomicU64::new(0),
+        }
+    }
+
+    /// Tells whether everything up to the high-water marks has been handed out.
+    pub fn is_caught_up(&self) -> bool {
+        self.caught_up.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_caught_up(&self, caught_up: bool) {
+        self.caught_up.store(caught_up, Ordering::Release);
+    }
+
+    pub(crate) fn count(&self, records: u64) {
+        self.records.fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// Returns the name of an input topic.
+    pub fn topic_name(&self, topic: Topic) -> &str {
+        match topic {
+            Topic::Events => &self.topics.events,
+            Topic::Items => &self.topics.items,
+            Topic::Users => &self.topics.users,
+            Topic::Requests => &self.topics.requests,
+        }
+    }
+
+    /// Returns how many records were taken since the start.
+    pub fn records(&self) -> u64 {
+        self.records.load(Ordering::Relaxed)
+    }
+}
+
+/// What the learner is told to do, in order.
+pub enum Work {
+    /// Predict, judge, learn.
+    Learn(Box<LearnBatch>),
+    /// Say that everything before is done, then go on with what comes next.
+    Barrier(crossbeam_channel::Sender<()>),
+}

@@ -1,0 +1,129 @@
+//! Looks at everything once a second and writes it into metrics and readiness; nothing waits for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Shared;
+use crate::error::Stop;
+use crate::kafka::{ConsumerGauges, Producer};
+use crate::shutdown::Shutdown;
+
+/// How often.
+const EVERY: Duration = Duration::from_secs(1);
+/// Figures that need a walk through all sequences or histograms are looked at once in so many rounds.
+const SLOW: u32 = 5;
+
+/// What is watched.
+pub struct Watch {
+    /// The threads' shared state.
+    pub shared: Arc<Shared>,
+    /// The consumer of events, items and users.
+    pub consumer: Box<dyn Fn() -> ConsumerGauges + Send>,
+    /// The producers.
+    pub producers: Vec<Arc<Producer>>,
+}
+
+impl Watch {
+    /// Runs until told to stop.
+    ///
+    /// # Errors
+    /// None: it only looks.
+    pub fn run(self, shutdown: &Shutdown) -> Result<(), Stop> {
+        let mut round = 0u32;
+        while !shutdown.wait(EVERY) {
+            self.consumer();
+            self.pipeline(round.is_multiple_of(SLOW));
+            if round.is_multiple_of(SLOW) {
+                self.figures();
+            }
+            self.producers();
+            round = round.wrapping_add(1);
+        }
+        Ok(())
+    }
+
+    fn consumer(&self) {
+        let (gauges, metrics) = ((self.consumer)(), &self.shared.metrics);
+        metrics.consume.poll_age_seconds.set(gauges.poll_age.as_secs_f64());
+        metrics.consume.queue_bytes.set(gauges.bytes_in_flight as f64);
+        metrics.consume.paused.set(f64::from(u8::from(gauges.paused)));
+        metrics.consume.connected.set(f64::from(u8::from(gauges.connected)));
+        metrics.consume.commits_failed.absolute(gauges.commits_failed);
+        for lane in &gauges.lanes {
+            metrics.lag(lane.lane.role.name(), lane.lane.partition).set(lane.lag() as f64);
+        }
+    }
+
+    fn pipeline(&self, slow: bool) {
+        let metrics = &self.shared.metrics;
+        let pipeline = self.shared.pipeline.read();
+        let (counts, joined) = (pipeline.counts(), pipeline.join_counts());
+        for (counter, count) in metrics.events.rejected.iter().zip(&counts.rejected) {
+            counter.absolute(*count);
+        }
+        metrics.events.replayed.absolute(counts.replayed);
+        metrics.events.skewed.absolute(counts.skewed);
+        metrics.events.unknown_fields.absolute(counts.unknown_fields);
+        // With impressions as entry their type stands before the behaviours.
+        let behaviours = metrics.events.taken.len() - joined.kinds.len();
+        if behaviours == 1 {
+            metrics.events.taken[0].absolute(joined.opened + joined.duplicate_impressions);
+            metrics.join.duplicates[0].absolute(joined.duplicate_impressions);
+        }
+        for (i, kind) in joined.kinds.iter().enumerate() {
+            let at = behaviours + i;
+            metrics.events.taken[at].absolute(kind.arrived);
+            metrics.join.duplicates[at].absolute(kind.duplicate + kind.repeated);
+            metrics.join.late[at].absolute(kind.late);
+            metrics.join.orphaned[at].absolute(kind.orphaned.iter().sum());
+            metrics.join.childless[at].absolute(kind.childless);
+        }
+        metrics
+            .join
+            .early_behaviours
+            .set(joined.kinds.iter().map(|kind| kind.waiting).sum::<u64>() as f64);
+        metrics.join.open_impressions.set(pipeline.open_impressions() as f64);
+        metrics.join.open_bytes.set(pipeline.open_bytes() as f64);
+        let shared = pipeline.shared();
+        metrics.state.catalogue_items.set(shared.item_features.len() as f64);
+        metrics.state.catalogue_users.set(shared.user_features.len() as f64);
+        let sum = |of: fn(&sluice_features::sequence::Sequences) -> usize| {
+            pipeline.shards().iter().map(|shard| of(&shard.sequences)).sum::<usize>() as f64
+        };
+        metrics.state.sequence_users.set(sum(|sequences| sequences.users()));
+        metrics.state.sequence_behaviours.set(sum(|sequences| sequences.behaviours()));
+        if slow {
+            metrics.state.sequence_bytes.set(sum(|sequences| sequences.memory()));
+        }
+    }
+
+    fn figures(&self) {
+        let report = {
+            let trainer = self.shared.trainer.lock();
+            self.shared.metrics.unjudged.absolute(trainer.judge().unjudged());
+            let progressive = trainer.judge().progressive();
+            let tasks = self.shared.metrics.evaluate.len();
+            (0..tasks)
+                .map(|i| (progressive.whole(i).all.examples, progressive.sliding(i).all))
+                .collect::<Vec<_>>()
+        };
+        for (metrics, (judged, figures)) in self.shared.metrics.evaluate.iter().zip(report) {
+            metrics.judged.absolute(judged);
+            let set =
+                |gauge: &metrics::Gauge, value: Option<f64>| gauge.set(value.unwrap_or(f64::NAN));
+            set(&metrics.auc, figures.auc);
+            set(&metrics.grouped_auc, figures.grouped_auc);
+            set(&metrics.log_loss, figures.log_loss);
+            set(&metrics.normalised_entropy, figures.normalised_entropy);
+            set(&metrics.calibration, figures.calibration);
+        }
+    }
+
+    fn producers(&self) {
+        let counts = self.producers.iter().map(|producer| producer.counts());
+        let (timed_out, refused) =
+            counts.fold((0, 0), |sum, count| (sum.0 + count.timed_out, sum.1 + count.refused));
+        self.shared.metrics.publish.timed_out.absolute(timed_out);
+        self.shared.metrics.publish.refused.absolute(refused);
+    }
+}
