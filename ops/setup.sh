@@ -32,9 +32,8 @@ install() {
   fi
   echo "setup: installing $*"
   "${as_root[@]}" apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
-
 
 missing=()
 command -v gcc >/dev/null || missing+=(gcc)
@@ -54,7 +53,9 @@ fi
 
 # From here on a failure is told and not fatal: without Java, Maven or jars the Kafka tests are skipped.
 java_version() {
-  java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1
+  local version
+  version="$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1)"
+  echo "${version:-0}"
 }
 skip() {
   echo "setup: $1; the tests that need a real Kafka will be skipped." >&2
