@@ -12,9 +12,6 @@ use super::Poller;
 impl Poller {
     /// Copies one record into the open batch of its partition.
     pub(super) fn take(&mut self, message: &BorrowedMessage<'_>) {
-        if self.down {
-            self.set_connected();
-        }
         let topic = message.topic();
         let source = self.settings.sources.iter().position(|source| source.topic == topic);
         let partition = usize::try_from(message.partition()).unwrap_or(usize::MAX);

@@ -30,6 +30,8 @@ const ROUND: usize = 64;
 const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 /// Statistics in a row without a connection after which brokers count as down.
 const DOWN_AFTER: u32 = 3;
+/// Statistics in a row with a connection after which brokers count as back: one may be older than the outage.
+const UP_AFTER: u32 = 2;
 /// How long a stopping thread waits for the answers to its commits.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -51,7 +53,9 @@ pub(super) struct Poller {
     read_up: bool,
     paused: bool,
     down: bool,
+    /// Statistics in a row without, and with, a connection.
     silent: u32,
+    heard: u32,
     caught_up: Option<bool>,
     changed: Vec<bool>,
     commits_sent: u64,
@@ -89,6 +93,7 @@ impl Poller {
             paused: false,
             down: false,
             silent: 0,
+            heard: 0,
             caught_up: None,
             changed,
             commits_sent: 0,

@@ -7,7 +7,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use super::super::super::context::{Listener, Statistics};
 use super::super::super::trouble::Trouble;
 use super::super::ConsumerEvent;
-use super::{DOWN_AFTER, Poller};
+use super::{DOWN_AFTER, Poller, UP_AFTER};
 
 impl Poller {
     /// Nothing is waiting in the client: what it fetched and did not hand out is not a record.
@@ -27,8 +27,12 @@ impl Poller {
     }
 
     pub(super) fn look_at(&mut self, statistics: &Statistics, consumer: &BaseConsumer<Listener>) {
-        self.silent = if statistics.any_broker_up() { 0 } else { self.silent.saturating_add(1) };
-        if self.silent == 0 && self.down {
+        if statistics.any_broker_up() {
+            (self.heard, self.silent) = (self.heard.saturating_add(1), 0);
+        } else {
+            (self.heard, self.silent) = (0, self.silent.saturating_add(1));
+        }
+        if self.down && self.heard >= UP_AFTER {
             self.set_connected();
         } else if self.silent >= DOWN_AFTER && !self.down {
             let said = consumer.context().last_complaint();
@@ -107,6 +111,7 @@ impl Poller {
 
     pub(super) fn set_down(&mut self, reason: &str) {
         self.shared.connected.store(false, Ordering::Relaxed);
+        self.heard = 0;
         if !self.down {
             self.down = true;
             tracing::warn!(
