@@ -259,7 +259,11 @@ mod tests {
                 vec![task("view", None, 0), task("cart", Some(0), 1)],
                 vec![]
             )
-            .is_ok()
+            .is_err()
+        );
+        assert!(
+            Funnel::build(view, "view", vec![task("view", None, 0), task("cart", None, 1)], vec![])
+                .is_ok()
         );
         assert!(Funnel::build(view, "view", vec![task("cart", None, 1)], vec![]).is_err());
     }

@@ -27,7 +27,7 @@ pub struct Judge {
     kept: Kept,
     tasks: usize,
     covered: Option<EventTime>,
-    /// Distinct impressions that were judged.
+    /// Distinct impressions that were judged for all their tasks.
     judged: u64,
     /// Verdicts without a kept prediction: from before a new model.
     unjudged: u64,
@@ -98,16 +98,20 @@ impl Judge {
             }
         }
         for verdict in &work.verdicts {
-            match self.kept.remove(&verdict.about.impression.0) {
-                Some(kept) => self.verdict(&verdict.about, verdict.labels, &kept, breaches),
-                None => self.unjudged += 1,
+            let Some(&kept) = self.kept.get(&verdict.about.impression.0) else {
+                self.unjudged += u64::from(verdict.last);
+                continue;
+            };
+            self.verdict(&verdict.about, verdict.labels, &kept, breaches);
+            if verdict.last {
+                self.kept.remove(&verdict.about.impression.0);
+                self.judged += 1;
             }
         }
         self.covered = work.covered.max(self.covered);
     }
 
     fn verdict(&mut self, about: &About, labels: Labels, kept: &[f32], breaches: &mut Vec<Breach>) {
-        self.judged += 1;
         for (task, &p) in kept.iter().enumerate().take(self.tasks) {
             if labels.mode(task) == LabelMode::Final {
                 self.judge(task, about, labels.label(task) > 0.5, p, breaches);

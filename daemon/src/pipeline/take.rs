@@ -1,7 +1,7 @@
 //! What one record does to the state.
 
 use sluice_features::assemble::{FieldValues, Labelled, Shown, sampling_offset};
-use sluice_features::attribute::{Effect, Fate, Labels, Opened, Outcome, TaskSet};
+use sluice_features::attribute::{Effect, Fate, Labels, Opened, Outcome, Place, TaskSet};
 use sluice_features::catalogue::Found;
 use sluice_features::counters::Subjects;
 use sluice_features::event::{Behaviour, BehaviourType, Event, Impression};
@@ -203,7 +203,8 @@ impl Pipeline {
     /// Carries out what the joiner said. `arrival` is the impression that has just come.
     fn run_effects(&mut self, number: usize, arrival: Option<EventId>, arrived: EventTime) {
         let effects = std::mem::take(&mut self.effects);
-        for effect in &effects {
+        for (i, effect) in effects.iter().enumerate() {
+            let next = effects.get(i + 1);
             match *effect {
                 Effect::Positive { place, tasks, .. } => {
                     let opened = self.shards[number].joiner.get(place);
@@ -231,21 +232,27 @@ impl Pipeline {
                     self.assembler.append(&example, &history, &mut self.batcher.filling().batch);
                     self.added(role, arrived);
                 }
-                Effect::Closed { place, labels } => {
+                Effect::Final { place, labels } => self.judge(number, place, labels, next),
+                Effect::Closed { place, .. } => {
                     let opened = self.shards[number].joiner.take(place);
-                    let verdict = Verdict { about: about(&opened), labels };
-                    if !self.judged_by_step
-                        && self.is_judged(opened.id)
-                        && self.batcher.judge(verdict)
-                    {
-                        self.cut();
-                    }
                     self.pool.put(opened.payload);
                 }
             }
         }
         self.effects = effects;
         self.effects.clear();
+    }
+
+    /// Passes on labels that have become final, unless the step that learns them judges them.
+    fn judge(&mut self, number: usize, place: Place, labels: Labels, next: Option<&Effect>) {
+        let opened = self.shards[number].joiner.get(place);
+        if self.judged_by_step || !self.is_judged(opened.id) {
+            return;
+        }
+        let last = matches!(next, Some(Effect::Closed { place: closed, .. }) if *closed == place);
+        if self.batcher.judge(Verdict { about: about(opened), labels, last }) {
+            self.cut();
+        }
     }
 
     /// Returns the log-odds of sampling for an example that says whether an item was viewed, 0 for all others.

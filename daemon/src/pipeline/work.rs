@@ -18,13 +18,15 @@ pub enum Role {
     Negative,
 }
 
-/// The final labels of an impression that was predicted at its arrival.
+/// Final labels of an impression that was predicted at its arrival: of all tasks whose windows have closed together.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Verdict {
     /// Which impression.
     pub about: About,
-    /// Its final labels.
+    /// The labels; tasks that are not judged now are masked.
     pub labels: Labels,
+    /// It was the last of its windows.
+    pub last: bool,
 }
 
 /// A micro-batch for the learner.
@@ -34,7 +36,7 @@ pub struct LearnBatch {
     pub batch: Batch,
     /// One for each example.
     pub roles: Vec<Role>,
-    /// Impressions whose last window has closed since the batch before; judged after this batch's predictions.
+    /// Impressions of which windows have closed since the batch before; judged after this batch's predictions.
     pub verdicts: Vec<Verdict>,
     /// Every example due up to this event time is in this batch or an earlier one.
     pub covered: Option<EventTime>,

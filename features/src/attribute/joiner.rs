@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::early::{Awaited, Early, Waiting};
-use super::labels::LabelRules;
+use super::labels::{LabelRules, Stage};
 use super::open::{OpenSet, mismatch};
 use super::seen::{Seen, name};
 use super::{
@@ -361,11 +361,12 @@ impl<T: Payload> Joiner<T> {
             let (place, stage) = (Place(slot), usize::from(stage));
             let open = self.opens.get(place);
             let (time, positive) = (open.opened.time, open.positive);
-            let learned = self.rules.stages()[stage].learned;
+            let Stage { closed, learned, .. } = self.rules.stages()[stage];
             if !learned.is_empty() {
                 let labels = Labels::known(learned, positive);
                 effects.push(Effect::Example { place, labels });
             }
+            effects.push(Effect::Final { place, labels: Labels::known(closed, positive) });
             if stage + 1 < self.rules.stages().len() {
                 self.schedule(time, number, place, stage + 1);
             } else {

@@ -127,7 +127,9 @@ impl Labels {
 pub(super) struct Stage {
     /// How long after the impression.
     pub(super) window: Span,
-    /// The tasks that are learned then.
+    /// The tasks whose windows close then.
+    pub(super) closed: TaskSet,
+    /// Those of them that are learned then.
     pub(super) learned: TaskSet,
 }
 
@@ -154,23 +156,15 @@ impl LabelRules {
         };
         let windows: Vec<Span> = tasks.iter().map(|task| task.window).collect();
         let wait = with_rule(LabelRule::Wait).without(at_once);
-        let stage = |window: Span| Stage {
-            window,
-            learned: (0..tasks.len())
-                .filter(|&task| wait.contains(task) && tasks[task].window == window)
-                .collect(),
+        let stage = |&window: &Span| {
+            let closed: TaskSet =
+                (0..tasks.len()).filter(|&task| tasks[task].window == window).collect();
+            Stage { window, closed, learned: closed.and(wait) }
         };
         let mut ends = windows.clone();
         ends.sort_unstable();
         ends.dedup();
-        let last = ends.len().saturating_sub(1);
-        let stages = ends
-            .iter()
-            .enumerate()
-            .map(|(i, &window)| (i, stage(window)))
-            .filter(|(i, stage)| *i == last || !stage.learned.is_empty())
-            .map(|(_, stage)| stage)
-            .collect();
+        let stages = ends.iter().map(stage).collect();
         Self {
             parents: funnel.parents(),
             windows,

@@ -166,8 +166,14 @@ pub enum Effect {
         /// Labels and how each is meant; the other tasks are masked.
         labels: Labels,
     },
-    /// All windows have closed: judge the prediction made at arrival by these final labels of all tasks. It is the last effect of
-    /// this impression and is to be followed by [`Joiner::take`].
+    /// Windows have closed: judge the prediction made at arrival by these final labels; the other tasks are masked.
+    Final {
+        /// The impression.
+        place: Place,
+        /// The labels of the tasks whose windows have closed now.
+        labels: Labels,
+    },
+    /// All windows have closed. It is the last effect of this impression and is to be followed by [`Joiner::take`].
     Closed {
         /// The impression.
         place: Place,

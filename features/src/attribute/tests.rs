@@ -22,7 +22,8 @@ fn funnel(entry: Entry, tasks: &[(Option<usize>, i64, LabelRule)]) -> Funnel {
         .enumerate()
         .map(|(i, &(parent, window, labels))| Task {
             name: format!("t{i}"),
-            parent,
+            // A view is nobody's parent.
+            parent: parent.filter(|&task| task > 0 || entry == Entry::Impression),
             window: Span(window),
             labels,
         })
@@ -66,12 +67,20 @@ struct Driven {
     joiner: Joiner<u64>,
     effects: Vec<Effect>,
     told: Vec<Told>,
+    /// Labels that have become final of impressions that are still open.
+    finals: std::collections::HashMap<u64, Labels>,
 }
 
 impl Driven {
     fn new(funnel: &Funnel) -> Self {
         let joiner = Joiner::new(funnel, JoinLimits::default());
-        Self { funnel: funnel.clone(), joiner, effects: Vec::new(), told: Vec::new() }
+        Self {
+            funnel: funnel.clone(),
+            joiner,
+            effects: Vec::new(),
+            told: Vec::new(),
+            finals: Default::default(),
+        }
     }
 
     fn open(&mut self, impression: Opened<()>) -> bool {
@@ -123,8 +132,19 @@ impl Driven {
                 Effect::Example { place, labels } => {
                     Told::Example(self.joiner.get(place).id.0, text(labels))
                 }
+                Effect::Final { place, labels } => {
+                    let id = self.joiner.get(place).id.0;
+                    let known = self.finals.entry(id).or_default();
+                    *known = known.and(labels);
+                    continue;
+                }
                 Effect::Closed { place, labels } => {
                     let opened = self.joiner.take(place);
+                    assert_eq!(
+                        self.finals.remove(&opened.id.0),
+                        Some(labels),
+                        "told window by window"
+                    );
                     assert_eq!(opened.payload, opened.number);
                     Told::Closed(opened.id.0, text(labels))
                 }
