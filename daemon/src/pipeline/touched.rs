@@ -64,7 +64,9 @@ mod tests {
     #[test]
     fn users_come_once_and_the_newest_first() {
         let mut changed = Changed::default();
-        [1, 2, 1, 3].map(|user| changed.user(UserId(user)));
+        for user in [1, 2, 1, 3] {
+            changed.user(UserId(user));
+        }
         assert_eq!(changed.users(), [UserId(3), UserId(1), UserId(2)]);
     }
 
