@@ -303,3 +303,6 @@ fn runs(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 fn number_of(run: &Path) -> Option<u64> {
     run.file_name()?.to_str()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,8 @@ mod full;
 mod identity;
 mod open;
 mod pieces;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -11,9 +11,12 @@ mod batcher;
 pub mod counts;
 pub mod popular;
 pub mod record;
+pub mod restore;
 pub mod shard;
 pub mod shared;
 pub mod state;
+#[cfg(test)]
+pub(crate) mod stream;
 mod take;
 pub mod touched;
 pub mod work;

@@ -9,21 +9,20 @@
 
 use serde::{Deserialize, Serialize};
 use sluice_features::assemble::{FieldValues, Negatives};
-use sluice_features::attribute::{Joiner, JoinerState, OtherFunnel};
+use sluice_features::attribute::{JoinerState, OtherFunnel};
 use sluice_features::catalogue::Version;
 use sluice_features::counters::Counters;
-use sluice_features::ids::{ItemId, UserId};
 use sluice_features::sequence::{Change, SegmentError, SegmentKey};
 use sluice_features::time::EventTime;
 use sluice_features::wire::Role as Whose;
 
+use super::Pipeline;
 use super::counts::Counts;
 use super::popular::Popular;
 use super::shared::Shared;
-use super::{Pipeline, Rules};
 
 /// Names of a piece.
-const NAMES: usize = 256;
+pub(super) const NAMES: usize = 256;
 /// Items or users whose features are one piece.
 const FEATURES: usize = 16;
 
@@ -111,36 +110,32 @@ struct WholeOf<'a> {
 
 /// Everything that is written anew each time.
 #[derive(Deserialize)]
-struct Whole {
-    shards: Vec<ShardState<JoinerState<FieldValues>>>,
-    items: usize,
-    users: usize,
-    categories: Vec<u64>,
-    counters: Counters,
-    popular: Popular,
-    negatives: Negatives,
-    counts: Counts,
+pub(super) struct Whole {
+    pub(super) shards: Vec<ShardState<JoinerState<FieldValues>>>,
+    pub(super) items: usize,
+    pub(super) users: usize,
+    pub(super) categories: Vec<u64>,
+    pub(super) counters: Counters,
+    pub(super) popular: Popular,
+    pub(super) negatives: Negatives,
+    pub(super) counts: Counts,
 }
 
 #[derive(Serialize, Deserialize)]
-struct ShardState<J> {
-    joiner: J,
-    newest: EventTime,
-    idle: bool,
-    arrivals: u64,
-    next: [i64; 4],
-}
-
-/// A pipeline whose state is being put back: first the whole, then the pieces, names before features or after, in any order of
-/// shards, names of one kind in the order of their numbers.
-pub struct Restoring {
-    pipeline: Pipeline,
-    items: usize,
-    users: usize,
-    dropped: u64,
+pub(super) struct ShardState<J> {
+    pub(super) joiner: J,
+    pub(super) newest: EventTime,
+    pub(super) idle: bool,
+    pub(super) arrivals: u64,
+    pub(super) next: [i64; 4],
 }
 
 impl Stored {
+    /// Takes so many names as stored, and all features.
+    pub(super) fn all(items: usize, users: usize) -> Self {
+        Self { items, users, ..Self::default() }
+    }
+
     /// Takes note that the features of an item or user have changed.
     pub(super) fn features_changed(&mut self, whose: Whose, number: u32) {
         let page = number / FEATURES as u32;
@@ -202,10 +197,7 @@ impl Pipeline {
             });
         }
         let (items, users) = (self.shared.items.len(), self.shared.users.len());
-        let stored = std::mem::replace(
-            &mut self.shared.stored,
-            Stored { items, users, ..Stored::default() },
-        );
+        let stored = std::mem::replace(&mut self.shared.stored, Stored::all(items, users));
         let names = pages(stored.items, items).map(Piece::Items);
         let names = names.chain(pages(stored.users, users).map(Piece::Users));
         let features = stored.item_features.into_iter().map(Piece::ItemFeatures);
@@ -238,107 +230,8 @@ impl Pipeline {
     }
 }
 
-impl Restoring {
-    /// Begins with the whole. `keep_open` says whether open impressions belong to the schema of `rules`; they are dropped otherwise,
-    /// with all that their joiners know, and so are counters that the schema does not have like that.
-    ///
-    /// # Errors
-    /// When the bytes are no state, or one of another funnel.
-    pub fn new(rules: Rules, whole: &[u8], keep_open: bool) -> Result<Self, StateError> {
-        let whole: Whole = decode("state of the shards", whole)?;
-        let mut pipeline = Pipeline::new(rules, whole.shards.len());
-        let mut dropped = 0;
-        for (shard, state) in pipeline.shards.iter_mut().zip(whole.shards) {
-            let rules = &pipeline.rules;
-            if keep_open {
-                let joiner = Joiner::restore(&rules.funnel, rules.limits, state.joiner);
-                shard.joiner = joiner.map_err(StateError::Funnel)?;
-            } else {
-                dropped += state.joiner.open() as u64;
-            }
-            shard.watermark.observe(state.newest);
-            shard.idle = state.idle;
-            shard.arrivals = state.arrivals;
-            shard.next = state.next;
-        }
-        let shared = &mut pipeline.shared;
-        for id in whole.categories {
-            shared.categories.enter(id);
-        }
-        if whole.counters.count_by(&pipeline.rules.schema.counters) {
-            shared.counters = whole.counters;
-        }
-        shared.popular = whole.popular;
-        shared.negatives = whole.negatives;
-        pipeline.counts = whole.counts;
-        Ok(Self { pipeline, items: whole.items, users: whole.users, dropped })
-    }
-
-    /// Puts back a piece.
-    ///
-    /// # Errors
-    /// When it cannot be read or does not fit to what is there.
-    pub fn piece(&mut self, piece: Piece, bytes: &[u8]) -> Result<(), StateError> {
-        let shared = &mut self.pipeline.shared;
-        match piece {
-            Piece::Segment { shard, key } => {
-                let expected = self.pipeline.shards.len();
-                let shard = self.pipeline.shards.get_mut(shard as usize).ok_or({
-                    StateError::Pieces { what: "shards", expected, found: shard as usize + 1 }
-                })?;
-                shard.sequences.restore(key, bytes).map_err(StateError::Segment)?;
-            }
-            Piece::Items(page) => {
-                in_order("items", page, shared.items.len())?;
-                for (text, first) in decode::<Vec<(String, EventTime)>>("names of items", bytes)? {
-                    let known = shared.items.len();
-                    if shared.items.enter(ItemId::of(&text).0, &text) != Ok(known as u32) {
-                        return Err(doubled("items", known));
-                    }
-                    shared.first_seen.push(first);
-                }
-            }
-            Piece::Users(page) => {
-                in_order("users", page, shared.users.len())?;
-                for text in decode::<Vec<String>>("names of users", bytes)? {
-                    let known = shared.users.len();
-                    if shared.users.enter(UserId::of(&text).0, &text) != Ok(known as u32) {
-                        return Err(doubled("users", known));
-                    }
-                }
-            }
-            Piece::ItemFeatures(_) => {
-                for (id, versions) in decode::<Features>("features of items", bytes)? {
-                    shared.item_features.restore(id, versions);
-                }
-            }
-            Piece::UserFeatures(_) => {
-                for (id, versions) in decode::<Features>("features of users", bytes)? {
-                    shared.user_features.restore(id, versions);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns the pipeline, and how many open impressions were dropped.
-    ///
-    /// # Errors
-    /// When names are missing.
-    pub fn finish(mut self) -> Result<(Pipeline, u64), StateError> {
-        let (items, users) = (self.pipeline.shared.items.len(), self.pipeline.shared.users.len());
-        for (what, expected, found) in [("items", self.items, items), ("users", self.users, users)]
-        {
-            if expected != found {
-                return Err(StateError::Pieces { what, expected, found });
-            }
-        }
-        self.pipeline.shared.stored = Stored { items, users, ..Stored::default() };
-        Ok((self.pipeline, self.dropped))
-    }
-}
-
-type Features = Vec<(u64, Vec<Version>)>;
+/// Features by id.
+pub(super) type Features = Vec<(u64, Vec<Version>)>;
 
 impl Shared {
     /// Returns a piece of names or features as bytes; nothing for other pieces.
@@ -384,22 +277,13 @@ fn pages(from: usize, to: usize) -> std::ops::Range<u32> {
     (from / NAMES) as u32..to.div_ceil(NAMES) as u32
 }
 
-fn in_order(what: &'static str, page: u32, known: usize) -> Result<(), StateError> {
-    let expected = page as usize * NAMES;
-    if expected == known {
-        return Ok(());
-    }
-    Err(StateError::Pieces { what, expected, found: known })
-}
-
-fn doubled(what: &'static str, known: usize) -> StateError {
-    StateError::Pieces { what, expected: known + 1, found: known }
-}
-
 fn encode<T: Serialize + ?Sized>(what: &'static str, value: &T) -> Result<Vec<u8>, StateError> {
     postcard::to_allocvec(value).map_err(|source| StateError::Encode { what, source })
 }
 
-fn decode<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> Result<T, StateError> {
+pub(super) fn decode<'a, T: Deserialize<'a>>(
+    what: &'static str,
+    bytes: &'a [u8],
+) -> Result<T, StateError> {
     postcard::from_bytes(bytes).map_err(|source| StateError::Decode { what, source })
 }

@@ -1,0 +1,162 @@
+//! A replayed run equals the live one; what is torn or cut off at the bound is a sound beginning.
+
+use std::io::Write;
+
+use sluice_features::funnel::{Entry as Opens, LabelRule};
+
+use super::*;
+use crate::checkpoint::{Checkpoint, Identity, Setup, write_full};
+use crate::clock::Clock;
+use crate::pipeline::Rules;
+use crate::pipeline::stream::{assert_same, fetch, rules, settle, stream, tally};
+use crate::pipeline::work::LearnBatch;
+
+const BOUND: u64 = 64 << 20;
+
+fn fnw() -> Rules {
+    rules(Opens::Impression, LabelRule::Fnw)
+}
+
+fn start(resumed: bool) -> Start {
+    Start { partitions: 2, fingerprint: 5, seed: 11, resumed }
+}
+
+/// Runs records live, with decisions that only a clock would make, and captures all of it.
+fn live(
+    pipeline: &mut Pipeline,
+    seed: u64,
+    from: usize,
+    to: usize,
+    mut capture: Option<&mut Capture>,
+) -> Vec<LearnBatch> {
+    let mut batches = Vec::new();
+    for (i, owned) in stream(seed, to, 2, &fnw()).iter().enumerate().skip(from) {
+        let record = owned.record();
+        if let Some(capture) = &mut capture {
+            capture.record(&record);
+        }
+        // The fate is in the counts.
+        drop(pipeline.take(&record));
+        let decision = match i % 50 {
+            17 => Decision::Cut,
+            31 => Decision::Quiet { partition: record.partition, time: record.arrived },
+            _ => continue,
+        };
+        if let Some(capture) = &mut capture {
+            capture.decision(decision);
+        }
+        decision.apply(pipeline);
+        fetch(pipeline, &mut batches);
+    }
+    settle(pipeline, &mut batches);
+    batches
+}
+
+/// Replays what was captured. Returns the batches, and whether the run had ended on request.
+fn replay(captured: Captured, pipeline: &mut Pipeline) -> (Vec<LearnBatch>, bool) {
+    let (mut batches, mut ended) = (Vec::new(), false);
+    for entry in captured {
+        assert!(!ended);
+        match entry.unwrap() {
+            Entry::Start(_) => panic!("a second beginning"),
+            Entry::Record(recorded) => drop(pipeline.take(&recorded.record())),
+            Entry::Decided(decision) => decision.apply(pipeline),
+            Entry::End => ended = true,
+        }
+        fetch(pipeline, &mut batches);
+    }
+    settle(pipeline, &mut batches);
+    (batches, ended)
+}
+
+#[test]
+fn a_replayed_run_makes_the_same_batches() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut capture = Capture::create(folder.path(), BOUND, start(false)).unwrap();
+    let mut pipeline = Pipeline::new(fnw(), 2);
+    let batches = live(&mut pipeline, 1, 0, 3_000, Some(&mut capture));
+    capture.finish();
+
+    let captured = Captured::open(folder.path()).unwrap();
+    assert_eq!((captured.start(), captured.start_folder()), (&start(false), None));
+    let mut again = Pipeline::new(fnw(), 2);
+    let (replayed, ended) = replay(captured, &mut again);
+    assert!(ended && batches.len() > 100);
+    assert_same(&replayed, &batches);
+    assert_eq!(tally(&again), tally(&pipeline));
+}
+
+#[test]
+fn a_run_that_began_with_a_checkpoint_is_replayed_from_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pipeline = Pipeline::new(fnw(), 2);
+    live(&mut pipeline, 2, 0, 2_000, None);
+    let mut capture = Capture::create(folder.path(), BOUND, start(true)).unwrap();
+    let setup = Setup {
+        folder: capture.start_folder(),
+        cache_bytes: 1 << 20,
+        keep: 1,
+        partitions: 2,
+        topics: ["events".into(), "items".into(), "users".into()],
+        identity: Identity::new(&fnw(), Vec::new()),
+        new_model: false,
+    };
+    let write = |to: &mut dyn Write| to.write_all(b"parameters");
+    let report = write_full(&capture.start_folder(), &setup, &pipeline, write).unwrap();
+    assert!(report.bytes() > 0);
+    let batches = live(&mut pipeline, 2, 2_000, 3_000, Some(&mut capture));
+    capture.finish();
+
+    let captured = Captured::open(folder.path()).unwrap();
+    let setup = Setup { folder: captured.start_folder().unwrap(), ..setup };
+    let mut opening = Checkpoint::open(setup, fnw(), &Clock::system()).unwrap();
+    let (replayed, _) = replay(captured, &mut opening.pipeline);
+    assert_same(&replayed, &batches);
+    assert_eq!(tally(&opening.pipeline), tally(&pipeline));
+}
+
+#[test]
+fn a_torn_end_leaves_a_sound_beginning() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut capture = Capture::create(folder.path(), BOUND, start(false)).unwrap();
+    live(&mut Pipeline::new(fnw(), 2), 1, 0, 300, Some(&mut capture));
+    capture.flush();
+    let file = folder.path().join("000001").join(ENTRIES);
+    let whole = std::fs::read(&file).unwrap();
+    let all = Captured::open(folder.path()).unwrap().count();
+    for cut in [whole.len() - 1, whole.len() / 2, whole.len() / 3 + 1] {
+        std::fs::write(&file, &whole[..cut]).unwrap();
+        let mut captured = Captured::open(folder.path()).unwrap();
+        let sound = captured.by_ref().map(Result::unwrap).count();
+        assert!(sound > 0 && sound < all && captured.torn() > 0, "{cut}");
+    }
+    std::fs::write(&file, &whole[..9]).unwrap();
+    assert!(Captured::open(folder.path()).unwrap_err().to_string().contains("no beginning"));
+}
+
+#[test]
+fn at_the_bound_capturing_ends_for_good_and_the_beginning_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let bound = 20_000;
+    let mut capture = Capture::create(folder.path(), bound, start(false)).unwrap();
+    live(&mut Pipeline::new(fnw(), 2), 1, 0, 1_000, Some(&mut capture));
+    assert!(!capture.is_on());
+    capture.decision(Decision::Cut);
+    capture.finish();
+    let file = folder.path().join("000001").join(ENTRIES);
+    let length = std::fs::metadata(&file).unwrap().len();
+    assert!(length <= bound && length > bound - 1_000);
+    let entries: Vec<Entry> = Captured::open(folder.path()).unwrap().map(Result::unwrap).collect();
+    assert!(entries.len() > 50 && !entries.contains(&Entry::End));
+
+    // The next run has a folder of its own and the same bound: there is no room for its beginning.
+    let next = Capture::create(folder.path(), bound.min(length), start(false)).unwrap();
+    assert!(!next.is_on() && next.start_folder().starts_with(folder.path().join("000002")));
+}
+
+#[test]
+fn a_folder_without_a_run_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = Captured::open(folder.path()).unwrap_err();
+    assert!(stop.to_string().contains("found none"), "{stop}");
+}

@@ -1,0 +1,475 @@
+//! A run that is stopped and begun again at any points learns the same as one that is not, bit for bit; trouble leaves the old checkpoint.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sluice_features::funnel::{Entry, LabelRule};
+use sluice_features::time::EventTime;
+
+use super::*;
+use crate::error::Exit;
+use crate::pipeline::stream::{Owned, assert_same, rules, settle, stream, take, tally};
+use crate::pipeline::work::LearnBatch;
+use crate::pipeline::{Pipeline, Rules};
+use crate::store::{Batch, MemoryStore, SledStore, StoreError};
+
+const RECORDS: usize = 5_000;
+
+fn setup(folder: &Path, rules: &Rules, partitions: usize) -> Setup {
+    Setup {
+        folder: folder.into(),
+        cache_bytes: 1 << 20,
+        keep: 2,
+        partitions,
+        topics: ["events".into(), "items".into(), "users".into()],
+        identity: Identity::new(rules, vec!["sharing ple".into()]),
+        new_model: false,
+    }
+}
+
+fn clock() -> Clock {
+    Clock::manual(EventTime(1_650_000_000_000))
+}
+
+fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut state = seed;
+    move |below| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(99);
+        (state >> 33) % below
+    }
+}
+
+/// Where a run keeps its state.
+enum Place {
+    Memory(Arc<MemoryStore>),
+    Disk,
+}
+
+/// A run that knows what it has learned.
+struct Run {
+    rules: Rules,
+    setup: Setup,
+    place: Place,
+    opening: Opening,
+    batches: Vec<LearnBatch>,
+}
+
+impl Run {
+    fn new(rules: Rules, setup: Setup, place: Place) -> Self {
+        let opening = open(&place, setup.clone(), rules.clone()).unwrap();
+        assert!(opening.resumed.is_none() && opening.parameters.is_none());
+        Self { rules, setup, place, opening, batches: Vec::new() }
+    }
+
+    fn take(&mut self, records: &[Owned]) {
+        take(&mut self.opening.pipeline, records, &mut self.batches);
+    }
+
+    fn commit_with(
+        &mut self,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<Outcome, Stop> {
+        settle(&mut self.opening.pipeline, &mut self.batches);
+        self.opening.checkpoint.commit(&mut self.opening.pipeline, &clock(), write)
+    }
+
+    fn commit(&mut self) -> CommitReport {
+        settle(&mut self.opening.pipeline, &mut self.batches);
+        let learned = self.batches.len() as u64;
+        match self.commit_with(|to| to.write_all(&learned.to_le_bytes())).unwrap() {
+            Outcome::Done(report) => report,
+            Outcome::NotNow(reason) => panic!("{reason}"),
+        }
+    }
+
+    /// Forgets the pipeline and begins again with the checkpoint, which must be the newest.
+    fn restart(self) -> Self {
+        let Self { rules, setup, place, opening, batches } = self;
+        let number = opening.checkpoint.number();
+        drop(opening);
+        let mut opening = open(&place, setup.clone(), rules.clone()).unwrap();
+        assert_eq!(opening.resumed.as_ref().unwrap().number, number);
+        let mut learned = [0; 8];
+        opening.parameters.take().unwrap().read_exact(&mut learned).unwrap();
+        assert_eq!(u64::from_le_bytes(learned), batches.len() as u64);
+        Self { rules, setup, place, opening, batches }
+    }
+}
+
+fn open(place: &Place, setup: Setup, rules: Rules) -> Result<Opening, Stop> {
+    match place {
+        Place::Memory(store) => {
+            let store: Arc<dyn Store> = store.clone();
+            Checkpoint::open_over(store, setup, rules)
+        }
+        Place::Disk => Checkpoint::open(setup, rules, &clock()),
+    }
+}
+
+/// Runs a stream without a stop, and with checkpoints at some points, each followed by a restart or not.
+fn compare(rules: &Rules, partitions: usize, seed: u64, points: &[(usize, bool)], disk: bool) {
+    let records = stream(seed, RECORDS, partitions as u32, rules);
+    let folder = tempfile::tempdir().unwrap();
+    let place = if disk { Place::Disk } else { Place::Memory(Arc::default()) };
+    let mut run = Run::new(rules.clone(), setup(folder.path(), rules, partitions), place);
+    let (mut plain, mut batches) = (Pipeline::new(rules.clone(), partitions), Vec::new());
+    let mut at = 0;
+    for &(point, restart) in points {
+        take(&mut plain, &records[at..point], &mut batches);
+        settle(&mut plain, &mut batches);
+        run.take(&records[at..point]);
+        run.commit();
+        if restart {
+            run = run.restart();
+        }
+        assert_eq!(tally(&run.opening.pipeline), tally(&plain), "restored at {point}");
+        at = point;
+    }
+    take(&mut plain, &records[at..], &mut batches);
+    run.take(&records[at..]);
+    for (pipeline, batches) in
+        [(&mut plain, &mut batches), (&mut run.opening.pipeline, &mut run.batches)]
+    {
+        pipeline.finish();
+        settle(pipeline, batches);
+    }
+    assert_same(&run.batches, &batches);
+    assert_eq!(tally(&run.opening.pipeline), tally(&plain));
+    assert!(plain.counts().examples > 1_000 && plain.counts().all_rejected() > 50);
+    let joins = plain.join_counts();
+    assert!(joins.kinds.iter().any(|kind| kind.duplicate > 0) || joins.duplicate_impressions > 0);
+}
+
+#[test]
+fn a_restored_run_learns_the_same_to_the_bit() {
+    let mut random = numbers(5);
+    for entry in [Entry::Impression, Entry::View { negatives: 2 }] {
+        for labels in [LabelRule::Fnw, LabelRule::Wait] {
+            let rules = rules(entry, labels);
+            for partitions in [1, 3] {
+                for disk in [false, true] {
+                    let point = 1 + random(RECORDS as u64 - 1) as usize;
+                    compare(&rules, partitions, random(1 << 30), &[(point, true)], disk);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn checkpoints_in_a_row_write_changes_only_and_add_up() {
+    let mut random = numbers(8);
+    for disk in [false, true] {
+        let mut points: Vec<(usize, bool)> =
+            (0..12).map(|_| (random(RECORDS as u64) as usize, random(2) == 0)).collect();
+        points.sort_unstable();
+        // Twice at the same place, without and with a restart between.
+        points.extend([points[11], (points[11].0, true), (points[11].0, true)]);
+        compare(&rules(Entry::Impression, LabelRule::Fnw), 2, random(1 << 30), &points, disk);
+        compare(&rules(Entry::View { negatives: 1 }, LabelRule::Wait), 1, 4, &points, disk);
+    }
+}
+
+#[test]
+fn a_checkpoint_right_after_another_writes_no_piece() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = rules(Entry::Impression, LabelRule::Fnw);
+    let memory = || Place::Memory(Arc::default());
+    let mut run = Run::new(rules.clone(), setup(folder.path(), &rules, 1), memory());
+    run.take(&stream(1, RECORDS, 1, &rules));
+    let first = run.commit();
+    assert!(first.pieces > 10 && first.piece_bytes > 1_000 && first.bytes() > first.piece_bytes);
+    let second = run.commit();
+    assert_eq!((second.number, second.pieces, second.piece_bytes), (2, 0, 0));
+    run.commit();
+    let mut names: Vec<String> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    let kept =
+        ["000000000002.parameters", "000000000003.parameters", "000000000003.state", "committed"];
+    assert_eq!(names, kept);
+}
+
+/// A store that fails on request.
+struct Failing {
+    inner: Arc<MemoryStore>,
+    fails: AtomicBool,
+}
+
+impl Store for Failing {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner.get(key)
+    }
+
+    fn scan_prefix(
+        &self,
+        prefix: &[u8],
+        see: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        self.inner.scan_prefix(prefix, see)
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        if self.fails.load(Ordering::Acquire) {
+            let source = io::Error::other("the disk is gone");
+            return Err(StoreError::Io { path: "test".into(), action: "write", source });
+        }
+        self.inner.apply(batch)
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.inner.flush()
+    }
+
+    fn bytes(&self) -> Result<u64, StoreError> {
+        self.inner.bytes()
+    }
+}
+
+#[test]
+fn a_crash_between_the_files_and_the_commit_leaves_the_old_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = rules(Entry::Impression, LabelRule::Fnw);
+    let records = stream(3, RECORDS, 2, &rules);
+    let store = Arc::new(Failing { inner: Arc::default(), fails: AtomicBool::new(false) });
+    let setup = setup(folder.path(), &rules, 2);
+    let mut run = Run::new(rules.clone(), setup.clone(), Place::Memory(store.inner.clone()));
+    let failing: Arc<dyn Store> = store.clone();
+    run.opening = Checkpoint::open_over(failing, setup, rules).unwrap();
+    run.take(&records[..2_000]);
+    run.commit();
+    let (before, learned) = (tally(&run.opening.pipeline), run.batches.len());
+
+    run.take(&records[2_000..3_000]);
+    store.fails.store(true, Ordering::Release);
+    let stop = run.commit_with(|to| to.write_all(b"two")).unwrap_err();
+    assert_eq!(stop.exit(), Exit::Fault);
+    assert!(folder.path().join("000000000002.parameters").exists());
+
+    run.batches.truncate(learned);
+    let mut run = run.restart();
+    assert_eq!(tally(&run.opening.pipeline), before);
+    run.take(&records[2_000..]);
+    assert_eq!(run.commit().number, 2);
+    let (mut plain, mut batches) = (Pipeline::new(run.rules.clone(), 2), Vec::new());
+    take(&mut plain, &records[..2_000], &mut batches);
+    settle(&mut plain, &mut batches);
+    take(&mut plain, &records[2_000..], &mut batches);
+    settle(&mut plain, &mut batches);
+    assert_same(&run.batches, &batches);
+}
+
+#[test]
+fn a_full_disk_puts_a_checkpoint_off_and_nothing_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = rules(Entry::Impression, LabelRule::Fnw);
+    let records = stream(6, RECORDS, 1, &rules);
+    let mut run = Run::new(rules.clone(), setup(folder.path(), &rules, 1), Place::Disk);
+    run.take(&records[..2_000]);
+    run.opening.checkpoint.room = u64::MAX;
+    let outcome = run.commit_with(|_| Ok(())).unwrap();
+    assert!(matches!(&outcome, Outcome::NotNow(reason) if reason.contains("make room")));
+    run.opening.checkpoint.room = 0;
+    let full = |_: &mut dyn Write| Err(io::Error::from(io::ErrorKind::StorageFull));
+    assert!(matches!(run.commit_with(full).unwrap(), Outcome::NotNow(_)));
+    assert_eq!(run.opening.checkpoint.number(), 0);
+    run.commit();
+    let before = tally(&run.opening.pipeline);
+    run = run.restart();
+    assert_eq!(tally(&run.opening.pipeline), before);
+    let failing = |_: &mut dyn Write| Err(io::Error::other("broken"));
+    assert_eq!(run.commit_with(failing).unwrap_err().exit(), Exit::Fault);
+}
+
+fn damage(file: &Path) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 4;
+    std::fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn damaged_parameters_are_refused_and_the_state_can_be_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = rules(Entry::Impression, LabelRule::Fnw);
+    let mut setup = setup(folder.path(), &rules, 1);
+    let mut run = Run::new(rules.clone(), setup.clone(), Place::Disk);
+    run.take(&stream(2, 1_000, 1, &rules));
+    run.commit();
+    let before = tally(&run.opening.pipeline);
+    drop(run);
+    damage(&folder.path().join("000000000001.parameters"));
+    let stop = Checkpoint::open(setup.clone(), rules.clone(), &clock()).err().unwrap();
+    assert_eq!(stop.exit(), Exit::Data);
+    assert!(stop.to_string().contains("--new-model"), "{stop}");
+    setup.new_model = true;
+    let opening = Checkpoint::open(setup, rules, &clock()).unwrap();
+    assert!(opening.parameters.is_none());
+    assert_eq!(tally(&opening.pipeline), before);
+}
+
+#[test]
+fn a_damaged_state_is_put_aside() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("state");
+    let rules = rules(Entry::Impression, LabelRule::Fnw);
+    let setup = setup(&folder, &rules, 1);
+    let mut run = Run::new(rules.clone(), setup.clone(), Place::Disk);
+    run.take(&stream(2, 1_000, 1, &rules));
+    run.commit();
+    drop(run);
+    damage(&folder.join("000000000001.state"));
+    let stop = Checkpoint::open(setup.clone(), rules.clone(), &clock()).err().unwrap();
+    assert_eq!(stop.exit(), Exit::Data);
+    assert!(stop.to_string().contains("state.quarantine-1650000000000: start again"), "{stop}");
+    assert!(parent.path().join("state.quarantine-1650000000000/000000000001.parameters").exists());
+    assert!(Checkpoint::open(setup, rules, &clock()).unwrap().resumed.is_none());
+}
+
+#[test]
+fn pieces_without_a_checkpoint_and_lost_checkpoints_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = rules(Entry::Impression, LabelRule::Fnw);
+    let setup = setup(folder.path(), &rules, 1);
+    let store: Arc<MemoryStore> = Arc::default();
+    let mut run = Run::new(rules.clone(), setup.clone(), Place::Memory(store.clone()));
+    run.take(&stream(2, 1_000, 1, &rules));
+    run.commit();
+    std::fs::write(folder.path().join("committed"), "5").unwrap();
+    let again = |store: &Arc<MemoryStore>| {
+        let store: Arc<dyn Store> = store.clone();
+        Checkpoint::open_over(store, setup.clone(), rules.clone())
+    };
+    assert_eq!(again(&store).unwrap().resumed.unwrap().lost, Some(5));
+    let mut cut = Batch::default();
+    cut.delete(crate::store::keys::Meta::Checkpoint.key());
+    store.apply(cut).unwrap();
+    assert_eq!(again(&store).err().unwrap().exit(), Exit::Data);
+    std::fs::remove_file(folder.path().join("committed")).unwrap();
+    assert_eq!(again(&store).err().unwrap().exit(), Exit::Data);
+    assert!(again(&Arc::default()).unwrap().resumed.is_none());
+}
+
+#[test]
+fn another_model_is_refused_in_words_and_taken_on_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = rules(Entry::Impression, LabelRule::Fnw);
+    let mut setup = setup(folder.path(), &rules, 2);
+    let store: Arc<MemoryStore> = Arc::default();
+    let mut run = Run::new(rules.clone(), setup.clone(), Place::Memory(store.clone()));
+    run.take(&stream(2, 3_000, 2, &rules));
+    run.commit();
+    let before = tally(&run.opening.pipeline);
+    let behaviours = |pipeline: &Pipeline| -> usize {
+        pipeline.shards().iter().map(|shard| shard.sequences.behaviours()).sum()
+    };
+    let remembered = behaviours(&run.opening.pipeline);
+    let again = |setup: &Setup, rules: &Rules| {
+        let store: Arc<dyn Store> = store.clone();
+        Checkpoint::open_over(store, setup.clone(), rules.clone())
+    };
+
+    let mut other = rules.clone();
+    other.schema.fields.pop();
+    other.schema.counters.pop();
+    setup.identity = Identity::new(&other, vec!["sharing mmoe".into()]);
+    let stop = again(&setup, &other).err().unwrap();
+    assert_eq!(stop.exit(), Exit::Data);
+    let told = stop.to_string();
+    for words in ["model sharing ple", "model sharing mmoe", "\"name\":\"mine\"", "--new-model"] {
+        assert!(told.contains(words), "{told}");
+    }
+
+    // Another schema: open impressions hold columns that nobody reads any more.
+    setup.new_model = true;
+    let opening = again(&setup, &other).unwrap();
+    let resumed = opening.resumed.unwrap();
+    assert!(before.2 > 0);
+    assert_eq!(resumed.dropped, before.2);
+    assert!(resumed.difference.is_some() && opening.parameters.is_none());
+    assert_eq!(behaviours(&opening.pipeline), remembered);
+    assert_eq!(opening.pipeline.open_impressions(), 0);
+    assert_eq!(tally(&opening.pipeline).3, before.3);
+
+    // Another model on the same schema: they stay.
+    setup.identity = Identity::new(&rules, vec!["sharing mmoe".into()]);
+    let opening = again(&setup, &rules).unwrap();
+    assert_eq!(tally(&opening.pipeline), before);
+
+    setup.partitions = 3;
+    let stop = again(&setup, &rules).err().unwrap();
+    assert!(stop.to_string().contains("has 2 partitions, the topics have 3"), "{stop}");
+    setup.partitions = 2;
+    setup.topics[0] = "elsewhere".into();
+    assert_eq!(again(&setup, &rules).err().unwrap().exit(), Exit::Config);
+    setup.topics[0] = "events".into();
+    let renamed = crate::pipeline::stream::rules(Entry::View { negatives: 1 }, LabelRule::Fnw);
+    setup.identity = Identity::new(&renamed, Vec::new());
+    let stop = again(&setup, &renamed).err().unwrap();
+    assert!(stop.to_string().contains("from click, cart, look to view, click, look"), "{stop}");
+}
+
+#[test]
+fn a_full_copy_is_a_checkpoint_of_its_own_and_costs_the_original_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = rules(Entry::Impression, LabelRule::Fnw);
+    let records = stream(9, RECORDS, 2, &rules);
+    let home = setup(&folder.path().join("home"), &rules, 2);
+    let mut run = Run::new(rules.clone(), home.clone(), Place::Disk);
+    run.take(&records[..3_000]);
+    settle(&mut run.opening.pipeline, &mut run.batches);
+    let copy = folder.path().join("copy");
+    let write = |to: &mut dyn Write| to.write_all(b"here");
+    let report = write_full(&copy, &home, &run.opening.pipeline, write).unwrap();
+    assert!(report.pieces > 10);
+    let occupied = write_full(&copy, &home, &run.opening.pipeline, write).unwrap_err();
+    assert!(occupied.to_string().contains("expected an empty folder"), "{occupied}");
+
+    let mut opening = Checkpoint::open(Setup { folder: copy, ..home }, rules, &clock()).unwrap();
+    let mut parameters = String::new();
+    opening.parameters.take().unwrap().read_to_string(&mut parameters).unwrap();
+    assert_eq!(parameters, "here");
+    let learned = run.batches.len();
+    run.commit();
+    let mut run = run.restart();
+    run.take(&records[3_000..]);
+    settle(&mut run.opening.pipeline, &mut run.batches);
+    let mut batches = Vec::new();
+    take(&mut opening.pipeline, &records[3_000..], &mut batches);
+    settle(&mut opening.pipeline, &mut batches);
+    assert_same(&run.batches[learned..], &batches);
+    assert_eq!(tally(&run.opening.pipeline), tally(&opening.pipeline));
+}
+
+#[test]
+fn a_checkpoint_with_examples_that_wait_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = rules(Entry::Impression, LabelRule::Fnw);
+    let store: Arc<dyn Store> = Arc::<MemoryStore>::default();
+    let opening = Checkpoint::open_over(store, setup(folder.path(), &rules, 1), rules.clone());
+    let Opening { mut checkpoint, mut pipeline, .. } = opening.unwrap();
+    for owned in &stream(1, 200, 1, &rules) {
+        drop(pipeline.take(&owned.record()));
+    }
+    let stop = checkpoint.commit(&mut pipeline, &clock(), |_| Ok(())).unwrap_err();
+    assert_eq!(stop.exit(), Exit::Fault);
+}
+
+#[test]
+fn an_interrupted_copy_is_no_new_store() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("copy");
+    let rules = rules(Entry::Impression, LabelRule::Fnw);
+    let store = SledStore::open(&folder, 1 << 20).unwrap();
+    let mut batch = Batch::default();
+    batch.put(super::pieces::key_of(crate::pipeline::state::Piece::Users(0)), b"x");
+    store.apply(batch).unwrap();
+    store.flush().unwrap();
+    drop(store);
+    let stop = Checkpoint::open(setup(&folder, &rules, 1), rules, &clock()).err().unwrap();
+    assert_eq!(stop.exit(), Exit::Data);
+}
