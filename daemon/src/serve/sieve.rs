@@ -78,7 +78,7 @@ impl Sieve {
 }
 
 /// Tells whether an item can be had, by what the catalogue says: it is not gone, and its attribute `key` is not false.
-fn is_available(found: Found, features: Option<&Attributes>, key: AttributeKey) -> bool {
+pub(crate) fn is_available(found: Found, features: Option<&Attributes>, key: AttributeKey) -> bool {
     let said = features.and_then(|features| features.get(key)?.number());
     found != Found::Gone && said.is_none_or(|number| number.abs() > 0.0)
 }

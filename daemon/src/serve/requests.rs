@@ -1,0 +1,282 @@
+//! The request topic: records in, answers out.
+//!
+//! ```text
+//! request consumer -> Intake: decode -> bounded queue -> Answering, one a scorer -> producer -> responses or the reply topic
+//!                        └ malformed, overloaded: answered at once
+//! ```
+//!
+//! Every record gets one answer, under the request's id as key (where that cannot be read, under the record's key), with its
+//! correlation id. A queue that is full answers `overloaded` at once: an answer that comes too late costs as much as one in time.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use sluice_features::time::EventTime;
+use sluice_features::wire::{BrokerTime, Request, decode_request};
+
+use super::answer::refuse;
+use super::{Code, Outcome, Scorer, Serving, Unanswered, kind_number};
+use crate::error::{Stop, chain};
+use crate::kafka::{
+    Connection, Consumer, ConsumerEvent, ConsumerSettings, Header, Outgoing, Producer, Record,
+    Source, TopicRole, Trouble,
+};
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
+
+/// How long an answer waits for room in the producer before it is given up: who asked has given up by then.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the last answers have to be delivered.
+const FLUSH: Duration = Duration::from_secs(5);
+/// How long the poll thread has to end.
+const STOP: Duration = Duration::from_secs(5);
+/// The header that an answer repeats.
+const CORRELATION: &str = "correlation-id";
+
+/// A request that waits for a scorer.
+struct Job {
+    request: Request,
+    asked: EventTime,
+    arrived: Duration,
+    reply: Reply,
+}
+
+/// Where an answer goes.
+#[derive(Default)]
+struct Reply {
+    /// The place in the list of allowed topics; the standard topic otherwise.
+    topic: Option<usize>,
+    correlation: Option<Box<[u8]>>,
+}
+
+/// Sends answers, and counts what became of requests.
+#[derive(Clone)]
+struct Outbox {
+    producer: Arc<Producer>,
+    responses: Arc<str>,
+    allowed: Arc<[String]>,
+    metrics: Arc<Metrics>,
+}
+
+/// Takes requests from Kafka: one part of the daemon.
+pub struct Intake {
+    serving: Arc<Serving>,
+    consumer: Consumer,
+    queue: Sender<Job>,
+    outbox: Outbox,
+    output: Vec<u8>,
+}
+
+/// Answers the requests that wait: a part of the daemon for each scorer.
+pub struct Answering {
+    scorer: Scorer,
+    serving: Arc<Serving>,
+    queue: Receiver<Job>,
+    outbox: Outbox,
+}
+
+/// Starts the consumer of the request topic, at its end: what was asked while nobody answered is not waited for any more.
+///
+/// # Errors
+/// When the client library refuses the settings.
+pub fn consumer(connection: Connection, group: &str, topic: &str) -> Result<Consumer, Trouble> {
+    let sources = vec![Source::new(TopicRole::Requests, topic)];
+    let mut settings = ConsumerSettings::new(connection, group, sources);
+    settings.thread = "kafka-requests".to_owned();
+    Consumer::start(settings)
+}
+
+/// Connects consumer, queue, scorers and producer. Answers go to the topic `responses`, or to the one of `reply_topics` that a request names.
+/// The parts run until they are told to stop; the [`Intake`] is to be stopped first.
+pub fn build(
+    serving: &Arc<Serving>,
+    metrics: &Arc<Metrics>,
+    responses: &str,
+    reply_topics: &[String],
+    consumer: Consumer,
+    producer: &Arc<Producer>,
+) -> (Intake, Vec<Answering>) {
+    let (queue, jobs) = bounded(serving.settings.queue.max(1));
+    let outbox = Outbox {
+        producer: Arc::clone(producer),
+        responses: responses.into(),
+        allowed: reply_topics.into(),
+        metrics: Arc::clone(metrics),
+    };
+    let answering = (0..serving.settings.scorers.max(1)).map(|_| Answering {
+        scorer: Scorer::new(Arc::clone(serving)),
+        serving: Arc::clone(serving),
+        queue: jobs.clone(),
+        outbox: outbox.clone(),
+    });
+    let answering = answering.collect();
+    let serving = Arc::clone(serving);
+    (Intake { serving, consumer, queue, outbox, output: Vec::new() }, answering)
+}
+
+impl Intake {
+    /// Takes requests until told to stop.
+    ///
+    /// # Errors
+    /// When the consumer cannot go on.
+    pub fn run(mut self, shutdown: &Shutdown) -> Result<(), Stop> {
+        loop {
+            let event = crossbeam_channel::select! {
+                recv(self.consumer.events()) -> event => event,
+                recv(shutdown.channel()) -> _ => break,
+            };
+            match event {
+                Ok(ConsumerEvent::Batch(batch)) => {
+                    batch.records().for_each(|record| self.take(&record));
+                }
+                Ok(ConsumerEvent::Fatal(trouble)) => {
+                    return Err(Stop::kafka("reading requests", trouble));
+                }
+                Ok(event) => tracing::debug!(?event, "request consumer"),
+                Err(_) => return Err(Stop::fault("the thread that reads requests has ended")),
+            }
+        }
+        if let Err(trouble) = self.consumer.stop(STOP) {
+            tracing::warn!(error = chain(&trouble), "the request consumer did not stop in time");
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, record: &Record<'_>) {
+        let arrived = self.serving.clock.steady();
+        let asked = record.timestamp.map_or_else(|| self.serving.clock.wall(), EventTime);
+        let (mut reply, allowed) = self.outbox.reply(record);
+        let bytes = record.value.unwrap_or_default();
+        let request = match decode_request(bytes, BrokerTime(Some(asked))) {
+            Ok(request) => request,
+            Err(refused) => {
+                let unanswered = Unanswered::from(&refused.rejection);
+                let id = refused.id.as_deref();
+                let key = id.map_or(record.key, |id| Some(id.as_bytes()));
+                refuse(id, &unanswered, &mut self.output);
+                let (kind, outcome) = (kind_number(None), unanswered.code.outcome());
+                self.outbox.send(key, &self.output, &reply, kind, outcome);
+                return;
+            }
+        };
+        let (request, unanswered) = if allowed {
+            let job = Job { request, asked, arrived, reply };
+            let job = match self.queue.try_send(job) {
+                Ok(()) => {
+                    self.outbox.metrics.serve.waiting_requests.set(self.queue.len() as f64);
+                    return;
+                }
+                Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => job,
+            };
+            let waiting = self.queue.len();
+            let message = format!("{waiting} requests are waiting already: ask again later");
+            reply = job.reply;
+            (job.request, Unanswered::new(Code::Overloaded, message))
+        } else {
+            let named = String::from_utf8_lossy(record.reply_topic.unwrap_or_default());
+            (request, refused_topic(&named))
+        };
+        refuse(Some(&request.id), &unanswered, &mut self.output);
+        let (kind, outcome) = (kind_number(Some(request.kind)), unanswered.code.outcome());
+        self.outbox.send(Some(request.id.as_bytes()), &self.output, &reply, kind, outcome);
+    }
+}
+
+impl Answering {
+    /// Answers requests until told to stop; those that wait then are answered still.
+    ///
+    /// # Errors
+    /// Never by itself.
+    pub fn run(mut self, shutdown: &Shutdown) -> Result<(), Stop> {
+        let queue = self.queue.clone();
+        loop {
+            crossbeam_channel::select! {
+                recv(queue) -> job => match job {
+                    Ok(job) => self.answer(&job),
+                    Err(_) => break,
+                },
+                recv(shutdown.channel()) -> _ => break,
+            }
+        }
+        queue.try_iter().for_each(|job| self.answer(&job));
+        if let Err(trouble) = self.outbox.producer.flush(FLUSH) {
+            tracing::warn!(error = chain(&trouble), "the last answers were not delivered");
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, job: &Job) {
+        let metrics = Arc::clone(&self.outbox.metrics);
+        metrics.serve.waiting_requests.set(self.queue.len() as f64);
+        let kind = kind_number(Some(job.request.kind));
+        let outcome = match self.scorer.answer(&job.request, job.asked, job.arrived) {
+            Ok(()) => Outcome::Answered,
+            Err(unanswered) => {
+                self.scorer.refuse(Some(&job.request.id), &unanswered);
+                unanswered.code.outcome()
+            }
+        };
+        let key = Some(job.request.id.as_bytes());
+        self.outbox.send(key, self.scorer.output(), &job.reply, kind, outcome);
+        if let Some(seconds) = metrics.serve.seconds.get(kind) {
+            seconds.record(self.serving.clock.steady().saturating_sub(job.arrived).as_secs_f64());
+        }
+    }
+}
+
+impl Outbox {
+    /// Returns where the answer to a record goes, and whether the topic that it names is allowed.
+    fn reply(&self, record: &Record<'_>) -> (Reply, bool) {
+        let correlation = record.correlation_id.map(Into::into);
+        let Some(named) = record.reply_topic else {
+            return (Reply { topic: None, correlation }, true);
+        };
+        let topic = self.allowed.iter().position(|allowed| allowed.as_bytes() == named);
+        (Reply { topic, correlation }, topic.is_some() || named == self.responses.as_bytes())
+    }
+
+    /// Sends an answer, and counts what became of its request.
+    fn send(
+        &self,
+        key: Option<&[u8]>,
+        value: &[u8],
+        reply: &Reply,
+        kind: usize,
+        mut outcome: Outcome,
+    ) {
+        let topic = reply.topic.and_then(|place| self.allowed.get(place));
+        let header: [Header<'_>; 1];
+        let mut headers: &[Header<'_>] = &[];
+        if let Some(correlation) = &reply.correlation {
+            header = [(CORRELATION, correlation)];
+            headers = &header;
+        }
+        let topic = topic.map_or(&*self.responses, String::as_str);
+        let record = Outgoing { topic, key, value: Some(value), headers };
+        if let Err(trouble) = self.producer.send(&record, PATIENCE) {
+            outcome = Outcome::Failed;
+            tracing::debug!(topic, error = chain(&trouble), "an answer was not sent");
+        }
+        let counter = self.metrics.serve.requests.get(kind);
+        if let Some(counter) = counter.and_then(|outcomes| outcomes.get(outcome as usize)) {
+            counter.increment(1);
+        }
+    }
+}
+
+fn refused_topic(named: &str) -> Unanswered {
+    // The name comes from outside: it may be long.
+    let shown: Cow<'_, str> = match named.char_indices().nth(100) {
+        Some((end, _)) => format!("{}...", &named[..end]).into(),
+        None => named.into(),
+    };
+    let message = format!(
+        "reply-topic: \"{shown}\" is not allowed, add it to kafka.reply_topics or leave the header out"
+    );
+    Unanswered::new(Code::ReplyTopicRefused, message)
+}
+
+#[cfg(test)]
+mod tests;
