@@ -16,6 +16,7 @@ pub mod live;
 pub mod metrics;
 pub mod parts;
 pub mod pipeline;
+pub mod publish;
 pub mod replay;
 pub mod serve;
 pub mod shutdown;

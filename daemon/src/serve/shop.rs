@@ -159,7 +159,16 @@ impl Shop {
                 }
             }
         }
-        self.serving.pipeline.write().finish();
+        self.settle(START + 400_000);
+    }
+
+    /// Closes the windows of what was shown a minute before a time, and learns it.
+    pub(crate) fn settle(&mut self, time: i64) {
+        {
+            let mut pipeline = self.serving.pipeline.write();
+            pipeline.quiet(0, EventTime(time));
+            pipeline.cut();
+        }
         self.learn();
     }
 

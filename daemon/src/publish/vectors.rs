@@ -1,0 +1,301 @@
+//! Vectors of items and users: encoded in pieces, written to the index, published.
+//!
+//! Vectors describe things as they are now: the newest version of features, all behaviours.
+
+use sluice_features::assemble::FieldValues;
+use sluice_features::attributes::Attributes;
+use sluice_features::catalogue::Found;
+use sluice_features::example::Batch;
+use sluice_features::ids::{ItemId, UserId};
+use sluice_features::time::EventTime;
+use sluice_features::wire::{Embedding, NotFinite, encode_embedding};
+use sluice_models::retrieval::{Index, Towers, VectorWork};
+
+use super::{Outlet, Output};
+use crate::error::Stop;
+use crate::pipeline::Pipeline;
+use crate::serve::{Asker, ItemIndex, Serving, Snapshot, append, is_available};
+use crate::shutdown::Shutdown;
+
+/// Vectors that are encoded at a time; the pipeline is locked for no more.
+pub(super) const PIECE: usize = 256;
+/// Stands for nobody and nothing, where only the other side matters.
+const NONE: u64 = 0;
+
+/// What is to be done with a vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Publish it and offer the item.
+    Offered,
+    /// Publish it; the item cannot be had.
+    Hidden,
+    /// There is none any more.
+    Gone,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: u64,
+    key: String,
+    state: State,
+}
+
+/// Encodes vectors. Its memory serves again.
+#[derive(Debug)]
+pub(super) struct Vectors {
+    entries: Vec<Entry>,
+    batch: Batch,
+    values: FieldValues,
+    work: VectorWork,
+    /// `[entries that are not gone, width]`
+    encoded: Vec<f32>,
+    message: Vec<u8>,
+    /// Items with a smaller number have been encoded by the towers in use.
+    known: usize,
+    /// Numbers that were not finite, over all pieces.
+    bad: u64,
+}
+
+impl Vectors {
+    pub(super) fn new(serving: &Serving) -> Self {
+        Self {
+            entries: Vec::new(),
+            batch: serving.pipeline.read().assembler().batch(),
+            values: FieldValues::default(),
+            work: serving.snapshot.load().towers.work(),
+            encoded: Vec::new(),
+            message: Vec::new(),
+            known: 0,
+            bad: 0,
+        }
+    }
+
+    /// Takes all items as changed.
+    pub(super) fn forget_known(&mut self) {
+        self.known = 0;
+    }
+
+    /// Makes a new index of all items by the towers of a snapshot. Returns how many vectors were published, `None` when there are no items
+    /// yet or it was told to stop before it was through: the index stays as it was.
+    pub(super) fn refresh(
+        &mut self,
+        serving: &Serving,
+        snapshot: &Snapshot,
+        mut outlet: Option<&mut impl Outlet>,
+        shutdown: &Shutdown,
+    ) -> Result<Option<u64>, Stop> {
+        let towers = &snapshot.towers;
+        let mut index = Index::new(towers.width());
+        let (mut from, mut published) = (0, 0);
+        loop {
+            let ids = numbered(&serving.pipeline.read(), from);
+            if ids.is_empty() {
+                break;
+            }
+            if shutdown.is_requested() {
+                return Ok(None);
+            }
+            from += ids.len();
+            self.encode_items(serving, towers, &ids);
+            self.write(&mut index);
+            if let Some(outlet) = &mut outlet {
+                // What is gone was said when it went.
+                self.entries.retain(|entry| entry.state != State::Gone);
+                let until = snapshot.learned_until;
+                published += self.publish(towers, until, &mut **outlet, shutdown)?;
+            }
+        }
+        self.tell();
+        if from == 0 {
+            return Ok(None);
+        }
+        self.known = from;
+        let new = Some(ItemIndex { towers: towers.clone(), index });
+        // Freed after the lock is.
+        let old = std::mem::replace(&mut *serving.index.write(), new);
+        drop(old);
+        Ok(Some(published))
+    }
+
+    /// Encodes items that have changed and those that are new, by the towers in use; writes them to the index and publishes them.
+    /// Returns how many were published.
+    pub(super) fn items(
+        &mut self,
+        serving: &Serving,
+        changed: &[ItemId],
+        until: Option<EventTime>,
+        outlet: &mut impl Outlet,
+        shutdown: &Shutdown,
+    ) -> Result<u64, Stop> {
+        let Some(towers) = towers_in_use(serving) else { return Ok(0) };
+        let mut published = 0;
+        // New items come below, each once.
+        let known: Vec<ItemId> = {
+            let pipeline = serving.pipeline.read();
+            let number = |item: &ItemId| pipeline.shared().items.number(item.0);
+            let is_known = |item: &ItemId| number(item).is_some_and(|n| (n as usize) < self.known);
+            changed.iter().copied().filter(is_known).collect()
+        };
+        for ids in known.chunks(PIECE) {
+            published += self.piece(serving, &towers, ids, until, outlet, shutdown)?;
+        }
+        loop {
+            let ids = numbered(&serving.pipeline.read(), self.known);
+            if ids.is_empty() || shutdown.is_requested() {
+                break;
+            }
+            self.known += ids.len();
+            published += self.piece(serving, &towers, &ids, until, outlet, shutdown)?;
+        }
+        self.tell();
+        Ok(published)
+    }
+
+    fn piece(
+        &mut self,
+        serving: &Serving,
+        towers: &Towers,
+        ids: &[ItemId],
+        until: Option<EventTime>,
+        outlet: &mut impl Outlet,
+        shutdown: &Shutdown,
+    ) -> Result<u64, Stop> {
+        self.encode_items(serving, towers, ids);
+        if let Some(index) = &mut *serving.index.write() {
+            self.write(&mut index.index);
+        }
+        self.publish(towers, until, outlet, shutdown)
+    }
+
+    /// Encodes and publishes users by the towers in use. Returns how many were published.
+    pub(super) fn users(
+        &mut self,
+        serving: &Serving,
+        users: &[UserId],
+        until: Option<EventTime>,
+        outlet: &mut impl Outlet,
+        shutdown: &Shutdown,
+    ) -> Result<u64, Stop> {
+        let Some(towers) = towers_in_use(serving) else { return Ok(0) };
+        let mut published = 0;
+        for users in users.chunks(PIECE) {
+            self.encode_users(serving, &towers, users);
+            published += self.publish(&towers, until, outlet, shutdown)?;
+        }
+        self.tell();
+        Ok(published)
+    }
+
+    fn encode_items(&mut self, serving: &Serving, towers: &Towers, ids: &[ItemId]) {
+        self.entries.clear();
+        self.batch.clear();
+        let context = Attributes::default();
+        let time = EventTime::MAX;
+        let asker = Asker { user: UserId(NONE), time, surface: None, context: &context };
+        {
+            let pipeline = serving.pipeline.read();
+            for &id in ids {
+                let Some(name) = pipeline.shared().items.text(id.0) else { continue };
+                let state = serving.items.as_of(id.0, time, |found, features| {
+                    if found == Found::Gone {
+                        State::Gone
+                    } else if is_available(found, features, serving.rules.available) {
+                        State::Offered
+                    } else {
+                        State::Hidden
+                    }
+                });
+                self.entries.push(Entry { id: id.0, key: format!("item:{name}"), state });
+                if state != State::Gone {
+                    append(&pipeline, &asker, id, &mut self.values, &mut self.batch);
+                }
+            }
+        }
+        towers.items(&self.batch, &mut self.work, &mut self.encoded);
+    }
+
+    fn encode_users(&mut self, serving: &Serving, towers: &Towers, users: &[UserId]) {
+        self.entries.clear();
+        self.batch.clear();
+        let context = Attributes::default();
+        {
+            let pipeline = serving.pipeline.read();
+            for &user in users {
+                let Some(name) = pipeline.shared().users.text(user.0) else { continue };
+                let key = format!("user:{name}");
+                self.entries.push(Entry { id: user.0, key, state: State::Hidden });
+                let asker = Asker { user, time: EventTime::MAX, surface: None, context: &context };
+                append(&pipeline, &asker, ItemId(NONE), &mut self.values, &mut self.batch);
+            }
+        }
+        towers.users(&self.batch, &mut self.work, &mut self.encoded);
+    }
+
+    /// Writes the items of a piece to an index: what can be had is in it, all else is not.
+    fn write(&mut self, index: &mut Index) {
+        let mut vectors = self.encoded.chunks_exact(index.width());
+        for entry in &self.entries {
+            let vector = if entry.state == State::Gone { None } else { vectors.next() };
+            match (entry.state, vector) {
+                (State::Offered, Some(vector)) => {
+                    self.bad += u64::from(index.upsert(entry.id, vector).is_err());
+                }
+                _ => {
+                    index.remove(entry.id);
+                }
+            }
+        }
+    }
+
+    /// Publishes the vectors of a piece. Returns how many.
+    fn publish(
+        &mut self,
+        towers: &Towers,
+        until: Option<EventTime>,
+        outlet: &mut impl Outlet,
+        shutdown: &Shutdown,
+    ) -> Result<u64, Stop> {
+        let mut vectors = self.encoded.chunks_exact(towers.width());
+        let mut published = 0;
+        for entry in &self.entries {
+            let vector = if entry.state == State::Gone { None } else { vectors.next() };
+            let mut value = None;
+            if let Some(vector) = vector {
+                let embedding = Embedding {
+                    id: entry.key.split_once(':').map_or("", |(_, id)| id),
+                    vector,
+                    version: towers.version(),
+                    ts: until.unwrap_or_default(),
+                };
+                if let Err(NotFinite) = encode_embedding(&embedding, &mut self.message) {
+                    self.bad += 1;
+                    continue;
+                }
+                value = Some(&self.message[..]);
+            }
+            if !outlet.send(Output::Embeddings, &entry.key, value, shutdown)? {
+                break;
+            }
+            published += 1;
+        }
+        Ok(published)
+    }
+
+    fn tell(&mut self) {
+        if self.bad > 0 {
+            tracing::warn!(vectors = self.bad, "vectors that are not finite are not published");
+            self.bad = 0;
+        }
+    }
+}
+
+/// Returns the items of a piece by their numbers.
+fn numbered(pipeline: &Pipeline, from: usize) -> Vec<ItemId> {
+    let items = &pipeline.shared().items;
+    let end = items.len().min(from.saturating_add(PIECE));
+    (from..end).filter_map(|number| Some(ItemId(items.id(u32::try_from(number).ok()?)))).collect()
+}
+
+fn towers_in_use(serving: &Serving) -> Option<Towers> {
+    serving.index.read().as_ref().map(|index| index.towers.clone())
+}
