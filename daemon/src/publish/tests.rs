@@ -12,9 +12,11 @@ use crate::serve::shop::{AFTER, ITEMS, START, Shop, USERS, name};
 const LISTS: config::Scores =
     config::Scores { budget: 1.0, k: 5, interval: Duration::from_secs(10) };
 
+type Message = (Output, String, Option<Value>);
+
 /// Keeps what is sent.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<(Output, String, Option<Value>)>>>);
+struct Kept(Arc<Mutex<Vec<Message>>>);
 
 impl Outlet for Kept {
     fn send(
