@@ -27,7 +27,8 @@ use crate::live::watch::Watch;
 use crate::live::{Shared, Work};
 use crate::metrics::{LabelSets, Metrics};
 use crate::parts;
-use crate::serve::Serving;
+use crate::publish::{self, KafkaOutlet, Publisher};
+use crate::serve::{Serving, requests};
 use crate::shutdown::Shutdown;
 use crate::supervise::Supervisor;
 
@@ -265,14 +266,47 @@ impl Daemon {
             faults: self.supervisor.faults(),
         };
         let gauges = Arc::clone(&consumer);
+        let replies = Producer::open(&ProducerSettings::for_responses(self.connection.clone()));
+        let replies = Arc::new(replies.map_err(|t| Stop::kafka("opening a producer", t))?);
+        let outputs = Producer::open(&ProducerSettings::new(self.connection.clone()));
+        let outputs = Arc::new(outputs.map_err(|t| Stop::kafka("opening a producer", t))?);
         let watch = Watch {
             shared: Arc::clone(&shared),
             consumer: Box::new(move || gauges.gauges()),
-            producers: vec![letters],
+            producers: vec![letters, Arc::clone(&replies), Arc::clone(&outputs)],
         };
+        let asked =
+            requests::consumer(self.connection.clone(), &config.kafka.group, &topics.requests)
+                .map_err(|t| Stop::kafka("starting the consumer of requests", t))?;
+        let (intake, answering) = requests::build(
+            &serving,
+            &self.metrics,
+            &topics.responses,
+            &config.kafka.reply_topics,
+            asked,
+            &replies,
+        );
+        let publishing = publish::Settings {
+            interval: config.publish_interval,
+            refresh: config.retrieval.refresh,
+            lists: config.scores,
+        };
+        let changes = Arc::clone(&shared);
+        let publisher = Publisher::new(
+            Arc::clone(&serving),
+            Arc::clone(&self.metrics),
+            KafkaOutlet::new(outputs, &topics.embeddings, &topics.scores),
+            Box::new(move || changes.touched()),
+            publishing,
+        );
         let supervisor = &mut self.supervisor;
         supervisor.thread("learner", LAST_DEADLINE, |shutdown| learner.run(shutdown))?;
         supervisor.thread("ingest", LAST_DEADLINE, |shutdown| ingest.run(shutdown))?;
+        supervisor.thread("publisher", DEADLINE, |shutdown| publisher.run(shutdown))?;
+        for (i, scorer) in answering.into_iter().enumerate() {
+            supervisor.thread(&format!("scorer-{i}"), DEADLINE, |shutdown| scorer.run(shutdown))?;
+        }
+        supervisor.thread("requests", DEADLINE, |shutdown| intake.run(shutdown))?;
         supervisor.thread("watch", DEADLINE, |shutdown| watch.run(shutdown))?;
         Ok(Running {
             runtime: self.runtime,
@@ -316,7 +350,7 @@ impl Daemon {
                         tracing::warn!(%trouble, "Kafka does not answer: waiting");
                         said = true;
                     }
-                    self.readiness.wait_for(Wait::Kafka, &trouble.to_string());
+                    self.readiness.wait_for(Wait::Kafka, trouble.to_string());
                     self.wish.wait(Duration::from_secs(1));
                 }
                 Err(trouble) => return Err(Stop::kafka("asking for the topics", trouble)),

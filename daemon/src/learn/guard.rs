@@ -1,8 +1,8 @@
 //! Guard rails of learning: figures over the newest judged examples of each task that say whether the model may be published.
 //!
 //! Every [`WINDOW`] final labels of a task the guard looks at the log loss and the calibration (sum of predictions over sum of
-//! labels) of that window. A log loss above [`WORST_ENTROPY`] times that of the window's own rate, or a calibration outside
-//! [`CALIBRATION`], is a breach: publishing stops until a window of that task is sound again.
+//! labels) of that window. A log loss above 1.2 times that of the window's own rate, or a calibration outside
+//! 0.5 to 2, is a breach: publishing stops until a window of that task is sound again.
 
 use serde::{Deserialize, Serialize};
 

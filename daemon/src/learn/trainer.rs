@@ -82,10 +82,10 @@ impl Judge {
             match role {
                 Role::Judged | Role::Negative => {
                     self.judged += u64::from(*role == Role::Judged);
-                    for task in 0..tasks {
+                    for (task, &p) in row.iter().enumerate() {
                         if batch.modes[i * tasks + task] == LabelMode::Final {
                             let label = batch.labels[i * tasks + task] > 0.5;
-                            self.judge(task, &batch.about[i], label, row[task], breaches);
+                            self.judge(task, &batch.about[i], label, p, breaches);
                         }
                     }
                 }

@@ -365,7 +365,7 @@ impl Ingest {
             }
             ConsumerEvent::Behind { lag } => {
                 self.shared.set_caught_up(false);
-                readiness.wait_for(Wait::Lag, &format!("{lag} records behind"));
+                readiness.wait_for(Wait::Lag, format!("{lag} records behind"));
                 tracing::warn!(lag, "behind");
             }
             ConsumerEvent::BrokersDown { reason } => {
