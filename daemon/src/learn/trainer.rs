@@ -78,7 +78,11 @@ impl Judge {
         let tasks = self.tasks;
         let batch = &work.batch;
         for (i, role) in work.roles.iter().enumerate() {
-            let row = &p[i * tasks..(i + 1) * tasks];
+            let mut seen = [0.0; MAX_TASKS];
+            let row = &mut seen[..tasks];
+            row.copy_from_slice(&p[i * tasks..(i + 1) * tasks]);
+            row[0] = among_sampled(row[0], batch.offsets[i]);
+            let row = &*row;
             match role {
                 Role::Judged | Role::Negative => {
                     self.judged += u64::from(*role == Role::Judged);
@@ -137,6 +141,16 @@ impl Judge {
         self.progressive.record(task, &judgement);
         breaches.extend(self.guard.record(task, label, p));
     }
+}
+
+/// Returns the probability of task 0 among what was sampled: with log-odds lower by the offset (models.md 6.1, identity 18). Labels of
+/// sampled items are judged beside this one; what is served is the probability among all items.
+fn among_sampled(p: f32, offset: f32) -> f32 {
+    if offset.abs() < f32::EPSILON {
+        return p;
+    }
+    let odds = f64::from(p) / (1.0 - f64::from(p)).max(1e-12) * f64::from(-offset).exp();
+    (odds / (1.0 + odds)) as f32
 }
 
 /// What one batch did.
@@ -244,5 +258,20 @@ impl Trainer {
     /// Returns the event time up to which everything due has been learned.
     pub fn covered(&self) -> Option<EventTime> {
         self.judge.covered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sampled_probability_has_the_odds_of_the_sample() {
+        // One view among 101 items, 4 of the 100 others drawn: odds of 1 to 100 become 1 to 4.
+        let served = 1.0f32 / 101.0;
+        let offset = (4.0f32 / 100.0).ln();
+        assert!((among_sampled(served, offset) - 0.2).abs() < 1e-6);
+        assert!((among_sampled(0.3, 0.0) - 0.3).abs() < 1e-9);
+        assert!(among_sampled(1.0, offset).is_finite());
     }
 }
