@@ -69,7 +69,15 @@ pub fn run(config: &Config, options: &Options) -> Result<Exit, Stop> {
             Err(error) => tracing::error!(%error, "signals cannot be watched"),
         }
     });
-    daemon.connect(config, options)?.run()
+    match daemon.connect(config, options) {
+        Ok(running) => running.run(),
+        // Whatever was being waited for is not wanted any more.
+        Err(stop) if wish.is_requested() => {
+            tracing::info!(reason = %stop, "stopped before everything ran");
+            Ok(Exit::Well)
+        }
+        Err(stop) => Err(stop),
+    }
 }
 
 /// A daemon that answers HTTP and does not read yet.
