@@ -304,7 +304,7 @@ impl Daemon {
             Arc::clone(&serving),
             Arc::clone(&self.metrics),
             KafkaOutlet::new(outputs, &topics.embeddings, &topics.scores),
-            Box::new(move || changes.touched()),
+            Box::new(move || changes.trainer.lock().retriever_mut().touched()),
             publishing,
         );
         let supervisor = &mut self.supervisor;

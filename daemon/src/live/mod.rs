@@ -13,14 +13,11 @@ pub mod learn;
 mod status;
 pub mod watch;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use sluice_features::ids::UserId;
 use sluice_features::wire::Topic;
-use sluice_models::retrieval::Touched;
 
 use crate::clock::Clock;
 use crate::config::Topics;
@@ -81,21 +78,6 @@ impl Shared {
 
     pub(crate) fn count(&self, records: u64) {
         self.records.fetch_add(records, Ordering::Relaxed);
-    }
-
-    /// Returns what has changed since the last call and has to be published anew: users with the newest behaviour first.
-    pub fn touched(&self) -> Touched {
-        let mut touched = self.trainer.lock().retriever_mut().touched();
-        let changed = self.pipeline.write().take_changed();
-        let mut users = changed.users();
-        let known: HashSet<UserId> = users.iter().copied().collect();
-        users.extend(touched.users.iter().filter(|user| !known.contains(user)));
-        touched.users = users;
-        touched.items.extend(changed.items());
-        touched.items.sort_unstable();
-        touched.items.dedup();
-        touched.all_items |= changed.all_items();
-        touched
     }
 
     /// Returns the name of an input topic.

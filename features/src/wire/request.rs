@@ -45,7 +45,7 @@ pub struct Request {
     pub user: Option<String>,
     /// The candidates of a `rank`, the one item of a `similar`.
     pub items: Vec<String>,
-    /// The most items of the answer (`k`, default 20).
+    /// The most items of the answer (`k`; default 20, for `rank` all).
     pub limit: usize,
     /// Items that must not stand in the answer.
     pub exclude: Vec<String>,
@@ -99,8 +99,8 @@ fn decode(bytes: &[u8], clock: BrokerTime) -> Result<Request, Rejection> {
         id,
         kind,
         user: found.user.map(Cow::into_owned),
+        limit: limit(found.limit, default_limit(kind, found.items.len()))?,
         items: found.items,
-        limit: limit(found.limit)?,
         exclude: found.exclude,
         filter: filter(&found.filter)?,
         surface: found.surface.map(Cow::into_owned),
@@ -136,8 +136,13 @@ fn kind(name: &str) -> Result<RequestKind, Rejection> {
     }
 }
 
-fn limit(number: Option<i64>) -> Result<usize, Rejection> {
-    let limit = number.map_or(Some(DEFAULT_LIMIT), |number| usize::try_from(number).ok());
+/// A `rank` that does not say how many answers with all its candidates.
+fn default_limit(kind: RequestKind, items: usize) -> usize {
+    if kind == RequestKind::Rank { items.max(1) } else { DEFAULT_LIMIT }
+}
+
+fn limit(number: Option<i64>, default: usize) -> Result<usize, Rejection> {
+    let limit = number.map_or(Some(default), |number| usize::try_from(number).ok());
     limit
         .filter(|limit| (1..=MAX_CANDIDATES).contains(limit))
         .ok_or(Rejection::field(Reason::NumberOutOfRange, "k"))
