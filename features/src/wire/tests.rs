@@ -128,7 +128,7 @@ fn the_example_requests_are_read_in_full() {
     assert_eq!((rank.kind, rank.user.as_deref()), (RequestKind::Rank, Some("712")));
     assert_eq!(rank.items, ["5239", "88", "1204"]);
     assert_eq!((rank.deadline, rank.surface.as_deref()), (Some(Span(50)), Some("home")));
-    assert_eq!((rank.context.len(), rank.limit), (1, 20));
+    assert_eq!((rank.context.len(), rank.limit), (1, 3));
 
     let recommend = decode_request(example!("request-recommend.json"), ARRIVAL).unwrap();
     assert_eq!((recommend.kind, recommend.limit), (RequestKind::Recommend, 20));
