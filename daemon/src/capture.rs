@@ -167,6 +167,11 @@ impl Capture {
         self.journal.is_some()
     }
 
+    /// Returns how many bytes this run's entries take; 0 when capturing has ended.
+    pub fn bytes(&self) -> u64 {
+        self.journal.as_ref().map_or(0, JournalWriter::bytes)
+    }
+
     /// Writes down a record before the pipeline takes it.
     pub fn record(&mut self, record: &Record<'_>) {
         if self.journal.is_none() {

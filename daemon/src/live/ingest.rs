@@ -69,6 +69,8 @@ pub struct Ingest {
 struct State {
     filling_since: Option<Duration>,
     looked: Duration,
+    /// When the newest checkpoint was made, or the start.
+    last_checkpoint: Duration,
     next_checkpoint: Duration,
     /// When each partition last had a record.
     last: Vec<Duration>,
@@ -85,6 +87,7 @@ impl Ingest {
         let mut state = State {
             filling_since: None,
             looked: now,
+            last_checkpoint: now,
             next_checkpoint: now + self.interval,
             last: vec![now; partitions],
         };
@@ -105,6 +108,7 @@ impl Ingest {
             }
             if now - state.looked >= LOOK {
                 state.looked = now;
+                self.look_at_disk(now, &state);
                 self.look_for_silence(now, &mut state)?;
                 self.check_room()?;
             }
@@ -274,6 +278,15 @@ impl Ingest {
         self.work.send(work).map_err(|_| Stop::fault("the learner ended before it was told to"))
     }
 
+    /// Says how old the newest checkpoint is and how much is captured.
+    fn look_at_disk(&self, now: Duration, state: &State) {
+        let metrics = &self.shared.metrics;
+        let age = now.saturating_sub(state.last_checkpoint);
+        metrics.checkpoint.age_seconds.set(age.as_secs_f64());
+        let captured = self.capture.as_ref().map_or(0, Capture::bytes);
+        metrics.state.capture_bytes.set(captured as f64);
+    }
+
     /// Stops where open impressions take more memory than they may.
     fn check_room(&self) -> Result<(), Stop> {
         let bytes = self.shared.pipeline.read().open_bytes() as u64;
@@ -312,6 +325,8 @@ impl Ingest {
                 metrics.seconds.record(report.took.as_secs_f64());
                 metrics.pause_seconds.record(pause.as_secs_f64());
                 metrics.bytes.set(report.bytes() as f64);
+                metrics.store_bytes.set(self.checkpoint.store_bytes()? as f64);
+                state.last_checkpoint = clock.steady();
                 self.shared.readiness.clear(Wait::Checkpoint);
                 self.consumer.commit(self.offsets());
                 tracing::info!(

@@ -31,6 +31,11 @@ impl Watch {
     pub fn run(self, shutdown: &Shutdown) -> Result<(), Stop> {
         let mut round = 0u32;
         while !shutdown.wait(EVERY) {
+            self.shared
+                .metrics
+                .daemon
+                .ready
+                .set(f64::from(u8::from(self.shared.readiness.is_ready())));
             self.consumer();
             self.pipeline(round.is_multiple_of(SLOW));
             if round.is_multiple_of(SLOW) {

@@ -84,7 +84,7 @@ group! {
     /// `sluice_events_*`. `taken` by type, `rejected` by reason.
     Events {
         taken: Vec<Counter>, rejected: Vec<Counter>, replayed: Counter, skewed: Counter,
-        tombstones: Counter, unknown_fields: Counter, collisions: Counter,
+        unknown_fields: Counter,
     }
 }
 group! {
@@ -175,9 +175,7 @@ impl Metrics {
                 rejected: r.counters("sluice_events_rejected_total", "reason", &sets.reasons),
                 replayed: r.counter("sluice_events_replayed_total"),
                 skewed: r.counter("sluice_events_skewed_total"),
-                tombstones: r.counter("sluice_events_tombstones_total"),
                 unknown_fields: r.counter("sluice_events_unknown_fields_total"),
-                collisions: r.counter("sluice_events_collisions_total"),
             },
             join: Join {
                 duplicates: r.counters("sluice_join_duplicates_total", "type", &sets.types),

@@ -20,14 +20,10 @@ pub struct Counts {
     pub skewed: u64,
     /// Unknown top-level fields that were ignored.
     pub unknown_fields: u64,
-    /// Null payloads on the event topic.
-    pub tombstones: u64,
     /// Examples cut into batches.
     pub examples: u64,
     /// Examples built with a feature version that is newer than their impression, because none so old is known.
     pub later_features: u64,
-    /// Ids that could not be entered because another string has the same 64-bit id.
-    pub collisions: u64,
 }
 
 impl Counts {
@@ -47,11 +43,6 @@ impl Counts {
 
     /// Returns how many records were taken, whatever their fate.
     pub fn taken(&self) -> u64 {
-        self.events
-            + self.items
-            + self.users
-            + self.tombstones
-            + self.all_rejected()
-            + self.collisions
+        self.events + self.items + self.users + self.all_rejected()
     }
 }
