@@ -14,6 +14,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("unsafe_stands_only_in_the_kernels", unsafe_stands_only_in_the_kernels),
     ("no_file_is_too_long_to_be_read", no_file_is_too_long_to_be_read),
     ("no_registry_is_named", no_registry_is_named),
+    ("what_the_documents_name_is_there", what_the_documents_name_is_there),
 ];
 
 /// The straight line of crates: each may use those before it; tests may use all.
@@ -170,6 +171,40 @@ fn no_registry_is_named() -> Outcome {
     }
     anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
+}
+
+/// Links of the documents lead from their folder, paths in code spans from the root of the repository.
+fn what_the_documents_name_is_there() -> Outcome {
+    let mut wrong = Vec::new();
+    for file in walk(repository(), &|path| has_extension(path, "md"))? {
+        let text = read(&file)?;
+        let folder = file.parent().unwrap_or(repository());
+        for target in links(&text).filter(|target| !folder.join(target).exists()) {
+            wrong.push(format!("{}: no {target}", shown(&file)));
+        }
+        for path in paths_in_code(&text).filter(|path| !repository().join(path).exists()) {
+            wrong.push(format!("{}: no {path}", shown(&file)));
+        }
+    }
+    anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// Returns the files that a Markdown text links to.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let files = targets.filter(|target| !target.contains("://"));
+    files.filter_map(|target| target.split('#').next()).filter(|target| !target.is_empty())
+}
+
+/// Returns the paths below one of the repository's folders that stand alone between backticks.
+fn paths_in_code(text: &str) -> impl Iterator<Item = &str> {
+    let spans = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    spans.filter(|span| {
+        let folder = span.split_once('/').map(|(folder, _)| folder);
+        let plain = span.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+        folder.is_some_and(|folder| CRATES.contains(&folder)) && plain && !span.contains("NAME")
+    })
 }
 
 fn every_metric_is_documented() -> Outcome {
