@@ -4,7 +4,7 @@
 //! broker answers no administration requests; its topics are made through its own handle.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -13,6 +13,9 @@ use super::client::{Connection, Kind};
 use super::context::Listener;
 use super::probe::Probe;
 use super::trouble::Trouble;
+
+/// How long to wait before brokers are asked again for a topic that was just made.
+const SHOWN: Duration = Duration::from_millis(20);
 
 /// How a topic should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,7 +184,24 @@ impl Admin {
                 }
             }
         }
-        Ok(())
+        specs.iter().try_for_each(|spec| self.await_topic(&spec.name))
+    }
+
+    /// Waits until brokers show a topic: the controller answers before they have heard of it, and whoever
+    /// uses the topic at once would be told that it is missing.
+    fn await_topic(&self, name: &str) -> Result<(), Trouble> {
+        let start = Instant::now();
+        loop {
+            match self.probe.partitions(name, self.patience) {
+                Ok(Some(_)) => return Ok(()),
+                Err(trouble) if !trouble.is_retriable() => return Err(trouble),
+                Ok(None) if start.elapsed() >= self.patience => {
+                    return Err(Trouble::MissingTopic { topic: name.to_owned() });
+                }
+                Err(trouble) if start.elapsed() >= self.patience => return Err(trouble),
+                Ok(None) | Err(_) => std::thread::sleep(SHOWN),
+            }
+        }
     }
 
     /// Returns the number of brokers: the most replicas that a topic can have.
