@@ -69,12 +69,10 @@ impl Watch {
         metrics.events.replayed.absolute(counts.replayed);
         metrics.events.skewed.absolute(counts.skewed);
         metrics.events.unknown_fields.absolute(counts.unknown_fields);
-        // With impressions as entry their type stands before the behaviours.
+        // The entry event stands first: before the behaviours, or, where it is a view, as the first task, of which no behaviour comes.
+        metrics.events.taken[0].absolute(joined.opened + joined.duplicate_impressions);
+        metrics.join.duplicates[0].absolute(joined.duplicate_impressions);
         let behaviours = metrics.events.taken.len() - joined.kinds.len();
-        if behaviours == 1 {
-            metrics.events.taken[0].absolute(joined.opened + joined.duplicate_impressions);
-            metrics.join.duplicates[0].absolute(joined.duplicate_impressions);
-        }
         for (i, kind) in joined.kinds.iter().enumerate() {
             let at = behaviours + i;
             metrics.events.taken[at].absolute(kind.arrived);
