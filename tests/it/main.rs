@@ -2,8 +2,13 @@
 
 mod harness;
 
+mod answers;
+mod datasets;
+mod faults;
 mod house;
 mod kafka;
+mod runs;
+mod settings;
 
 use harness::{Outcome, real_kafka};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -17,6 +22,11 @@ fn main() {
     trials.extend(group("house", house::TESTS));
     trials.extend(group("house", &house::tests_of_files_that_exist()));
     trials.extend(kafka_group("kafka", kafka::TESTS));
+    trials.extend(group("settings", settings::TESTS));
+    trials.extend(kafka_group("runs", runs::TESTS));
+    trials.extend(kafka_group("faults", faults::TESTS));
+    trials.extend(kafka_group("answers", answers::TESTS));
+    trials.extend(data_group("datasets", datasets::TESTS));
     let conclusion = libtest_mimic::run(&arguments, trials);
     real_kafka::stop_shared();
     conclusion.exit();
@@ -45,6 +55,18 @@ fn kafka_group(name: &str, tests: &[Test]) -> Vec<Trial> {
             .with_ignored_flag(!in_ci)
     };
     tests.iter().map(trial).collect()
+}
+
+/// Tests that need a real Kafka and the public data: without data they are ignored, by name.
+fn data_group(name: &str, tests: &[Test]) -> Vec<Trial> {
+    let trials = kafka_group(name, tests);
+    match datasets::missing() {
+        None => trials,
+        Some(reason) => {
+            eprintln!("{} tests need public data and are ignored: {reason}", tests.len());
+            trials.into_iter().map(|trial| trial.with_ignored_flag(true)).collect()
+        }
+    }
 }
 
 fn failed(error: anyhow::Error) -> Failed {

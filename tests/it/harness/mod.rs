@@ -3,6 +3,8 @@
 pub(crate) mod process;
 pub(crate) mod real_kafka;
 pub(crate) mod records;
+pub(crate) mod shop;
+pub(crate) mod site;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -55,9 +55,22 @@ impl Running {
     /// # Errors
     /// When it is not built or cannot start.
     pub(crate) fn start(name: &str, arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start_in(name, arguments, &[])
+    }
+
+    /// Starts a program with further environment variables.
+    ///
+    /// # Errors
+    /// When it is not built or cannot start.
+    pub(crate) fn start_in(
+        name: &str,
+        arguments: &[&str],
+        environment: &[(String, String)],
+    ) -> anyhow::Result<Self> {
         let output = tempfile::tempdir()?;
         let child = Command::new(program(name)?)
             .args(arguments)
+            .envs(environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(File::create(output.path().join("stdout"))?)
             .stderr(File::create(output.path().join("stderr"))?)
@@ -84,6 +97,18 @@ impl Running {
     /// Asks it to end (SIGTERM).
     pub(crate) fn terminate(&self) -> anyhow::Result<()> {
         signal("TERM", self.child.id())
+    }
+
+    /// Kills it (SIGKILL), so that it can do nothing more, and waits until it is gone.
+    pub(crate) fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Returns what it has written to standard error so far.
+    pub(crate) fn stderr(&self) -> String {
+        read(&self.output.path().join("stderr"))
     }
 
     /// Returns all that it has written so far.

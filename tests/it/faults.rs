@@ -1,0 +1,164 @@
+//! Bad records, and a Kafka that is away: nothing is lost, the rest goes on, and the daemon says what is the matter.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sluice_daemon::kafka::{Outgoing, OwnedRecord, VALUE_LIMIT};
+
+use crate::Test;
+use crate::expect_eq;
+use crate::harness::real_kafka::{Door, RealKafka, shared};
+use crate::harness::records::producer;
+use crate::harness::shop::{self, SMALL};
+use crate::harness::site::{Site, count};
+use crate::harness::{Outcome, PATIENCE};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("bad_records_go_to_the_dead_letters_and_the_rest_goes_on", bad_records),
+    ("a_broker_that_is_away_is_waited_for_and_nothing_is_lost", a_broker_that_is_away),
+    ("a_missing_topic_ends_the_start_with_a_remedy", a_missing_topic_ends_the_start),
+];
+
+/// A bad record, and the reason and field that its dead letter must name.
+type Bad = (Vec<u8>, &'static str, Option<&'static str>);
+
+fn bad_records() -> Outcome {
+    let site = Site::new(&*shared()?, "bad", SMALL)?;
+    site.make_topics(1)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
+    let bad = bad(now);
+    let producer = producer(site.connection().clone())?;
+    let topic = site.topic("events");
+    let send = |value: &[u8]| {
+        let (key, value) = (Some(&b"u1"[..]), Some(value));
+        producer.send(&Outgoing { topic: &topic, key, value, headers: &[] }, PATIENCE)
+    };
+    let good = |number: usize| {
+        format!(r#"{{"type":"impression","id":"good{number}","ts":{now},"user":"u1","item":"i1"}}"#)
+    };
+    for (number, (value, ..)) in bad.iter().enumerate() {
+        send(good(number).as_bytes())?;
+        send(value)?;
+    }
+    send(good(bad.len()).as_bytes())?;
+    producer.flush(PATIENCE)?;
+
+    let all = 2 * bad.len() as u64 + 1;
+    let daemon = site.start(&[])?;
+    let status = daemon.wait_taken(all)?;
+    expect_eq!(count(&status, "rejected"), bad.len() as u64);
+    expect_eq!(count(&status, "impressions"), bad.len() as u64 + 1);
+    let mut by_reason = BTreeMap::new();
+    for (_, reason, _) in &bad {
+        *by_reason.entry(*reason).or_insert(0) += 1;
+    }
+    for (reason, expected) in by_reason {
+        let line = format!("sluice_events_rejected_total{{reason=\"{reason}\"}} {expected}\n");
+        crate::harness::wait_for(&line, || {
+            Ok(daemon.get("/metrics")?.1.contains(&line).then_some(()))
+        })?;
+    }
+    daemon.wait_ready(None)?;
+    daemon.stop()?;
+
+    let letters = site.read("dead-letter")?;
+    expect_eq!(letters.len(), bad.len());
+    for (offset, (value, reason, field)) in (1..).step_by(2).zip(&bad) {
+        let at = |letter: &&OwnedRecord| letter.header("offset") == Some(&offset.to_string());
+        let letter =
+            letters.iter().find(at).ok_or_else(|| anyhow::anyhow!("{offset}: {reason}"))?;
+        expect_eq!((offset, letter.header("reason")), (offset, Some(*reason)));
+        expect_eq!((reason, letter.header("field")), (reason, *field));
+        expect_eq!(letter.header("topic"), Some(topic.as_str()));
+        expect_eq!(letter.header("partition"), Some("0"));
+        expect_eq!(letter.key.as_deref(), Some(&b"u1"[..]));
+        let kept = &value[..value.len().min(VALUE_LIMIT)];
+        anyhow::ensure!(letter.value.as_deref() == Some(kept), "{reason}: other bytes");
+        if value.len() > VALUE_LIMIT {
+            expect_eq!(letter.header("value-length"), Some(value.len().to_string().as_str()));
+        }
+    }
+
+    // The next start neither takes them again nor buries them again.
+    let daemon = site.start(&[])?;
+    send(good(bad.len() + 1).as_bytes())?;
+    let status = daemon.wait_taken(all + 1)?;
+    expect_eq!(count(&status, "rejected"), bad.len() as u64);
+    expect_eq!(count(&status, "impressions"), bad.len() as u64 + 2);
+    daemon.stop()?;
+    expect_eq!(site.read("dead-letter")?.len(), bad.len());
+    Ok(())
+}
+
+fn bad(now: u64) -> Vec<Bad> {
+    let record = |fields: &str| {
+        let ts = if fields.contains("\"ts\"") { String::new() } else { format!(",\"ts\":{now}") };
+        format!("{{{fields}{ts}}}").into_bytes()
+    };
+    let rest = r#""user":"u1","item":"i1""#;
+    let (long, ahead) = ("x".repeat(257), now + 25 * 3_600_000);
+    let impression = |more: &str| record(&format!(r#""type":"impression",{more},{rest}"#));
+    let mut no_text = impression(r#""id":"?""#);
+    for byte in no_text.iter_mut().filter(|byte| **byte == b'?') {
+        *byte = 0xff;
+    }
+    vec![
+        (br#"{"type":"impression""#.to_vec(), "invalid-json", None),
+        (b"[1,2]".to_vec(), "invalid-json", None),
+        (record(&format!(r#""type":"teleport","id":"b1",{rest}"#)), "unknown-type", Some("type")),
+        (record(r#""type":"impression","id":"b0","user":"u1""#), "missing-field", Some("item")),
+        (record(r#""type":"impression","id":"b2","item":"i1""#), "missing-field", Some("user")),
+        (impression(&format!(r#""id":"{long}""#)), "id-too-long", Some("id")),
+        (no_text, "invalid-utf8", None),
+        (impression(r#""id":"b3","ts":1650812"#), "time-too-old", Some("ts")),
+        (impression(&format!(r#""id":"b4","ts":{ahead}"#)), "time-in-future", Some("ts")),
+        (
+            impression(r#""id":"b5","context":{"price":1e300}"#),
+            "number-out-of-range",
+            Some("context.price"),
+        ),
+        (impression(r#""id":"b6","user":"u2""#), "doubled-key", Some("user")),
+        (impression(&format!(r#""id":"b7","note":"{}""#, "y".repeat(300_000))), "too-large", None),
+    ]
+}
+
+fn a_broker_that_is_away() -> Outcome {
+    let kafka = RealKafka::start(Door::Open)?;
+    let site = Site::new(&kafka, "away", SMALL)?;
+    site.make_topics(2)?;
+    kafka.down();
+    let daemon = site.start(&[])?;
+    expect_eq!(daemon.get("/live")?.0, 200);
+    let told = daemon.wait_ready(Some("kafka"))?;
+    anyhow::ensure!(told.contains("\"text\":\""), "{told}");
+    kafka.up()?;
+    daemon.wait_ready(None)?;
+
+    let file = site.path("shop.jsonl");
+    let lines = shop::simulate(&file, 12_000)?;
+    let producing = site.producing(&file, &["--rate", "5000"])?;
+    daemon.wait(|status| count(status, "events") > lines.events / 4)?;
+    kafka.down();
+    daemon.wait_ready(Some("kafka"))?;
+    expect_eq!(daemon.get("/live")?.0, 200);
+    kafka.up()?;
+    producing.wait()?.succeeded()?;
+    let status = daemon.wait_taken(lines.events)?;
+    expect_eq!(count(&status, "events"), lines.events);
+    expect_eq!(count(&status, "rejected"), 0);
+    let impressions = count(&status, "impressions") + count(&status, "duplicates");
+    expect_eq!(impressions, lines.impressions);
+    daemon.wait_ready(None)?;
+    daemon.stop()?;
+    Ok(())
+}
+
+fn a_missing_topic_ends_the_start() -> Outcome {
+    let site = Site::new(&*shared()?, "nowhere", SMALL)?;
+    let ended = site.with_config("sluiced", &["run"])?.wait()?;
+    expect_eq!(ended.code, Some(2));
+    for word in ["nowhere.events", "sluice topics apply"] {
+        anyhow::ensure!(ended.stderr.contains(word), "{}", ended.stderr);
+    }
+    Ok(())
+}
