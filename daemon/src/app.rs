@@ -1,5 +1,6 @@
 //! Builds everything from the configuration, starts it in order, stops it in reverse: the only file that knows all parts.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,13 +63,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Exit, Stop> {
     crate::telemetry::start(&config.log)?;
     let wish = Shutdown::new();
     let daemon = Daemon::start(config, options, &wish)?;
-    let signals = wish.clone();
-    daemon.runtime.spawn(async move {
-        match signals.on_signal().await {
-            Ok(signal) => tracing::info!(signal, "asked to stop"),
-            Err(error) => tracing::error!(%error, "signals cannot be watched"),
-        }
-    });
+    daemon.watch_signals(&wish);
     match daemon.connect(config, options) {
         Ok(running) => running.run(),
         // Whatever was being waited for is not wanted any more.
@@ -91,6 +86,7 @@ pub struct Daemon {
     status: Arc<RwLock<Option<Arc<Shared>>>>,
     embedded: Option<EmbeddedBroker>,
     connection: Connection,
+    address: SocketAddr,
 }
 
 /// A daemon whose parts all run.
@@ -128,7 +124,8 @@ impl Daemon {
         readiness.wait_for(Wait::Kafka, "no broker has answered yet");
         let mut supervisor = Supervisor::new(wish.clone(), clock.clone());
         let server = runtime.block_on(Server::bind(config.listen))?;
-        tracing::info!(address = %server.address(), "listening");
+        let address = server.address();
+        tracing::info!(%address, "listening");
         let status: Arc<RwLock<Option<Arc<Shared>>>> = Arc::default();
         let seen = Arc::clone(&status);
         let pages = Pages {
@@ -179,7 +176,24 @@ impl Daemon {
             status,
             embedded,
             connection,
+            address,
         })
+    }
+
+    /// Returns the address of its HTTP pages.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Lets SIGINT and SIGTERM make this wish, for as long as the daemon lives.
+    pub fn watch_signals(&self, wish: &Shutdown) {
+        let signals = wish.clone();
+        self.runtime.spawn(async move {
+            match signals.on_signal().await {
+                Ok(signal) => tracing::info!(signal, "asked to stop"),
+                Err(error) => tracing::error!(%error, "signals cannot be watched"),
+            }
+        });
     }
 
     /// Waits for Kafka, puts the state back, and starts all other parts.

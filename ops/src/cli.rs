@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{import, produce, query, replay, simulate, topics};
+use crate::{demo, import, produce, query, replay, simulate, topics};
 
 /// Looks after a sluice: makes and plays streams, asks questions, measures.
 #[derive(Debug, Parser)]
@@ -14,6 +14,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show sluice at work: a simulated shop, a broker and the daemon in one process
+    Demo(demo::Arguments),
     /// Turn a public data set into event, item and user records (JSON lines)
     Import(import::Arguments),
     /// Play files through the daemon's pipeline and model and print the progressive figures
@@ -35,6 +37,7 @@ impl Cli {
     /// Whatever stopped the subcommand, with its causes.
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
+            Command::Demo(arguments) => demo::run(&arguments),
             Command::Import(arguments) => import::run(&arguments),
             Command::Replay(arguments) => replay::run(&arguments),
             Command::Simulate(arguments) => simulate::run(&arguments),

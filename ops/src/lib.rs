@@ -16,3 +16,5 @@ pub mod connect;
 pub mod produce;
 pub mod query;
 pub mod topics;
+
+pub mod demo;

@@ -50,11 +50,15 @@ pub struct Arguments {
     connect: ConnectArguments,
 }
 
+/// What can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Kind {
+pub enum Kind {
+    /// Score the given items for a user.
     Rank,
+    /// The best items for a user.
     Recommend,
+    /// The items nearest to an item.
     Similar,
 }
 
@@ -76,14 +80,23 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.json {
         println!("{answer}");
     }
-    let answer: Answer = serde_json::from_str(&answer).context("the answer is not readable")?;
-    if let Some(error) = answer.error {
-        bail!("the daemon answered: {} ({})", error.message, error.code);
-    }
+    let readable = readable(&answer)?;
     if !arguments.json {
-        print!("{}", table(&answer));
+        print!("{readable}");
     }
     Ok(())
+}
+
+/// Returns an answer as a table for people.
+///
+/// # Errors
+/// When it is an error, or no answer at all.
+pub fn readable(answer: &str) -> Result<String> {
+    let answer: Answer = serde_json::from_str(answer).context("the answer is not readable")?;
+    match answer.error {
+        Some(error) => bail!("the daemon answered: {} ({})", error.message, error.code),
+        None => Ok(table(&answer)),
+    }
 }
 
 impl Arguments {
@@ -112,6 +125,32 @@ impl Arguments {
         };
         Ok(serde_json::to_string(&question)?)
     }
+}
+
+/// Returns a request without any of the options.
+///
+/// # Errors
+/// None today: texts and numbers can always be written.
+pub fn question(
+    id: &str,
+    kind: Kind,
+    user: Option<&str>,
+    items: &[String],
+    k: u32,
+    deadline: Duration,
+) -> Result<String> {
+    Ok(serde_json::to_string(&Question {
+        id,
+        kind,
+        user,
+        items,
+        k,
+        exclude: &[],
+        filter: Filter { category: &[] },
+        surface: None,
+        context: Map::new(),
+        deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
+    })?)
 }
 
 #[derive(Serialize)]

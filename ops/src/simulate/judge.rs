@@ -29,6 +29,15 @@ pub struct Judge {
     pub(super) tasks: [Figures; TASKS.len()],
 }
 
+/// What is true of one task so far. What is not defined yet is not a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TaskTruth {
+    /// The AUC of the true probabilities: the best that can be reached.
+    pub truth: f64,
+    /// The AUC of the item's popularity.
+    pub popularity: f64,
+}
+
 /// Decayed counts as of a time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Popularity {
@@ -56,6 +65,14 @@ impl Judge {
     pub fn new(from: u64) -> Self {
         let (items, all) = (HashMap::default(), Popularity::default());
         Self { from, impressions: 0, items, all, tasks: Default::default() }
+    }
+
+    /// Returns the figures so far, in the order of the funnel.
+    pub fn so_far(&self) -> [TaskTruth; TASKS.len()] {
+        self.tasks.each_ref().map(|figures| TaskTruth {
+            truth: figures.truth.value(),
+            popularity: figures.popularity.value(),
+        })
     }
 
     /// Takes a record.

@@ -26,7 +26,7 @@ use clap::Args;
 use crate::files::Output;
 
 pub use config::ShopConfig;
-pub use judge::Judge;
+pub use judge::{Judge, TaskTruth};
 pub use record::{Record, Truth};
 pub use shop::{Shop, TASKS};
 pub use truth::Probabilities;
