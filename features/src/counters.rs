@@ -1,9 +1,11 @@
 //! Near-real-time counters: exponentially decayed counts of impressions and of a task's outcomes, by item, user, category, surface or
 //! several of them together.
 //!
-//! With impressions `n = Σ 2^(-(t - t_i) / h)`, outcomes `c` likewise, half-life `h`, the overall rate `r` of the task and smoothing
-//! `k`, a counter is read as `ln((c + k r) / (n - c + k (1 - r))) - ln(r / (1 - r))`: smoothed log-odds beside the overall ones, 0 where
-//! nothing is known. On sparse tasks such counters beat embeddings alone.
+//! With impressions `n = Σ 2^(-(t - t_i) / h)`, outcomes `c` likewise, half-life `h`, the overall rate `r` of the task and `m` outcomes of
+//! smoothing, which took `k = m / r` impressions, a counter is read as `ln((c + k r) / (n - c + k (1 - r))) - ln(r / (1 - r))`: smoothed
+//! log-odds beside the overall ones, 0 where nothing is known. (Smoothing in outcomes suits frequent and rare tasks alike: the variance of
+//! log-odds is about `1 / c`.) Where it matters how much there was, not how often (what a user is after just now), a counter is read as
+//! `ln(1 + c)`. On sparse tasks such counters beat embeddings alone.
 
 use std::collections::HashMap;
 
@@ -11,7 +13,7 @@ use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::salted_key;
-use crate::schema::{Counter, Subject};
+use crate::schema::{Counter, Reading, Subject};
 use crate::time::{EventTime, Span};
 
 /// Counts below this are forgotten by a sweep.
@@ -107,11 +109,11 @@ impl Counters {
         }
     }
 
-    /// Returns the smoothed log-odds of a counter beside the overall ones (see the module's page), `None` where a subject is missing.
+    /// Returns the number that the model reads of a counter (see the module's page), `None` where a subject is missing.
     ///
     /// # Panics
     /// When there is no such counter.
-    pub fn log_odds(&self, counter: usize, subjects: &Subjects, time: EventTime) -> Option<f32> {
+    pub fn read(&self, counter: usize, subjects: &Subjects, time: EventTime) -> Option<f32> {
         let table = &self.tables[counter];
         let key = key(&table.counter.by, subjects)?;
         let Some(entry) = table.entries.get(&key) else {
@@ -120,10 +122,13 @@ impl Counters {
         let worth =
             if time > entry.time { decay(table.counter.half_life, time - entry.time) } else { 1.0 };
         let (n, c) = (entry.impressions * worth, entry.outcomes * worth);
+        if table.counter.read == Reading::Count {
+            return Some(c.ln_1p() as f32);
+        }
         let rate = ((table.overall.outcomes + OVERALL_PRIOR.0)
             / (table.overall.impressions + OVERALL_PRIOR.1))
             .clamp(1e-6, 1.0 - 1e-6);
-        let k = f64::from(table.counter.smoothing);
+        let k = f64::from(table.counter.smoothing) / rate;
         // An outcome may be counted whose impression has been swept: the odds stay finite.
         let missed = (n - c).max(0.0) + k * (1.0 - rate);
         let odds = (c + k * rate) / missed.max(1e-9);
@@ -204,7 +209,8 @@ mod tests {
     use super::*;
 
     fn counter(task: usize, by: &[Subject]) -> Counter {
-        Counter { task, by: by.to_vec(), half_life: Span(1000), smoothing: 4.0 }
+        let (half_life, read) = (Span(1000), Reading::LogOdds);
+        Counter { task, by: by.to_vec(), half_life, smoothing: 4.0, read }
     }
 
     fn subjects(item: u64, user: u64) -> Subjects {
@@ -234,8 +240,9 @@ mod tests {
             let all: f64 = log.iter().map(|e| at(e.0)).sum();
             let hits: f64 = log.iter().filter(|e| e.2).map(|e| at(e.0)).sum();
             let r = (hits + 1.0) / (all + 20.0);
-            let want = ((c + 4.0 * r) / (n - c + 4.0 * (1.0 - r))).ln() - (r / (1.0 - r)).ln();
-            let got = counters.log_odds(0, &subjects(item, 9), EventTime(now)).unwrap();
+            let k = 4.0 / r;
+            let want = ((c + k * r) / (n - c + k * (1.0 - r))).ln() - (r / (1.0 - r)).ln();
+            let got = counters.read(0, &subjects(item, 9), EventTime(now)).unwrap();
             assert!((f64::from(got) - want).abs() < 1e-5, "item {item}: {got} != {want}");
         }
     }
@@ -247,8 +254,21 @@ mod tests {
             10,
         );
         counters.impression(&subjects(1, 1), EventTime(0));
-        assert_eq!(counters.log_odds(0, &subjects(2, 1), EventTime(0)), Some(0.0));
-        assert_eq!(counters.log_odds(1, &subjects(1, 1), EventTime(0)), None);
+        assert_eq!(counters.read(0, &subjects(2, 1), EventTime(0)), Some(0.0));
+        assert_eq!(counters.read(1, &subjects(1, 1), EventTime(0)), None);
+    }
+
+    #[test]
+    fn a_count_is_read_as_how_much_there_was() {
+        let count = Counter { read: Reading::Count, ..counter(0, &[Subject::User]) };
+        let mut counters = Counters::new(&[count], 10);
+        for time in [0, 1000] {
+            counters.impression(&subjects(1, 1), EventTime(time));
+            counters.outcome(0, &subjects(1, 1), EventTime(time));
+        }
+        let read = counters.read(0, &subjects(2, 1), EventTime(2000)).unwrap();
+        assert!((read - 1.75f32.ln()).abs() < 1e-6, "{read}");
+        assert_eq!(counters.read(0, &subjects(2, 2), EventTime(2000)), Some(0.0));
     }
 
     #[test]
@@ -258,11 +278,11 @@ mod tests {
             counters.impression(&subjects(1, user), EventTime(0));
         }
         counters.outcome(0, &subjects(1, 1), EventTime(0));
-        let before = counters.log_odds(0, &subjects(1, 1), EventTime(0));
-        assert_eq!(before, counters.log_odds(0, &subjects(1, 2), EventTime(0)));
+        let before = counters.read(0, &subjects(1, 1), EventTime(0));
+        assert_eq!(before, counters.read(0, &subjects(1, 2), EventTime(0)));
         counters.outcome(1, &subjects(1, 1), EventTime(0));
-        assert!(counters.log_odds(0, &subjects(1, 1), EventTime(0)) > before);
-        assert!(counters.log_odds(0, &subjects(1, 2), EventTime(0)) < before);
+        assert!(counters.read(0, &subjects(1, 1), EventTime(0)) > before);
+        assert!(counters.read(0, &subjects(1, 2), EventTime(0)) < before);
     }
 
     #[test]
@@ -275,6 +295,6 @@ mod tests {
         for item in 0..3_000 {
             counters.impression(&subjects(item + 100_000, 1), EventTime(1_000_000));
         }
-        assert!(counters.log_odds(0, &subjects(102_000, 1), EventTime(1_000_000)) != Some(0.0));
+        assert!(counters.read(0, &subjects(102_000, 1), EventTime(1_000_000)) != Some(0.0));
     }
 }

@@ -156,8 +156,21 @@ pub struct Counter {
     pub by: Vec<Subject>,
     /// After this much event time a count is worth half.
     pub half_life: Span,
-    /// How many impressions at the overall rate stand in front of the counts.
+    /// How many outcomes, with the impressions that they take at the overall rate, stand in front of the counts.
     pub smoothing: f32,
+    /// What the model reads of the counts.
+    pub read: Reading,
+}
+
+/// What a model reads of a counter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reading {
+    /// How often: the smoothed log-odds beside the overall ones.
+    #[default]
+    LogOdds,
+    /// How much: `ln(1 + outcomes)`.
+    Count,
 }
 
 /// A look into the user's history that an interest encoder asks for.

@@ -221,7 +221,7 @@ section! {
 }
 
 section! {
-    /// `[[counters]]`: decayed counts of outcomes and impressions, read as smoothed log-odds.
+    /// `[[counters]]`: decayed counts of outcomes and of the impressions behind them.
     Counter {
         /// The task whose outcomes are counted; empty: one counter for each task.
         task: String = String::new(),
@@ -229,8 +229,10 @@ section! {
         by: Vec<String> = Vec::new(),
         /// After so much event time a count is worth half.
         half_life: Period = Period::seconds(3 * 86_400),
-        /// How many impressions at the overall rate stand in front of the counts.
-        smoothing: f64 = 20.0,
+        /// How many outcomes, with the impressions that they take at the overall rate, stand in front of the counts (`log-odds`).
+        smoothing: f64 = 3.0,
+        /// What the model reads: `log-odds` or `count`.
+        read: String = "log-odds".into(),
     }
 }
 

@@ -3,7 +3,7 @@
 use sluice_features::attributes::AttributeKey;
 use sluice_features::funnel::Funnel;
 use sluice_features::schema::{
-    Counter, EventField, Field, Kind, Lookup, Missing, Schema, Source, Subject,
+    Counter, EventField, Field, Kind, Lookup, Missing, Reading, Schema, Source, Subject,
 };
 
 use super::file;
@@ -28,6 +28,9 @@ const SUBJECTS: [(&str, Subject); 4] = [
     ("category", Subject::Category),
     ("surface", Subject::Surface),
 ];
+
+const READINGS: [(&str, Reading); 2] =
+    [("log-odds", Reading::LogOdds), ("count", Reading::Count)];
 
 /// Builds the schema, noting what cannot be.
 pub(super) fn build(
@@ -314,8 +317,15 @@ fn counters(
             mistakes.add(format!("{path}.half_life"), "expected more than 0s, such as \"3d\"");
         }
         within(mistakes, &format!("{path}.smoothing"), counter.smoothing, 0.001..=1e9);
+        let here = format!("{path}.read");
+        let Some(read) = one_of(mistakes, &here, &counter.read, &READINGS) else { continue };
+        let suffix = if read == Reading::Count { ".count" } else { "" };
         for task in tasks {
-            let name = format!("{}.{}", funnel.tasks()[task].name, counter.by.join("+"));
+            let subjects = counter.by.join("+");
+            let mut name = format!("{}.{subjects}{suffix}", funnel.tasks()[task].name);
+            if fields.iter().any(|field| field.name == name) {
+                name = format!("{name}.{}", counter.half_life);
+            }
             if fields.iter().any(|field| field.name == name) {
                 mistakes.add(
                     &path,
@@ -335,6 +345,7 @@ fn counters(
                 by: by.clone(),
                 half_life: counter.half_life.span(),
                 smoothing: counter.smoothing as f32,
+                read,
             });
         }
     }

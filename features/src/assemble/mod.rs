@@ -320,8 +320,8 @@ impl<'a> Sources<'a> {
             Source::User(key) => attribute(self.user, key),
             Source::Counter(counter) => self
                 .counters
-                .log_odds(counter, &self.subjects, self.shown.time)
-                .map_or(Given::Nothing, |odds| Given::Number(f64::from(odds))),
+                .read(counter, &self.subjects, self.shown.time)
+                .map_or(Given::Nothing, |number| Given::Number(f64::from(number))),
         }
     }
 }

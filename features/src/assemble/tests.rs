@@ -9,7 +9,7 @@ use crate::event::BehaviourType;
 use crate::example::LabelMode;
 use crate::funnel::{Entry, Funnel, LabelRule, Task};
 use crate::ids::{Dictionary, Numbers, stable_hash};
-use crate::schema::{Counter, Field, Kind, Missing, Subject, Table};
+use crate::schema::{Counter, Field, Kind, Missing, Reading, Subject, Table};
 use crate::sequence::{self, NO_CATEGORY, Sequences};
 use crate::time::Span;
 
@@ -95,6 +95,7 @@ fn schema(fields: &[(Source, Kind, Missing)]) -> Schema {
             by: vec![Subject::Surface],
             half_life: Span::seconds(60),
             smoothing: 1.0,
+            read: Reading::LogOdds,
         }],
         lookups: vec![Lookup::Newest { limit: 3 }, Lookup::Matching { limit: 2 }],
         read: vec![true, false, true],
@@ -308,7 +309,7 @@ fn every_source_is_read() {
         stable_hash(b"Bern"),
     ];
     assert_eq!(batch.keys, ids.map(|id| world.salted(0, id)));
-    let odds = world.counters.log_odds(0, &subjects, EventTime(NOON)).unwrap();
+    let odds = world.counters.read(0, &subjects, EventTime(NOON)).unwrap();
     assert!(odds > 0.0);
     assert_eq!(
         batch.numbers.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
