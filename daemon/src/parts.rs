@@ -77,7 +77,7 @@ pub fn trainer(config: &Config) -> Result<Trainer, Stop> {
 
 /// Returns a judge that has judged nothing.
 pub fn judge(config: &Config) -> Judge {
-    Judge::new(&config.funnel, settings(config))
+    Judge::new(&config.funnel, settings(config)).after(config.evaluate.from_impression)
 }
 
 /// Returns the shape and the rates of the retrieval model.

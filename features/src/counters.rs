@@ -1,10 +1,9 @@
 //! Near-real-time counters: exponentially decayed counts of impressions and of a task's outcomes, by item, user, category, surface or
 //! several of them together.
 //!
-//! With impressions `n = Σ 2^(-(t - t_i) / h)`, outcomes `c` likewise, half-life `h`, the overall rate `r` of the task and `m` outcomes of
-//! smoothing, which took `k = m / r` impressions, a counter is read as `ln((c + k r) / (n - c + k (1 - r))) - ln(r / (1 - r))`: smoothed
-//! log-odds beside the overall ones, 0 where nothing is known. (Smoothing in outcomes suits frequent and rare tasks alike: the variance of
-//! log-odds is about `1 / c`.) Where it matters how much there was, not how often (what a user is after just now), a counter is read as
+//! With impressions `n = Σ 2^(-(t - t_i) / h)`, outcomes `c` likewise, half-life `h`, the overall rate `r` of the task and smoothing
+//! `k`, a counter is read as `ln((c + k r) / (n - c + k (1 - r))) - ln(r / (1 - r))`: smoothed log-odds beside the overall ones, 0 where
+//! nothing is known. Where it matters how much there was, not how often (what a user is after just now), a counter is read as
 //! `ln(1 + c)`. On sparse tasks such counters beat embeddings alone.
 
 use std::collections::HashMap;
@@ -128,7 +127,7 @@ impl Counters {
         let rate = ((table.overall.outcomes + OVERALL_PRIOR.0)
             / (table.overall.impressions + OVERALL_PRIOR.1))
             .clamp(1e-6, 1.0 - 1e-6);
-        let k = f64::from(table.counter.smoothing) / rate;
+        let k = f64::from(table.counter.smoothing);
         // An outcome may be counted whose impression has been swept: the odds stay finite.
         let missed = (n - c).max(0.0) + k * (1.0 - rate);
         let odds = (c + k * rate) / missed.max(1e-9);
@@ -240,8 +239,7 @@ mod tests {
             let all: f64 = log.iter().map(|e| at(e.0)).sum();
             let hits: f64 = log.iter().filter(|e| e.2).map(|e| at(e.0)).sum();
             let r = (hits + 1.0) / (all + 20.0);
-            let k = 4.0 / r;
-            let want = ((c + k * r) / (n - c + k * (1.0 - r))).ln() - (r / (1.0 - r)).ln();
+            let want = ((c + 4.0 * r) / (n - c + 4.0 * (1.0 - r))).ln() - (r / (1.0 - r)).ln();
             let got = counters.read(0, &subjects(item, 9), EventTime(now)).unwrap();
             assert!((f64::from(got) - want).abs() < 1e-5, "item {item}: {got} != {want}");
         }

@@ -156,7 +156,7 @@ pub struct Counter {
     pub by: Vec<Subject>,
     /// After this much event time a count is worth half.
     pub half_life: Span,
-    /// How many outcomes, with the impressions that they take at the overall rate, stand in front of the counts.
+    /// How many impressions at the overall rate stand in front of the counts.
     pub smoothing: f32,
     /// What the model reads of the counts.
     pub read: Reading,

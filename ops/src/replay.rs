@@ -20,6 +20,7 @@ use sluice_features::wire::{Topic, split_line};
 use sluice_models::evaluate::{Figures, Report};
 
 use crate::files;
+use crate::simulate::{Bounds, bounds};
 
 /// Refused records that are described one by one.
 const DESCRIBED: usize = 5;
@@ -50,6 +51,13 @@ pub struct Arguments {
     /// Length of the windows in the report, such as 6h; default: the configuration's.
     #[arg(long, value_name = "TIME")]
     window: Option<config::Period>,
+    /// Leaves the first N impressions out of the figures: the model has warmed up then.
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "capture")]
+    from_impression: u64,
+    /// The truth that `sluice simulate --truth` wrote: shows beside each AUC the truth's own, that of item popularity, and how much of
+    /// the distance between them the model closes. The files are read twice more for it.
+    #[arg(long, value_name = "FILE", conflicts_with = "capture")]
+    truth: Option<PathBuf>,
     /// Prints one JSON object.
     #[arg(long)]
     json: bool,
@@ -67,6 +75,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if let Some(window) = arguments.window {
         config.evaluate.window = window.span();
     }
+    config.evaluate.from_impression = arguments.from_impression;
     let kernels = parts::choose_kernels()?;
     let clock = Clock::system();
     let progress = progress(arguments.json);
@@ -92,14 +101,57 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     for line in &refused {
         eprintln!("refused: {line}");
     }
+    let bounds = match &arguments.truth {
+        Some(truth) => bounds(&arguments.files, truth, arguments.from_impression)?,
+        None => Vec::new(),
+    };
     let mut out = std::io::stdout().lock();
     if arguments.json {
-        serde_json::to_writer(&mut out, &object(&outcome))?;
+        let mut object = object(&outcome);
+        if !bounds.is_empty() {
+            object["truth"] = beside(&outcome, &bounds).collect();
+        }
+        serde_json::to_writer(&mut out, &object)?;
         writeln!(out)?;
     } else {
         table(&outcome, &kernels, &mut out)?;
+        if !bounds.is_empty() {
+            writeln!(
+                out,
+                "\n{:<16}{:>9}{:>12}{:>9}{:>10}",
+                "task", "AUC", "popularity", "truth", "closed"
+            )?;
+            for (name, line) in beside(&outcome, &bounds) {
+                let show = |key: &str| {
+                    line[key].as_f64().map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"))
+                };
+                writeln!(
+                    out,
+                    "{name:<16}{:>9}{:>12}{:>9}{:>10}",
+                    show("auc"),
+                    show("popularity"),
+                    show("truth"),
+                    show("closed")
+                )?;
+            }
+        }
     }
     Ok(())
+}
+
+/// The model's AUC of each task between that of item popularity and the truth's, and the share of the distance that it closes.
+fn beside<'a>(
+    outcome: &Outcome,
+    bounds: &'a [Bounds],
+) -> impl Iterator<Item = (String, serde_json::Value)> + use<'a> {
+    let tasks = outcome.trainer.judge().progressive().report().tasks;
+    bounds.iter().map(move |Bounds { task, popularity, truth }| {
+        let auc = tasks.task(task).and_then(|figures| figures.all.auc);
+        let closed = auc.map(|auc| (auc - popularity) / (truth - popularity));
+        let line =
+            json!({ "auc": auc, "popularity": popularity, "truth": truth, "closed": closed });
+        ((*task).to_owned(), line)
+    })
 }
 
 /// Reads lines of files; their numbers over all files are the offsets.

@@ -229,8 +229,8 @@ section! {
         by: Vec<String> = Vec::new(),
         /// After so much event time a count is worth half.
         half_life: Period = Period::seconds(3 * 86_400),
-        /// How many outcomes, with the impressions that they take at the overall rate, stand in front of the counts (`log-odds`).
-        smoothing: f64 = 3.0,
+        /// How many impressions at the overall rate stand in front of the counts (`log-odds`).
+        smoothing: f64 = 20.0,
         /// What the model reads: `log-odds` or `count`.
         read: String = "log-odds".into(),
     }

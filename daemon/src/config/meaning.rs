@@ -208,6 +208,8 @@ pub struct Evaluate {
     pub window: Span,
     /// The share of impressions that are predicted on arrival, above 0 to 1.
     pub share: f64,
+    /// So many impressions that would be judged come first and are left out of the figures. Set by `sluice replay`, not by a file.
+    pub from_impression: u64,
 }
 
 /// What is logged, and how.

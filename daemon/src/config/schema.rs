@@ -29,8 +29,7 @@ const SUBJECTS: [(&str, Subject); 4] = [
     ("surface", Subject::Surface),
 ];
 
-const READINGS: [(&str, Reading); 2] =
-    [("log-odds", Reading::LogOdds), ("count", Reading::Count)];
+const READINGS: [(&str, Reading); 2] = [("log-odds", Reading::LogOdds), ("count", Reading::Count)];
 
 /// Builds the schema, noting what cannot be.
 pub(super) fn build(
@@ -283,7 +282,7 @@ fn counters(
     fields: &mut Vec<Field>,
     mistakes: &mut Mistakes,
 ) -> Vec<Counter> {
-    let mut counters = Vec::new();
+    let (mut counters, declared) = (Vec::new(), fields.len());
     for (i, counter) in config.counters.iter().enumerate() {
         let path = format!("counters.{i}");
         let all = 0..funnel.tasks().len();
@@ -323,7 +322,7 @@ fn counters(
         for task in tasks {
             let subjects = counter.by.join("+");
             let mut name = format!("{}.{subjects}{suffix}", funnel.tasks()[task].name);
-            if fields.iter().any(|field| field.name == name) {
+            if fields[declared..].iter().any(|field| field.name == name) {
                 name = format!("{name}.{}", counter.half_life);
             }
             if fields.iter().any(|field| field.name == name) {

@@ -280,6 +280,20 @@ width = 3
 }
 
 #[test]
+fn counters_of_the_same_subjects_differ_by_reading_and_half_life() {
+    let counter = |rest: &str| format!("[[counters]]\ntask = \"click\"\nby = [\"user\"]\n{rest}\n");
+    let file =
+        ["", "read = \"count\"", "read = \"count\"\nhalf_life = \"1h\""].map(counter).concat();
+    let config = Config::build(&file, &[]).unwrap();
+    let fields = config.schema.number_fields().into_iter();
+    let names: Vec<&str> = fields.map(|field| config.schema.fields[field].name.as_str()).collect();
+    assert_eq!(names, ["click.user", "click.user.count", "click.user.count.1h"]);
+    assert!(mistakes(&counter("read = \"sum\"")).contains("counters.0.read"));
+    let twice = counter("half_life = \"1h\"").repeat(3);
+    assert!(mistakes(&twice).contains("\"click.user.1h\" is counted or declared already"));
+}
+
+#[test]
 fn a_shop_without_impressions_is_configured_by_its_view() {
     let file =
         "serve.score = \"p.view\"\n[funnel]\nentry = \"view\"\n[[funnel.tasks]]\nname = \"view\"\n";
@@ -411,6 +425,7 @@ fn the_configurations_of_the_data_sets_are_valid() {
         assert_eq!(config.funnel.entry_name(), "view");
         assert!(config.schema.target_category().is_some());
     }
+    assert_eq!(build("simulator.toml").schema.counters.len(), 17);
     let best = build("kuairand.toml");
     assert_eq!((best.schema.counters.len(), best.schema.number_fields().len()), (15, 15));
     let reference = build("kuairand-reference.toml");

@@ -253,6 +253,7 @@ fn evaluate(file: &file::Evaluate, m: &mut Mistakes) -> Evaluate {
     Evaluate {
         window: within(m, "evaluate.window", file.window, Period::seconds(1)..=YEAR).span(),
         share: within(m, "evaluate.share", file.share, 0.001..=1.0),
+        from_impression: 0,
     }
 }
 

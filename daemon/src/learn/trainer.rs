@@ -27,6 +27,10 @@ pub struct Judge {
     kept: Kept,
     tasks: usize,
     covered: Option<EventTime>,
+    /// Predictions still to come that are left out of the figures.
+    left_out: u64,
+    /// Those left out whose verdict is still to come.
+    left_open: u64,
     /// Distinct impressions that were judged for all their tasks.
     judged: u64,
     /// Verdicts without a kept prediction: from before a new model.
@@ -43,9 +47,17 @@ impl Judge {
             kept: Kept::default(),
             tasks: names.len(),
             covered: None,
+            left_out: 0,
+            left_open: 0,
             judged: 0,
             unjudged: 0,
         }
+    }
+
+    /// Leaves the first `impressions`, in the order of their arrival, out of the figures. (Sampled negatives are left out meanwhile.)
+    #[must_use]
+    pub fn after(self, impressions: u64) -> Self {
+        Self { left_out: impressions, ..self }
     }
 
     /// Returns the figures.
@@ -78,6 +90,11 @@ impl Judge {
         let tasks = self.tasks;
         let batch = &work.batch;
         for (i, role) in work.roles.iter().enumerate() {
+            if self.left_out > 0 && *role != Role::Update {
+                self.left_out -= u64::from(*role != Role::Negative);
+                self.left_open += u64::from(*role == Role::Arrival);
+                continue;
+            }
             let mut seen = [0.0; MAX_TASKS];
             let row = &mut seen[..tasks];
             row.copy_from_slice(&p[i * tasks..(i + 1) * tasks]);
@@ -103,7 +120,11 @@ impl Judge {
         }
         for verdict in &work.verdicts {
             let Some(&kept) = self.kept.get(&verdict.about.impression.0) else {
-                self.unjudged += u64::from(verdict.last);
+                match self.left_open.checked_sub(1) {
+                    Some(left) if verdict.last => self.left_open = left,
+                    Some(_) => {}
+                    None => self.unjudged += u64::from(verdict.last),
+                }
                 continue;
             };
             self.verdict(&verdict.about, verdict.labels, &kept, breaches);
@@ -263,6 +284,7 @@ impl Trainer {
 
 #[cfg(test)]
 mod tests {
+<<<<<<< HEAD
     use super::*;
 
     #[test]
@@ -273,5 +295,38 @@ mod tests {
         assert!((among_sampled(served, offset) - 0.2).abs() < 1e-6);
         assert!((among_sampled(0.3, 0.0) - 0.3).abs() < 1e-9);
         assert!(among_sampled(1.0, offset).is_finite());
+=======
+    use sluice_features::attribute::TaskSet;
+    use sluice_features::ids::{EventId, ItemId, UserId};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::pipeline::work::Verdict;
+
+    #[test]
+    fn the_first_impressions_are_left_out_of_the_figures() {
+        let config = Config::build("", &[]).unwrap();
+        let mut judge = Judge::new(&config.funnel, Settings::default()).after(2);
+        let mut work = LearnBatch::new(0, 0);
+        let tasks: TaskSet = (0..3).collect();
+        for impression in 1..=5 {
+            let about = About {
+                impression: EventId(impression),
+                user: UserId(1),
+                item: ItemId(1),
+                time: EventTime(1000),
+                new_item: false,
+            };
+            work.batch.about.push(about);
+            work.batch.modes.extend([LabelMode::FnwNegative; 3]);
+            work.batch.labels.extend([0.0; 3]);
+            work.roles.push(Role::Arrival);
+            let labels = Labels::known(tasks, TaskSet::EMPTY);
+            work.verdicts.push(Verdict { about, labels, last: true });
+        }
+        judge.take(&work, &[0.5; 15], &mut Vec::new());
+        assert_eq!((judge.judged(), judge.unjudged(), judge.waiting()), (3, 0, 0));
+        assert_eq!(judge.progressive().whole(0).all.examples, 3);
+>>>>>>> a53aa01 (Judge a replay from an impression on, beside the shop's truth and popularity; configure the simulated shop)
     }
 }

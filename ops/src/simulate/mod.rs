@@ -5,6 +5,7 @@
 //! a real shop would log; the truth of each impression can be written beside it, so that what is learned
 //! can be compared with what is true. The same configuration and seed give the same bytes.
 
+mod bounds;
 mod config;
 mod delay;
 mod item;
@@ -25,6 +26,7 @@ use clap::Args;
 
 use crate::files::Output;
 
+pub use bounds::{Bounds, bounds};
 pub use config::ShopConfig;
 pub use judge::{Judge, TaskTruth};
 pub use record::{Record, Truth};

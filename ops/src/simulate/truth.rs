@@ -50,7 +50,7 @@ impl Surface {
 }
 
 /// Probabilities that an impression leads to each task.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Probabilities {
     /// Of a click.
     pub click: f64,
