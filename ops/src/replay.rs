@@ -68,6 +68,9 @@ pub struct Arguments {
 /// # Errors
 /// A bad configuration, or a file that cannot be read.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.truth.is_some() && arguments.files.iter().any(|path| path == Path::new("-")) {
+        bail!("--truth reads the records again: give files, not standard input");
+    }
     let mut config = Config::open(&arguments.config)?;
     if let Some(seed) = arguments.seed {
         config.learn.seed = seed;

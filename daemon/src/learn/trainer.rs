@@ -284,18 +284,6 @@ impl Trainer {
 
 #[cfg(test)]
 mod tests {
-<<<<<<< HEAD
-    use super::*;
-
-    #[test]
-    fn a_sampled_probability_has_the_odds_of_the_sample() {
-        // One view among 101 items, 4 of the 100 others drawn: odds of 1 to 100 become 1 to 4.
-        let served = 1.0f32 / 101.0;
-        let offset = (4.0f32 / 100.0).ln();
-        assert!((among_sampled(served, offset) - 0.2).abs() < 1e-6);
-        assert!((among_sampled(0.3, 0.0) - 0.3).abs() < 1e-9);
-        assert!(among_sampled(1.0, offset).is_finite());
-=======
     use sluice_features::attribute::TaskSet;
     use sluice_features::ids::{EventId, ItemId, UserId};
 
@@ -319,6 +307,7 @@ mod tests {
             };
             work.batch.about.push(about);
             work.batch.modes.extend([LabelMode::FnwNegative; 3]);
+            work.batch.offsets.push(0.0);
             work.batch.labels.extend([0.0; 3]);
             work.roles.push(Role::Arrival);
             let labels = Labels::known(tasks, TaskSet::EMPTY);
@@ -327,6 +316,15 @@ mod tests {
         judge.take(&work, &[0.5; 15], &mut Vec::new());
         assert_eq!((judge.judged(), judge.unjudged(), judge.waiting()), (3, 0, 0));
         assert_eq!(judge.progressive().whole(0).all.examples, 3);
->>>>>>> a53aa01 (Judge a replay from an impression on, beside the shop's truth and popularity; configure the simulated shop)
+    }
+
+    #[test]
+    fn a_sampled_probability_has_the_odds_of_the_sample() {
+        // One view among 101 items, 4 of the 100 others drawn: odds of 1 to 100 become 1 to 4.
+        let served = 1.0f32 / 101.0;
+        let offset = (4.0f32 / 100.0).ln();
+        assert!((among_sampled(served, offset) - 0.2).abs() < 1e-6);
+        assert!((among_sampled(0.3, 0.0) - 0.3).abs() < 1e-9);
+        assert!(among_sampled(1.0, offset).is_finite());
     }
 }

@@ -5,7 +5,7 @@ use sluice_features::attribute::{JoinCounts, JoinLimits};
 use sluice_features::attributes::AttributeKey;
 use sluice_features::funnel::{Entry, Funnel, LabelRule, Task};
 use sluice_features::schema::{
-    Counter, EventField, Field, Kind, Lookup, Missing, Schema, Source, Subject, Table,
+    Counter, EventField, Field, Kind, Lookup, Missing, Reading, Schema, Source, Subject, Table,
 };
 use sluice_features::time::{EventTime, Span};
 use sluice_features::wire::Topic;
@@ -51,6 +51,7 @@ pub(crate) fn rules(entry: Entry, labels: LabelRule) -> Rules {
         by: by.to_vec(),
         half_life: Span::seconds(60),
         smoothing: 1.0,
+        read: Reading::LogOdds,
     };
     let behaviours = funnel.behaviours();
     let schema = Schema {

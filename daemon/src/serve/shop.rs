@@ -9,7 +9,7 @@ use sluice_features::attributes::AttributeKey;
 use sluice_features::event::BehaviourType;
 use sluice_features::funnel::{Entry, Funnel, LabelRule, Task};
 use sluice_features::schema::{
-    Counter, EventField, Field, Kind, Missing, Schema, Source, Subject, Table,
+    Counter, EventField, Field, Kind, Missing, Reading, Schema, Source, Subject, Table,
 };
 use sluice_features::time::{EventTime, Span};
 use sluice_features::wire::{BrokerTime, Request, Topic, decode_request};
@@ -82,6 +82,7 @@ fn schema(spec: &ModelSpec, funnel: &Funnel) -> Schema {
             by: vec![Subject::Item],
             half_life: Span::seconds(86_400),
             smoothing: 5.0,
+            read: Reading::LogOdds,
         }],
         lookups: spec.lookups(),
         read: vec![true; funnel.behaviours()],

@@ -5,7 +5,7 @@ use sluice_features::attributes::AttributeKey;
 use sluice_features::example::About;
 use sluice_features::ids::{EventId, salted_key};
 use sluice_features::schema::{
-    Counter, EventField, Field, Kind, Lookup, Missing, Source, Subject, Table,
+    Counter, EventField, Field, Kind, Lookup, Missing, Reading, Source, Subject, Table,
 };
 use sluice_features::time::Span;
 
@@ -53,6 +53,7 @@ fn schema() -> Schema {
             by: vec![Subject::Item],
             half_life: Span::seconds(60),
             smoothing: 1.0,
+            read: Reading::LogOdds,
         }],
         lookups: vec![Lookup::Matching { limit: 5 }, Lookup::Newest { limit: NEWEST }],
         read: vec![true],
