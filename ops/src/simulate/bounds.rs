@@ -118,15 +118,12 @@ fn events(records: &[PathBuf], mut take: impl FnMut(Seen) -> Result<()>) -> Resu
     for path in records {
         for line in files::open(path)?.lines() {
             let line = line.with_context(|| path.display().to_string())?;
-            match serde_json::from_str::<Seen>(&line) {
-                Ok(event) if event.kind.is_some() && event.ts > 0 => {
-                    if last.is_none() || last != event.id {
-                        last.clone_from(&event.id);
-                        take(event)?;
-                    }
-                }
-                // Items, users, and what the pipeline refuses.
-                _ => {}
+            // Items, users, and what the pipeline refuses are passed over.
+            let Ok(event) = serde_json::from_str::<Seen>(&line) else { continue };
+            let twin = last.is_some() && last == event.id;
+            if event.kind.is_some() && event.ts > 0 && !twin {
+                last.clone_from(&event.id);
+                take(event)?;
             }
         }
     }
