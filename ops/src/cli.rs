@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{demo, import, produce, query, replay, simulate, topics};
+use crate::{bench, demo, import, produce, query, replay, simulate, topics};
 
 /// Looks after a sluice: makes and plays streams, asks questions, measures.
 #[derive(Debug, Parser)]
@@ -28,6 +28,8 @@ enum Command {
     Produce(produce::Arguments),
     /// Ask the running daemon over Kafka and print its answer
     Query(query::Arguments),
+    /// Measure, each figure beside its limit
+    Bench(bench::Arguments),
 }
 
 impl Cli {
@@ -44,6 +46,7 @@ impl Cli {
             Command::Topics(arguments) => topics::run(&arguments),
             Command::Produce(arguments) => produce::run(&arguments),
             Command::Query(arguments) => query::run(&arguments),
+            Command::Bench(arguments) => bench::run(&arguments),
         }
     }
 }

@@ -8,7 +8,7 @@
 //! The shop's days pass in seconds, so that windows of days close while one looks on. Its figures stand beside those of its own truth,
 //! which nothing can beat, and of the items' popularity, which is what a shop without a model has.
 
-mod feed;
+pub(crate) mod feed;
 mod figures;
 pub(crate) mod inside;
 mod questions;

@@ -17,4 +17,5 @@ pub mod produce;
 pub mod query;
 pub mod topics;
 
+pub mod bench;
 pub mod demo;

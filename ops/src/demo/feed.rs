@@ -49,7 +49,7 @@ pub(super) struct Page {
 }
 
 /// A running shop.
-pub(super) struct Feed {
+pub(crate) struct Feed {
     told: Arc<Told>,
     stop: Shutdown,
     thread: JoinHandle<Result<()>>,
@@ -60,7 +60,7 @@ impl Feed {
     ///
     /// # Errors
     /// When no producer or thread can be had.
-    pub(super) fn start(shop: Shop, rate: f64, daemon: &Inside) -> Result<Self> {
+    pub(crate) fn start(shop: Shop, rate: f64, daemon: &Inside) -> Result<Self> {
         let producer = Producer::open(&ProducerSettings::new(daemon.connection.clone()))?;
         let (told, stop) = (Arc::<Told>::default(), Shutdown::new());
         let feeder = Feeder {
@@ -100,7 +100,7 @@ impl Feed {
     }
 
     /// Tells whether the thread has ended by itself: [`Self::stop`] says why.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.thread.is_finished()
     }
 
@@ -108,7 +108,7 @@ impl Feed {
     ///
     /// # Errors
     /// When not everything was delivered.
-    pub(super) fn stop(self) -> Result<u64> {
+    pub(crate) fn stop(self) -> Result<u64> {
         self.stop.request();
         self.thread.join().map_err(|_| anyhow!("the shop's thread panicked"))??;
         Ok(self.told.sent.load(Ordering::Acquire))
