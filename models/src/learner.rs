@@ -17,6 +17,7 @@ use crate::model::{Embeddings, Model, Workspace};
 use crate::optimizers::{Adam, clip_factor, square_norm};
 use crate::params::Params;
 use crate::spec::{ModelSpec, SpecError};
+use crate::work::{Probe, Stage};
 
 /// Where the heads start if nobody knows better: the rate of a task without a parent, and of a child given its parent.
 const PRIOR: (f64, f64) = (0.1, 0.2);
@@ -87,6 +88,21 @@ impl Learner {
     /// # Panics
     /// When the batch was made for another schema.
     pub fn step(&mut self, batch: &Batch) -> &StepReport {
+        self.step_probed(batch, &mut ())
+    }
+
+    /// Like [`Self::step`], and the probe hears how far it is.
+    ///
+    /// # Panics
+    /// When the batch was made for another schema.
+    pub fn step_probed<P: Probe>(&mut self, batch: &Batch, probe: &mut P) -> &StepReport {
+        probe.enter(Stage::Gather);
+        self.pass(batch, probe);
+        probe.enter(Stage::Outside);
+        &self.report
+    }
+
+    fn pass<P: Probe>(&mut self, batch: &Batch, probe: &mut P) {
         let tasks = self.model.tasks();
         let report = &mut self.report;
         report.loss.clear();
@@ -95,28 +111,30 @@ impl Learner {
         report.labelled = labelled(batch);
         (report.gradient_norm, report.refused) = (0.0, false);
         if batch.is_empty() {
-            return &self.report;
+            return;
         }
         let (rows, pass) = self.workspace.split();
         rows.prepare(self.model.plan(), batch);
         self.embeddings.learn(rows, newest(batch));
         let slice = 0..batch.size();
-        self.model.forward(batch, &slice, rows, pass);
+        self.model.forward(batch, &slice, rows, pass, probe);
         report.probabilities.extend_from_slice(pass.probabilities());
         if report.labelled == 0 {
-            return &self.report;
+            return;
         }
 
         self.gradients.values_mut().fill(0.0);
         let (gradients, loss) = (&mut self.gradients, &mut report.loss);
-        self.model.backward(batch, &slice, report.labelled, rows, pass, gradients, loss);
+        let labelled = report.labelled;
+        self.model.backward(batch, &slice, labelled, rows, pass, gradients, loss, probe);
+        probe.enter(Stage::Dense);
         let square = pass.drows.iter().map(|drows| f64::from(square_norm(drows.values())));
         let square = f64::from(square_norm(self.gradients.values())) + square.sum::<f64>();
         report.gradient_norm = square.sqrt();
         report.refused = !square.is_finite() || report.loss.iter().any(|loss| !loss.is_finite());
         if report.refused {
             self.refused += 1;
-            return &self.report;
+            return;
         }
         let factor = clip_factor(report.gradient_norm, self.spec.learning.clip) as f32;
         if factor < 1.0 {
@@ -126,8 +144,8 @@ impl Learner {
             }
         }
         self.adam.step(self.model.params_mut().values_mut(), self.gradients.values());
+        probe.enter(Stage::Rows);
         self.embeddings.apply(rows, &pass.drows);
-        &self.report
     }
 
     /// Predicts a batch: `[size, T]`. Nothing is learned or counted. The answer is kept until the next call.

@@ -22,3 +22,4 @@ pub mod retrieval;
 pub mod sharing;
 pub mod spec;
 pub mod table;
+pub mod work;

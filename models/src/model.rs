@@ -33,6 +33,7 @@ use crate::layers::Grid;
 use crate::params::{Layout, Params};
 use crate::sharing::{Sharing, SharingTape};
 use crate::spec::{ModelSpec, SpecError};
+use crate::work::{Probe, Stage};
 use assemble::Features;
 pub(crate) use assemble::entries;
 pub(crate) use plan::Plan;
@@ -152,13 +153,26 @@ impl<R: Real> Model<R> {
         &self.graph.plan
     }
 
+    /// Operations of a forward pass over a batch, see [`crate::work`].
+    pub(crate) fn operations(&self, batch: &Batch) -> u64 {
+        let Graph { deep, crossing, funnel, .. } = &*self.graph;
+        let examples = batch.size();
+        let deep = deep.as_ref().map_or(0, |deep| {
+            let behaviours: Vec<usize> = batch.histories.iter().map(|h| h.items.len()).collect();
+            deep.interest.operations(examples, &behaviours) + deep.sharing.operations(examples)
+        });
+        let crossing = crossing.as_ref().map_or(0, |crossing| crossing.operations(examples));
+        deep + crossing + funnel.operations(examples)
+    }
+
     /// Computes the probabilities of a slice of a batch whose rows were gathered.
-    pub(crate) fn forward(
+    pub(crate) fn forward<P: Probe>(
         &self,
         batch: &Batch,
         slice: &Range<usize>,
         rows: &Rows<R>,
         pass: &mut Pass<R>,
+        probe: &mut P,
     ) {
         let Graph { plan, deep, crossing, funnel } = &*self.graph;
         let outputs = deep.as_ref().map_or(0, |deep| deep.interest.outputs());
@@ -168,9 +182,12 @@ impl<R: Real> Model<R> {
             let histories = Histories::of(batch, slice, behaviours);
             let out = x.view_mut().slice_move(s![.., plan.fields..]);
             let interest = &mut pass.interest;
+            probe.enter(Stage::Interest);
             deep.interest.forward(&self.params, target.view(), histories.get(), interest, out);
+            probe.enter(Stage::Sharing);
             deep.sharing.forward(&self.params, x.view(), &mut pass.sharing);
         }
+        probe.enter(Stage::Towers);
         let extra = crossing.as_ref().map(|crossing| {
             let (x, logits) = (&pass.features.x, &mut pass.logits);
             logits.reshape(slice.len(), funnel.tasks());
@@ -186,7 +203,7 @@ impl<R: Real> Model<R> {
 
     /// After [`Self::forward`] on the same slice: adds each task's loss to `loss` and gradients to `grads`, and makes `pass.drows` those of the rows.
     /// `labelled` examples of the whole batch have a label.
-    pub(crate) fn backward(
+    pub(crate) fn backward<P: Probe>(
         &self,
         batch: &Batch,
         slice: &Range<usize>,
@@ -195,7 +212,9 @@ impl<R: Real> Model<R> {
         pass: &mut Pass<R>,
         grads: &mut Params<R>,
         loss: &mut [f64],
+        probe: &mut P,
     ) {
+        probe.enter(Stage::TowersBack);
         let Graph { plan, deep, crossing, funnel } = &*self.graph;
         let (n, params) = (slice.len(), &self.params);
         let targets = Targets::slice(batch, slice.clone(), labelled);
@@ -208,7 +227,7 @@ impl<R: Real> Model<R> {
         let tape = &mut pass.funnel;
         funnel.backward(params, streams, &targets, tape, grads, dstreams, dextra, loss);
 
-        rows.clear_gradients(&mut pass.drows);
+        probe.enter(Stage::SharingBack);
         let (features, dfeatures) = (&pass.features, &mut pass.dfeatures);
         let x = features.x.view();
         match deep {
@@ -218,6 +237,7 @@ impl<R: Real> Model<R> {
             }
             None => dfeatures.x.zero(n, x.ncols()),
         }
+        probe.enter(Stage::InterestBack);
         dfeatures.target.zero(n, features.target.columns());
         dfeatures.behaviours.resize_with(features.behaviours.len(), Grid::default);
         if let Some(deep) = deep {
@@ -228,12 +248,14 @@ impl<R: Real> Model<R> {
             let histories = histories.get();
             deep.interest.backward(params, target, histories, tape, dout, grads, dtarget, de);
         }
+        rows.clear_gradients(&mut pass.drows);
         if let Some(crossing) = crossing {
             let (dlogits, dx) = (&pass.dlogits, &mut dfeatures.x);
             let drows = &mut pass.drows;
             let x = &features.x;
             crossing.backward(params, batch, slice, rows, x, dlogits, grads, dx, drows);
         }
+        probe.enter(Stage::Scatter);
         Features::scatter(dfeatures, plan, batch, slice, rows, &mut pass.drows);
         rows.drop_nothing(&mut pass.drows);
     }
@@ -254,7 +276,7 @@ impl Model<f32> {
         let (rows, pass) = workspace.split();
         rows.prepare(&self.graph.plan, batch);
         embeddings.read(rows);
-        self.forward(batch, &(0..batch.size()), rows, pass);
+        self.forward(batch, &(0..batch.size()), rows, pass, &mut ());
         out.copy_from_slice(pass.probabilities());
     }
 }

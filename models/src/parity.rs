@@ -441,10 +441,10 @@ fn the_reference_graph_is_that_of_pytorch() {
         let (rows, pass) = workspace.split();
         rows.prepare(model.plan(), &batch);
         rows.fill(|_, key, k| numbers[(key as usize - 1) * 4 + k]);
-        model.forward(&batch, &(0..5), rows, pass);
+        model.forward(&batch, &(0..5), rows, pass, &mut ());
         let p = pass.probabilities().to_vec();
         let (mut grads, mut loss) = (Params::zeros(params.layout().clone()), [0.0; 3]);
-        model.backward(&batch, &(0..5), 5, rows, pass, &mut grads, &mut loss);
+        model.backward(&batch, &(0..5), 5, rows, pass, &mut grads, &mut loss, &mut ());
         let mut rest = vec![0.0; numbers.len()];
         for (row, &key) in rows.keys(0).iter().enumerate() {
             if key > 0 {

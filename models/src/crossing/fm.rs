@@ -9,6 +9,7 @@ use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2};
 
 use crate::kernels::Real;
 use crate::params::{Block, Layout, Params, Start};
+use crate::work::product;
 
 /// Columns for which the sums are held at a time.
 const CHUNK: usize = 16;
@@ -26,6 +27,11 @@ impl Fm {
     pub fn new(layout: &mut Layout, fields: usize, width: usize, tasks: usize) -> Self {
         let weight = layout.add("crossing.fm", tasks, width, Start::Constant(1.0));
         Self { weight, fields, width }
+    }
+
+    /// Operations for so many examples: sums, squares and, for each task, a product.
+    pub(crate) fn operations(&self, examples: usize) -> u64 {
+        product(examples, 2 * self.fields + self.weight.rows(), self.width)
     }
 
     /// Adds to `logits` `[n, T]`.

@@ -11,6 +11,7 @@ use crate::kernels::Real;
 use crate::layers::Grid;
 use crate::model::{Plan, Rows, entries};
 use crate::params::{Block, Layout, Params, Start};
+use crate::work::product;
 
 /// The weights of numbers, and where those of ids are.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,11 @@ impl Linear {
     pub(crate) fn new(layout: &mut Layout, plan: &Plan, store: usize, tasks: usize) -> Self {
         let numbers = layout.add("crossing.linear", plan.numbers, tasks, Start::Constant(0.0));
         Self { numbers, store, columns: plan.stores[store].columns }
+    }
+
+    /// Operations for so many examples: a weight for each field or number, and task.
+    pub(crate) fn operations(&self, examples: usize) -> u64 {
+        product(examples, self.columns + self.numbers.rows(), self.numbers.columns())
     }
 
     /// Adds to `logits` `[n, T]`.

@@ -38,6 +38,12 @@ impl Crossing {
         (fm.is_some() || linear.is_some()).then_some(Self { fm, linear })
     }
 
+    /// Operations for so many examples, see [`crate::work`].
+    pub(crate) fn operations(&self, examples: usize) -> u64 {
+        let fm = self.fm.map_or(0, |fm| fm.operations(examples));
+        fm + self.linear.map_or(0, |linear| linear.operations(examples))
+    }
+
     /// Writes `logits` `[n, T]` for a slice of the batch whose features are `x`.
     pub(crate) fn forward<R: Real>(
         &self,

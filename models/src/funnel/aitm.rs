@@ -14,6 +14,7 @@ use super::tower::TowerTape;
 use crate::kernels::{Activation, Real};
 use crate::layers::{Dense, Grid, Sink};
 use crate::params::{Block, Layout, Params, Start};
+use crate::work::product;
 
 #[derive(Clone, Debug)]
 pub(super) struct Transfer {
@@ -67,6 +68,14 @@ impl Transfer {
         let infos = parents.iter().enumerate().map(info).collect();
         let start = Start::Normal((1.0 / width as f64).sqrt());
         Self { infos, weights: layout.add("funnel.transfer", width, 3 * width, start) }
+    }
+
+    /// Operations for so many examples: for each child what it hears, two projections, two scores and their mixture.
+    pub(super) fn operations(&self, examples: usize) -> u64 {
+        let (width, wide) = (self.weights.rows(), self.weights.columns());
+        let child =
+            |info: &Dense| info.operations(examples) + product(2 * examples, width, wide + 2);
+        self.infos.iter().flatten().map(child).sum()
     }
 
     /// Computes `z` of every child from its tower and its parent.

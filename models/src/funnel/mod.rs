@@ -104,6 +104,16 @@ impl Funnel {
         self.parents.len()
     }
 
+    /// Operations for so many examples, see [`crate::work`].
+    pub(crate) fn operations(&self, examples: usize) -> u64 {
+        let towers: u64 = self.towers.iter().map(|tower| tower.operations(examples)).sum();
+        let transfer = match &self.kind {
+            Kind::Aitm { transfer, .. } => transfer.operations(examples),
+            _ => 0,
+        };
+        towers + transfer
+    }
+
     /// Computes the probabilities of `n` examples: `streams` one `[n, inputs]` for each task, `extra` the crossing's logits `[n, T]`.
     pub fn forward<R: Real>(
         &self,

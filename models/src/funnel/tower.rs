@@ -5,6 +5,7 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 use crate::kernels::{Activation, Real};
 use crate::layers::{Dense, Grid, Sink};
 use crate::params::{Layout, Params};
+use crate::work::product;
 
 #[derive(Clone, Debug)]
 pub(super) struct Tower {
@@ -74,6 +75,12 @@ impl Tower {
 
     pub(super) fn outputs(&self) -> usize {
         self.layers.last().map_or(self.inputs, Dense::outputs)
+    }
+
+    /// Operations of its layers and of its head for so many examples.
+    pub(super) fn operations(&self, examples: usize) -> u64 {
+        let layers: u64 = self.layers.iter().map(|layer| layer.operations(examples)).sum();
+        layers + product(examples, self.outputs(), 1)
     }
 
     pub(super) fn forward<R: Real>(

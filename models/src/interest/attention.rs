@@ -14,6 +14,7 @@ use super::din::{softmax, softmax_slope};
 use crate::kernels::{Activation, Real};
 use crate::layers::{Grid, numbers, numbers_mut};
 use crate::params::{Block, Layout, Params, Start};
+use crate::work::product;
 
 /// The attention.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +62,13 @@ impl Attention {
     /// `H (I + G)`
     pub fn outputs(&self) -> usize {
         self.heads * self.key.rows()
+    }
+
+    /// Operations of queries, keys, scores and sums.
+    pub(crate) fn operations(&self, examples: usize, behaviours: usize) -> u64 {
+        let (z, all) = (self.key.rows(), self.heads * self.width);
+        let queries = product(examples, self.query.rows(), all);
+        queries + product(behaviours, z, all) + product(behaviours, 1, all + self.heads * z)
     }
 
     /// Writes `out`.

@@ -17,6 +17,7 @@ use super::History;
 use crate::kernels::{Activation, Real};
 use crate::layers::{Dense, Grid, Sink, numbers, numbers_mut};
 use crate::params::{Layout, Params};
+use crate::work::product;
 
 /// What is done to the weights of one history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +86,12 @@ impl Din {
     /// `I`, the width of a behaviour and of the output.
     pub fn item(&self) -> usize {
         self.item
+    }
+
+    /// Operations of the unit and its pooling for so many behaviours.
+    pub(crate) fn operations(&self, behaviours: usize) -> u64 {
+        let layers = [self.first, self.second, self.last].map(|layer| layer.operations(behaviours));
+        layers.iter().sum::<u64>() + product(behaviours, 1, self.item)
     }
 
     /// Writes `pooled` `[n, I]`.

@@ -18,6 +18,7 @@ use crate::kernels::Real;
 use crate::layers::Grid;
 use crate::params::{Layout, Params};
 use crate::spec::InterestSpec;
+use crate::work::product;
 
 /// The behaviours of some examples.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +89,18 @@ impl Interest {
             Self::Base { item } => *item,
             Self::Din(unit) => unit.item() + 1,
             Self::Sim(sim) => sim.outputs(),
+        }
+    }
+
+    /// Operations for so many examples, whose looks find so many behaviours altogether, see [`crate::work`].
+    pub(crate) fn operations(&self, examples: usize, behaviours: &[usize]) -> u64 {
+        match self {
+            Self::Base { item } => product(behaviours[0], 1, *item),
+            Self::Din(unit) => unit.operations(behaviours[0]),
+            Self::Sim(sim) => {
+                let attention = sim.attention.operations(examples, behaviours[1]);
+                sim.unit.operations(behaviours[0]) + attention
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 use super::grid::{numbers, numbers_mut};
 use crate::kernels::{Activation, Real};
 use crate::params::{Block, Layout, Params, Start};
+use crate::work::product;
 
 /// Where a backward pass puts the gradient of its input.
 pub enum Sink<'a, R> {
@@ -59,6 +60,11 @@ impl Dense {
     /// The number of outputs.
     pub fn outputs(&self) -> usize {
         self.weight.columns()
+    }
+
+    /// Operations for so many rows, see [`crate::work`].
+    pub(crate) fn operations(&self, rows: usize) -> u64 {
+        product(rows, self.inputs(), self.outputs())
     }
 
     /// Writes `y`.

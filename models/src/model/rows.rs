@@ -53,6 +53,16 @@ impl<R: Real> StoreRows<R> {
         self.grouping.keys().len()
     }
 
+    /// How many occurrences there are.
+    pub(crate) fn occurrences(&self) -> usize {
+        self.occurrences.len()
+    }
+
+    /// Numbers in a row.
+    pub(crate) fn width(&self) -> usize {
+        self.values.columns()
+    }
+
     fn prepare(&mut self, plan: &Plan, store: usize, batch: &Batch) {
         let shape = &plan.stores[store];
         let fields = if batch.is_empty() { 0 } else { batch.keys.len() / batch.size() };

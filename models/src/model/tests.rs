@@ -31,7 +31,7 @@ fn bench(spec: &ModelSpec, size: usize) -> Bench {
 
 impl Bench {
     fn probabilities(&self, slice: Range<usize>, pass: &mut Pass<f64>) -> Vec<f64> {
-        self.model.forward(&self.batch, &slice, &self.rows, pass);
+        self.model.forward(&self.batch, &slice, &self.rows, pass, &mut ());
         pass.probabilities().to_vec()
     }
 
@@ -64,12 +64,12 @@ impl Bench {
 
     fn gradients(&self, slice: Range<usize>) -> (Params<f64>, Vec<Grid<f64>>, f64) {
         let mut pass = Pass::default();
-        self.model.forward(&self.batch, &slice, &self.rows, &mut pass);
+        self.model.forward(&self.batch, &slice, &self.rows, &mut pass, &mut ());
         let mut grads = Params::zeros(self.model.params().layout().clone());
         let mut loss = vec![0.0; PARENTS.len()];
         let known = labelled(&self.batch);
         let (batch, rows) = (&self.batch, &self.rows);
-        self.model.backward(batch, &slice, known, rows, &mut pass, &mut grads, &mut loss);
+        self.model.backward(batch, &slice, known, rows, &mut pass, &mut grads, &mut loss, &mut ());
         (grads, pass.drows, loss.iter().sum())
     }
 }

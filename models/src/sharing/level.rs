@@ -20,6 +20,7 @@ use crate::kernels::{Activation, Real};
 use crate::layers::{Dense, Grid, LayerNorm, NormTape, Sink};
 use crate::params::{Block, Layout, Params, Start};
 use crate::spec::ExpertNorm;
+use crate::work::product;
 
 /// A gate: what it reads and which experts it mixes.
 #[derive(Clone, Debug)]
@@ -163,6 +164,23 @@ impl Level {
     /// Width of an expert's output.
     pub fn width(&self) -> usize {
         self.widths[self.widths.len() - 1]
+    }
+
+    /// Operations of experts, gates and mixtures for so many examples.
+    pub(super) fn operations(&self, examples: usize) -> u64 {
+        let experts = self.groups.iter().filter_map(|group| group.first.as_ref());
+        let experts: u64 = experts
+            .chain(self.further.iter().flatten())
+            .map(|layer| layer.operations(examples))
+            .sum();
+        let gates = self.groups.iter().filter_map(|group| group.gate);
+        let gates: u64 = gates
+            .map(|(weight, _)| {
+                let columns = weight.columns();
+                product(examples, weight.rows(), columns) + product(examples, columns, self.width())
+            })
+            .sum();
+        experts + gates
     }
 
     pub(super) fn forward<'x, R: Real + 'x>(

@@ -118,6 +118,11 @@ impl Sharing {
         }
     }
 
+    /// Operations for so many examples, see [`crate::work`].
+    pub(crate) fn operations(&self, examples: usize) -> u64 {
+        self.levels.iter().map(|level| level.operations(examples)).sum()
+    }
+
     /// What the tower of each task reads, after [`Sharing::forward`]: one `[n, E]` for each task.
     pub fn streams<'a, R: Real>(&self, tape: &'a SharingTape<R>) -> &'a [Grid<R>] {
         tape.levels[self.levels.len() - 1].streams()
