@@ -21,5 +21,6 @@ mod parity;
 pub mod retrieval;
 pub mod sharing;
 pub mod spec;
+pub mod synthetic;
 pub mod table;
 pub mod work;

@@ -47,6 +47,19 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + year * 365 + year / 4 - year / 100 + day_of_year - 719_468
 }
 
+/// Writes the day of a time: `2022-04-10`. The way back of [`days`].
+pub(crate) fn written(milliseconds: i64) -> String {
+    let days = milliseconds.div_euclid(DAY) + 719_468;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
+    let march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march + 2) / 5 + 1;
+    let month = if march < 10 { march + 3 } else { march - 9 };
+    let year = era * 400 + year + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
 fn days_of(year: i64, month: i64) -> i64 {
     match month {
         2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
@@ -70,6 +83,14 @@ mod tests {
         assert_eq!(date_time("2019-10-01 00:00:01 UTC"), Some(1_569_888_001_000));
         assert_eq!(date_time("2015-06-01 21:12:12.535"), Some(1_433_193_132_535));
         assert_eq!(date_time("2015-06-01 21:12:12.5"), Some(1_433_193_132_500));
+    }
+
+    #[test]
+    fn days_are_read_back() {
+        for text in ["1970-01-01", "1999-12-31", "2000-02-29", "2026-03-01", "2100-02-28"] {
+            assert_eq!(date(text).map(written).as_deref(), Some(text));
+            assert_eq!(date(text).map(|day| written(day + DAY - 1)).as_deref(), Some(text));
+        }
     }
 
     #[test]

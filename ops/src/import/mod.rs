@@ -10,7 +10,7 @@
 //! an importer keeps the distinct items of a log that carries the items' features itself (`taobao`,
 //! `rees46`, and the properties of `retailrocket`): about 100 to 200 bytes an item.
 
-mod calendar;
+pub(crate) mod calendar;
 mod first_seen;
 mod ids;
 mod kuairand;
