@@ -146,39 +146,18 @@ impl Probe for () {
 
 #[cfg(test)]
 mod tests {
-    use sluice_features::schema::{EventField, Field, Kind, Missing, Schema, Source, Table};
-
     use super::*;
     use crate::learner::Learner;
     use crate::model::testing;
     use crate::spec::ModelSpec;
+    use crate::synthetic::{PARENTS, PRIORS, Synthetic};
 
     const FIELDS: usize = 34;
-    const PARENTS: [Option<usize>; 3] = [None, Some(0), Some(0)];
 
     fn reference() -> Model<f32> {
         let spec = ModelSpec::reference();
-        let field = |k: usize| Field {
-            name: format!("field {k}"),
-            source: Source::Event(
-                [EventField::Item, EventField::Category, EventField::User][k.min(2)],
-            ),
-            kind: Kind::Category,
-            table: k,
-            missing: Missing::Own,
-        };
-        let schema = Schema {
-            fields: (0..FIELDS).map(field).collect(),
-            tables: (0..=FIELDS).map(|k| Table { name: format!("table {k}"), width: 16 }).collect(),
-            counters: vec![],
-            lookups: spec.lookups(),
-            read: vec![true],
-            item_table: 0,
-            category_table: 1,
-            gap_table: FIELDS,
-            tasks: PARENTS.len(),
-        };
-        Model::build(&spec, &schema, &PARENTS, &[0.4, 0.3, 0.02], 1).unwrap()
+        let source = Synthetic::new(&spec, 1);
+        Model::build(&spec, source.schema(), &PARENTS, &PRIORS, 1).unwrap()
     }
 
     /// Examples with this many behaviours altogether.
