@@ -41,7 +41,7 @@ fn products(c: &mut Criterion, path: Path) {
             });
         });
         group.bench_function(BenchmarkId::new("dw", &shape), |b| {
-            b.iter(|| f32::matmul_tn_add(x.view(), dy.view(), dw.view_mut()));
+            b.iter(|| f32::matmul_tn(x.view(), dy.view(), false, dw.view_mut()));
         });
         group.bench_function(BenchmarkId::new("dx", &shape), |b| {
             b.iter(|| f32::matmul_nt(dy.view(), w.view(), false, dx.view_mut()));

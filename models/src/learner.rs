@@ -123,7 +123,6 @@ impl Learner {
             return;
         }
 
-        self.gradients.values_mut().fill(0.0);
         let (gradients, loss) = (&mut self.gradients, &mut report.loss);
         let labelled = report.labelled;
         self.model.backward(batch, &slice, labelled, rows, pass, gradients, loss, probe);

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A [`Model`] is the dense part: layers (shared by all copies) and their numbers. Rows live in [`Embeddings`]. Forward and backward passes
-//! work on any slice of a batch and add to gradients of their own, so that slices may run side by side and be summed in a
+//! work on any slice of a batch and write gradients of their own, so that slices may run side by side and be summed in a
 //! fixed order; whatever they need stands in a [`Workspace`] that grows to the largest slice.
 
 mod assemble;
@@ -201,7 +201,7 @@ impl<R: Real> Model<R> {
         funnel.forward(&self.params, streams, slice.len(), extra, &mut pass.funnel);
     }
 
-    /// After [`Self::forward`] on the same slice: adds each task's loss to `loss` and gradients to `grads`, and makes `pass.drows` those of the rows.
+    /// After [`Self::forward`] on the same slice: adds each task's loss to `loss`, overwrites all of `grads`, and makes `pass.drows` the gradients of the rows.
     /// `labelled` examples of the whole batch have a label.
     pub(crate) fn backward<P: Probe>(
         &self,

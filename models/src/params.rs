@@ -152,6 +152,13 @@ impl<R: Real> Params<R> {
         &mut self.values[block.range()]
     }
 
+    /// The numbers of a block, made zero.
+    pub fn zeroed(&mut self, block: Block) -> &mut [R] {
+        let values = self.slice_mut(block);
+        values.fill(R::zero());
+        values
+    }
+
     /// All numbers.
     pub fn values(&self) -> &[R] {
         &self.values

@@ -54,7 +54,7 @@ impl Fm {
         }
     }
 
-    /// Given `dlogits`, adds to `grads` and to `dx`.
+    /// Given `dlogits`, overwrites its `grads` and adds to `dx`.
     pub fn backward<R: Real>(
         &self,
         params: &Params<R>,
@@ -63,6 +63,7 @@ impl Fm {
         grads: &mut Params<R>,
         mut dx: ArrayViewMut2<R>,
     ) {
+        grads.zeroed(self.weight);
         let (weight, mut dweight) = (params.matrix(self.weight), grads.matrix_mut(self.weight));
         for ((x, dlogits), mut dx) in x.rows().into_iter().zip(dlogits.rows()).zip(dx.rows_mut()) {
             for start in (0..self.width).step_by(CHUNK) {

@@ -64,7 +64,7 @@ impl Linear {
         }
     }
 
-    /// Given `dlogits`, adds to `grads` and to the gradients of rows.
+    /// Given `dlogits`, overwrites its `grads` and adds to the gradients of rows.
     pub(crate) fn backward<R: Real>(
         &self,
         batch: &Batch,
@@ -74,6 +74,7 @@ impl Linear {
         grads: &mut Params<R>,
         drows: &mut [Grid<R>],
     ) {
+        grads.zeroed(self.numbers);
         let (store, out) = (&rows.stores[self.store], &mut drows[self.store]);
         for (row, example) in slice.clone().enumerate() {
             let dlogits = dlogits.row(row);

@@ -63,7 +63,7 @@ impl Crossing {
         }
     }
 
-    /// Given `dlogits`, adds to `grads`, to `dx` and to the gradients of rows.
+    /// Given `dlogits`, overwrites its `grads` and adds to `dx` and to the gradients of rows.
     pub(crate) fn backward<R: Real>(
         &self,
         params: &Params<R>,

@@ -120,7 +120,12 @@ impl Transfer {
         }
     }
 
-    /// From the gradient of a child's `z`: adds to `grads`, to the gradient of its tower, and to that of its parent's knowledge.
+    /// Makes the gradient of what the pairs share zero: each of them adds to it.
+    pub(super) fn clear<R: Real>(&self, grads: &mut Params<R>) {
+        grads.zeroed(self.weights);
+    }
+
+    /// From the gradient of a child's `z`: writes that of its layer and adds to that of the shared weights, to the gradient of its tower, and to that of its parent's knowledge.
     pub(super) fn backward<R: Real>(
         &self,
         params: &Params<R>,
@@ -137,8 +142,8 @@ impl Transfer {
         pair.project_back(weights.nrows());
         let (q, dq) = towers[task].own_pair();
         let (d, p) = (&pair.dprojected, &pair.info);
-        R::matmul_tn_add(q.view(), d[0].view(), grads.matrix_mut(self.weights));
-        R::matmul_tn_add(p.view(), d[1].view(), grads.matrix_mut(self.weights));
+        R::matmul_tn(q.view(), d[0].view(), true, grads.matrix_mut(self.weights));
+        R::matmul_tn(p.view(), d[1].view(), true, grads.matrix_mut(self.weights));
         R::matmul_nt(d[0].view(), weights, true, dq.view_mut());
         pair.dinfo.reshape(p.rows(), p.columns());
         R::matmul_nt(d[1].view(), weights, false, pair.dinfo.view_mut());

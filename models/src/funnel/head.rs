@@ -52,7 +52,7 @@ impl Head {
         }
     }
 
-    /// Adds to `grads`, and to `dknown`.
+    /// Overwrites its `grads` and adds to `dknown`.
     pub(super) fn backward<R: Real>(
         &self,
         params: &Params<R>,
@@ -64,7 +64,7 @@ impl Head {
     ) {
         self.backward_bias(task, dlogits, grads);
         let weight = params.slice(self.weights[task]);
-        let dweight = grads.slice_mut(self.weights[task]);
+        let dweight = grads.zeroed(self.weights[task]);
         let rows = known.rows().into_iter().zip(dknown.rows_mut());
         for (&dlogit, (known, dknown)) in dlogits.column(task).iter().zip(rows) {
             R::axpy(dlogit, numbers(known), dweight);
@@ -78,6 +78,6 @@ impl Head {
         dlogits: ArrayView2<R>,
         grads: &mut Params<R>,
     ) {
-        grads.slice_mut(self.bias)[task] += dlogits.column(task).iter().copied().sum();
+        grads.slice_mut(self.bias)[task] = dlogits.column(task).iter().copied().sum();
     }
 }

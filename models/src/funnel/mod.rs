@@ -149,7 +149,7 @@ impl Funnel {
         }
     }
 
-    /// Adds each task's loss to `loss` (a calibrator's to the child's) and its gradients to `grads` and `dstreams`; overwrites `dextra`.
+    /// Adds each task's loss to `loss` (a calibrator's to the child's) and gradients to `dstreams`; overwrites its `grads` and `dextra`.
     pub fn backward<R: Real>(
         &self,
         params: &Params<R>,
@@ -175,6 +175,9 @@ impl Funnel {
             tower.clear(stream);
         }
         tape.transfer.clear();
+        if let Kind::Aitm { transfer, .. } = &self.kind {
+            transfer.clear(grads);
+        }
         for task in (0..self.tasks()).rev() {
             let dlogits = tape.dlogits.view();
             if let (Kind::Aitm { transfer, .. }, Some(parent)) = (&self.kind, self.parents[task]) {

@@ -98,7 +98,7 @@ impl Tower {
         }
     }
 
-    /// From the gradient of the output; adds to `grads` and `dstream`.
+    /// From the gradient of the output; overwrites its `grads` and adds to `dstream`.
     pub(super) fn backward<R: Real>(
         &self,
         params: &Params<R>,

@@ -110,7 +110,7 @@ impl Attention {
         }
     }
 
-    /// Given `dout`, adds to `grads` and `dtarget` and overwrites `dbehaviours`.
+    /// Given `dout`, overwrites its `grads` and `dbehaviours` and adds to `dtarget`.
     pub fn backward<R: Real>(
         &self,
         params: &Params<R>,
@@ -153,9 +153,9 @@ impl Attention {
             let dquery = tape.dquery.part_mut(columns.clone());
             R::matmul(dcarried, key, None, Activation::None, dquery);
             let dkey = grads.matrix_mut(self.key).slice_move(s![.., columns.clone()]);
-            R::matmul_tn_add(dcarried, tape.query.part(columns), dkey);
+            R::matmul_tn(dcarried, tape.query.part(columns), false, dkey);
         }
-        R::matmul_tn_add(target, tape.dquery.view(), grads.matrix_mut(self.query));
+        R::matmul_tn(target, tape.dquery.view(), false, grads.matrix_mut(self.query));
         R::matmul_nt(tape.dquery.view(), params.matrix(self.query), true, dtarget);
     }
 

@@ -146,7 +146,7 @@ impl Din {
         }
     }
 
-    /// Given `dpooled`, adds to `grads` and `dtarget` and overwrites `dbehaviours`.
+    /// Given `dpooled`, overwrites the unit's `grads` and `dbehaviours` and adds to `dtarget`.
     pub fn backward<R: Real>(
         &self,
         params: &Params<R>,
@@ -224,7 +224,7 @@ impl Din {
         product.copy_from_slice(parts[3]);
     }
 
-    /// Adds the gradients of the first layer.
+    /// Writes the gradients of the first layer.
     fn first_gradient<R: Real>(
         &self,
         target: ArrayView2<R>,
@@ -233,19 +233,23 @@ impl Din {
     ) {
         let (width, h1) = (self.item, self.first.outputs());
         let size = width * h1;
-        tape.dtarget_weight.zero(width, h1);
-        R::matmul_tn_add(target, tape.dbase.view(), tape.dtarget_weight.view_mut());
-        tape.dpair_weight.zero(2 * width, h1);
-        R::matmul_tn_add(tape.pair.view(), tape.dhidden1.view(), tape.dpair_weight.view_mut());
-        R::column_sums_add(tape.dbase.view(), grads.slice_mut(self.first.bias));
+        tape.dtarget_weight.reshape(width, h1);
+        R::matmul_tn(target, tape.dbase.view(), false, tape.dtarget_weight.view_mut());
+        tape.dpair_weight.reshape(2 * width, h1);
+        let dpair = tape.dpair_weight.view_mut();
+        R::matmul_tn(tape.pair.view(), tape.dhidden1.view(), false, dpair);
+        R::column_sums_add(tape.dbase.view(), grads.zeroed(self.first.bias));
         let gradient = grads.slice_mut(self.first.weight);
         let (dtarget, dpair) = (tape.dtarget_weight.values(), tape.dpair_weight.values());
-        for k in 0..size {
-            gradient[k] += dtarget[k];
-            gradient[size + k] += dpair[k];
-            gradient[2 * size + k] += dtarget[k] - dpair[k];
-            gradient[3 * size + k] += dpair[size + k];
+        let (dt, rest) = gradient.split_at_mut(size);
+        let (de, rest) = rest.split_at_mut(size);
+        let (difference, product) = rest.split_at_mut(size);
+        dt.copy_from_slice(dtarget);
+        de.copy_from_slice(&dpair[..size]);
+        for ((d, &t), &e) in difference.iter_mut().zip(dtarget).zip(dpair) {
+            *d = t - e;
         }
+        product.copy_from_slice(&dpair[size..]);
     }
 }
 

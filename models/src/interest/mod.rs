@@ -122,7 +122,7 @@ impl Interest {
         }
     }
 
-    /// Given `dout`, adds to `grads` and to `dtarget`, and overwrites the gradients of the behaviours of each look.
+    /// Given `dout`, overwrites its `grads` and the gradients of the behaviours of each look, and adds to `dtarget`.
     pub fn backward<R: Real>(
         &self,
         params: &Params<R>,

@@ -31,6 +31,12 @@ pub(super) struct Scratch {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static TURNED: RefCell<Buffer> = RefCell::default();
+}
+
+/// Lends the memory of this thread for a product that is computed as its transpose.
+pub(super) fn with_turned<T>(work: impl FnOnce(&mut Buffer) -> T) -> T {
+    TURNED.with_borrow_mut(work)
 }
 
 /// Lends the scratch memory of this thread. Products do not nest.

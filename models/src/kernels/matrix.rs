@@ -68,6 +68,16 @@ impl<'a> MatrixMut<'a> {
         let stride = stride((rows, columns), view.strides());
         Self { pointer: view.as_mut_ptr(), rows, columns, stride, view: PhantomData }
     }
+
+    /// Lays `rows` of `columns` numbers into memory, `stride` apart.
+    ///
+    /// # Panics
+    /// When they do not fit.
+    pub(super) fn over(memory: &'a mut [f32], rows: usize, columns: usize, stride: usize) -> Self {
+        assert!(columns <= stride && rows * stride <= memory.len(), "a matrix and its memory");
+        Self { pointer: memory.as_mut_ptr(), rows, columns, stride, view: PhantomData }
+    }
+
     /// Row `i`.
     #[inline(always)]
     pub(super) fn row(&mut self, i: usize) -> &mut [f32] {

@@ -32,6 +32,7 @@ mod product;
 mod real;
 mod search;
 mod tile;
+mod turned;
 mod vector;
 
 pub use bytes::byte_products;

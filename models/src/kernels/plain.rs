@@ -33,12 +33,16 @@ pub(super) fn matmul_add<R: Real>(x: ArrayView2<R>, w: ArrayView2<R>, mut y: Arr
     }
 }
 
-/// `dw += xᵀ dy`.
-pub(super) fn matmul_tn_add<R: Real>(
+/// `dw = xᵀ dy`, or `dw += xᵀ dy` when `add`.
+pub(super) fn matmul_tn<R: Real>(
     x: ArrayView2<R>,
     dy: ArrayView2<R>,
+    add: bool,
     mut dw: ArrayViewMut2<R>,
 ) {
+    if !add {
+        dw.fill(R::zero());
+    }
     for (x, dy) in x.rows().into_iter().zip(dy.rows()) {
         for (&x, mut dw) in x.iter().zip(dw.rows_mut()) {
             Zip::from(&mut dw).and(dy).for_each(|dw, &dy| *dw += x * dy);

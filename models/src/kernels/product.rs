@@ -1,11 +1,12 @@
-//! The three products of a dense layer: `y = act(x w + b)`, `dw += xᵀ dy`, `dx = dy wᵀ`.
+//! The three products of a dense layer: `y = act(x w + b)`, `dw = xᵀ dy`, `dx = dy wᵀ`.
 //!
 //! The right operand is cut into blocks of [`DEPTH`] steps by [`BREADTH`] columns, which are packed
 //! into panels (see `pack`); a panel stays in the nearest cache while all rows of the left operand
-//! pass it. With few rows packing `w` would cost more than it saves, and tiles read it in place.
+//! pass it. With few rows packing `w` would cost more than it saves: tiles of the first product
+//! read it in place, and the third is computed as `dxᵀ = w dyᵀ`, where `dy` is the packed one.
 //! Sums run over the inner dimension in ascending blocks: their order depends on the shapes alone.
 
-use super::buffer::{Scratch, with_scratch};
+use super::buffer::{Scratch, with_scratch, with_turned};
 use super::column;
 use super::lanes::{Kernel, Lanes};
 use super::matrix::{Matrix, MatrixMut};
@@ -13,6 +14,7 @@ use super::pack::{self, Block, panel_vectors};
 use super::path::Proof;
 use super::real::Activation;
 use super::tile::{Finish, Tile};
+use super::turned::transpose;
 
 /// Steps in a block: a panel of them fits the nearest cache.
 const DEPTH: usize = 256;
@@ -22,6 +24,12 @@ const BREADTH: usize = 1024;
 const HEIGHT: usize = 192;
 /// From this many rows on `w` is packed.
 const PACKED_FROM: usize = 48;
+/// Up to this many rows pass a panel right after it was packed, while it is in the nearest cache.
+const PANELWISE: usize = 320;
+/// `dx` is computed as its transpose when it has this many times more columns than rows,
+const TURNED_FROM: usize = 3;
+/// and when sums are so long that turning it back does not matter.
+const TURNED_DEPTH: usize = 64;
 
 /// How the operands stand to each other.
 #[derive(Clone, Copy, PartialEq)]
@@ -63,36 +71,41 @@ pub(super) fn matmul(
     }
 }
 
-/// `dw += xᵀ dy`.
-pub(super) fn matmul_tn_add(proof: Proof, x: Matrix, dy: Matrix, mut dw: MatrixMut) {
+/// `dw = xᵀ dy`, or `dw += xᵀ dy` when `add`.
+pub(super) fn matmul_tn(proof: Proof, x: Matrix, dy: Matrix, add: bool, mut dw: MatrixMut) {
     // For a single column the transpose of the product needs no packing.
     if let (Some(dy), Some(dw)) = (dy.column_as_row(), dw.column_as_row()) {
-        return matmul(proof, dy, x, true, None, Activation::None, dw);
+        return matmul(proof, dy, x, add, None, Activation::None, dw);
     }
-    let product = Product {
-        order: Order::LeftTransposed,
-        left: x,
-        right: dy,
-        add: true,
-        bias: None,
-        act: Activation::None,
-        y: dw,
-    };
-    proof.run(product);
+    proof.run(Product::plain(Order::LeftTransposed, x, dy, add, dw));
 }
 
 /// `dx = dy wᵀ`, or `dx += dy wᵀ` when `add`.
-pub(super) fn matmul_nt(proof: Proof, dy: Matrix, w: Matrix, add: bool, dx: MatrixMut) {
-    let product = Product {
-        order: Order::RightTransposed,
-        left: dy,
-        right: w,
-        add,
-        bias: None,
-        act: Activation::None,
-        y: dx,
-    };
-    proof.run(product);
+pub(super) fn matmul_nt(proof: Proof, dy: Matrix, w: Matrix, add: bool, mut dx: MatrixMut) {
+    if w.rows < TURNED_FROM * dy.rows || w.columns < TURNED_DEPTH {
+        return proof.run(Product::plain(Order::RightTransposed, dy, w, add, dx));
+    }
+    assert!((dx.rows, dx.columns) == (dy.rows, w.rows), "shape of dx");
+    let stride = dy.rows.next_multiple_of(8);
+    with_turned(|buffer| {
+        let turned = buffer.take(w.rows * stride);
+        let product = MatrixMut::over(turned, w.rows, dy.rows, stride);
+        proof.run(Product::plain(Order::RightTransposed, w, dy, false, product));
+        transpose(proof, turned, stride, add, &mut dx);
+    });
+}
+
+impl<'a> Product<'a> {
+    /// A product without bias and activation.
+    fn plain(
+        order: Order,
+        left: Matrix<'a>,
+        right: Matrix<'a>,
+        add: bool,
+        y: MatrixMut<'a>,
+    ) -> Self {
+        Self { order, left, right, add, bias: None, act: Activation::None, y }
+    }
 }
 
 impl Kernel for Product<'_> {
@@ -213,7 +226,9 @@ impl Product<'_> {
         let depth = self.depth();
         let steps_in_block = even_block(depth, DEPTH, 1);
         let breadth = even_block(self.y.columns, BREADTH, 2 * L::WIDTH);
-        let height = even_block(self.y.rows, HEIGHT, L::TILE_ROWS);
+        let panelwise = self.order != Order::LeftTransposed && self.y.rows <= PANELWISE;
+        let height = if panelwise { self.y.rows } else { HEIGHT };
+        let height = even_block(self.y.rows, height, L::TILE_ROWS);
         let padded = breadth.next_multiple_of(L::WIDTH);
         let right = scratch.right.take(steps_in_block * padded).as_mut_ptr();
         let left_length = match self.order {
@@ -222,8 +237,11 @@ impl Product<'_> {
         };
         let left = scratch.left.take(left_length).as_mut_ptr();
 
-        for column in (0..self.y.columns).step_by(breadth) {
-            let columns = breadth.min(self.y.columns - column);
+        let mut column = 0;
+        while column < self.y.columns {
+            let rest = self.y.columns - column;
+            let panel = panel_vectors::<L>(rest.div_ceil(L::WIDTH)) * L::WIDTH;
+            let columns = rest.min(if panelwise { panel } else { breadth });
             for step in (0..depth).step_by(steps_in_block) {
                 let steps = steps_in_block.min(depth - step);
                 // SAFETY: the block is cut to the matrix, and `right` has room for a whole one.
@@ -246,6 +264,7 @@ impl Product<'_> {
                     }
                 }
             }
+            column += columns;
         }
     }
 

@@ -129,10 +129,10 @@ pub trait Real:
         plain::matmul_add(x, w, y);
     }
 
-    /// `dw += xᵀ dy`
-    fn matmul_tn_add(x: ArrayView2<Self>, dy: ArrayView2<Self>, dw: ArrayViewMut2<Self>) {
+    /// `dw = xᵀ dy`, or `dw += xᵀ dy` when `add`.
+    fn matmul_tn(x: ArrayView2<Self>, dy: ArrayView2<Self>, add: bool, dw: ArrayViewMut2<Self>) {
         check_product([x.dim(), dw.dim(), dy.dim()]);
-        plain::matmul_tn_add(x, dy, dw);
+        plain::matmul_tn(x, dy, add, dw);
     }
 
     /// `dx = dy wᵀ`, or `dx += dy wᵀ` when `add`.
@@ -245,9 +245,9 @@ impl_real!(f32 {
         let (x, w, y) = (Matrix::new(x), Matrix::new(w), MatrixMut::new(y));
         product::matmul(Proof::current(), x, w, true, None, Activation::None, y);
     }
-    fn matmul_tn_add(x: ArrayView2<Self>, dy: ArrayView2<Self>, dw: ArrayViewMut2<Self>) {
+    fn matmul_tn(x: ArrayView2<Self>, dy: ArrayView2<Self>, add: bool, dw: ArrayViewMut2<Self>) {
         let (x, dy, dw) = (Matrix::new(x), Matrix::new(dy), MatrixMut::new(dw));
-        product::matmul_tn_add(Proof::current(), x, dy, dw);
+        product::matmul_tn(Proof::current(), x, dy, add, dw);
     }
     fn matmul_nt(dy: ArrayView2<Self>, w: ArrayView2<Self>, add: bool, dx: ArrayViewMut2<Self>) {
         let (dy, w, dx) = (Matrix::new(dy), Matrix::new(w), MatrixMut::new(dx));
@@ -301,8 +301,10 @@ mod tests {
 
         let dy = arr2(&[[1.0, 0.0, 2.0], [0.0, 1.0, 0.0], [1.0, 1.0, 1.0]]);
         let mut dw = Array2::ones((2, 3));
-        f64::matmul_tn_add(x.view(), dy.view(), dw.view_mut());
+        f64::matmul_tn(x.view(), dy.view(), true, dw.view_mut());
         assert_eq!(dw, arr2(&[[-3.0, -1.0, -2.0], [9.0, 11.0, 11.0]]));
+        f64::matmul_tn(x.view(), dy.view(), false, dw.view_mut());
+        assert_eq!(dw, arr2(&[[-4.0, -2.0, -3.0], [8.0, 10.0, 10.0]]));
 
         let mut dx = Array2::ones((3, 2));
         f64::matmul_nt(dy.view(), w.view(), false, dx.view_mut());

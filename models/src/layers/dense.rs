@@ -73,7 +73,7 @@ impl Dense {
         R::matmul(x, params.matrix(self.weight), bias, self.activation, y);
     }
 
-    /// Given `y` and `dy`, adds to the gradients of the parameters and gives `dx`. `dy` becomes the gradient of `X W + b`.
+    /// Given `y` and `dy`, overwrites the gradients of the parameters and gives `dx`. `dy` becomes the gradient of `X W + b`.
     pub fn backward<R: Real>(
         &self,
         params: &Params<R>,
@@ -84,8 +84,8 @@ impl Dense {
         dx: Sink<'_, R>,
     ) {
         slope(self.activation, y, dy.view_mut());
-        R::matmul_tn_add(x, dy.view(), grads.matrix_mut(self.weight));
-        R::column_sums_add(dy.view(), grads.slice_mut(self.bias));
+        R::matmul_tn(x, dy.view(), false, grads.matrix_mut(self.weight));
+        R::column_sums_add(dy.view(), grads.zeroed(self.bias));
         match dx {
             Sink::Nothing => {}
             Sink::Overwrite(dx) => R::matmul_nt(dy.view(), params.matrix(self.weight), false, dx),

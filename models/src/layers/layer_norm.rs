@@ -72,7 +72,7 @@ impl LayerNorm {
         }
     }
 
-    /// Replaces `dh` by `dx` and adds to the gradients of the parameters.
+    /// Replaces `dh` by `dx` and overwrites the gradients of the parameters.
     pub fn backward<R: Real>(
         &self,
         params: &Params<R>,
@@ -91,7 +91,7 @@ impl LayerNorm {
                 *dh *= p * (R::one() + z * (R::one() - p));
             }
         }
-        R::column_sums_add(dh.view(), grads.slice_mut(self.shift));
+        R::column_sums_add(dh.view(), grads.zeroed(self.shift));
         self.gain_gradient(tape, dh.view(), grads);
         let count = R::from_f64(gain.len() as f64);
         for (i, dh) in dh.rows_mut().into_iter().enumerate() {
@@ -106,7 +106,7 @@ impl LayerNorm {
     }
 
     fn gain_gradient<R: Real>(&self, tape: &NormTape<R>, dz: ArrayView2<R>, grads: &mut Params<R>) {
-        let gain = grads.slice_mut(self.gain);
+        let gain = grads.zeroed(self.gain);
         for (i, dz) in dz.rows().into_iter().enumerate() {
             for ((gain, &dz), &normal) in gain.iter_mut().zip(numbers(dz)).zip(tape.normal.row(i)) {
                 *gain += dz * normal;

@@ -1,7 +1,7 @@
 //! Layers over batches with backward passes written by hand.
 //!
 //! Each layer keeps the blocks of its parameters ([`crate::params`]). `forward` reads parameters and inputs and writes outputs; `backward` takes
-//! the gradient of the outputs, adds to the gradients of the parameters and writes those of the inputs. Buffers belong to the caller.
+//! the gradient of the outputs and writes those of the parameters and of the inputs. Buffers belong to the caller.
 
 mod dense;
 mod grid;

@@ -66,6 +66,8 @@ impl Bench {
         let mut pass = Pass::default();
         self.model.forward(&self.batch, &slice, &self.rows, &mut pass, &mut ());
         let mut grads = Params::zeros(self.model.params().layout().clone());
+        // What a step leaves behind is overwritten, not added to.
+        grads.values_mut().fill(f64::NAN);
         let mut loss = vec![0.0; PARENTS.len()];
         let known = labelled(&self.batch);
         let (batch, rows) = (&self.batch, &self.rows);

@@ -123,7 +123,7 @@ impl<R: Real> Tower<R> {
         }
         let hidden = pass.hidden.slice(s![..rows, ..]);
         let mut d_hidden = pass.d_hidden.slice_mut(s![..rows, ..]);
-        R::matmul_tn_add(hidden, dy.view(), grads.w2.view_mut());
+        R::matmul_tn(hidden, dy.view(), true, grads.w2.view_mut());
         R::column_sums_add(dy.view(), &mut grads.b2);
         R::matmul_nt(dy.view(), self.w2.view(), false, d_hidden.view_mut());
         d_hidden.zip_mut_with(&hidden, |d, &h| {
@@ -131,7 +131,7 @@ impl<R: Real> Tower<R> {
                 *d = R::zero();
             }
         });
-        R::matmul_tn_add(x, d_hidden.view(), grads.w1.view_mut());
+        R::matmul_tn(x, d_hidden.view(), true, grads.w1.view_mut());
         R::column_sums_add(d_hidden.view(), &mut grads.b1);
         R::matmul_nt(d_hidden.view(), self.w1.view(), false, dx);
     }

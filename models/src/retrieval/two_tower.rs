@@ -161,7 +161,7 @@ impl<R: Real> TwoTower<R> {
         let mut dv = item.d_vectors.slice_mut(s![..rows, ..]);
         R::matmul(scores.view(), v.view(), None, Activation::None, du.view_mut());
         dv.fill(R::zero());
-        R::matmul_tn_add(scores.view(), u.view(), dv.view_mut());
+        R::matmul_tn(scores.view(), u.view(), true, dv.view_mut());
         self.user.backward(pairs.users, u.view(), du, &mut user.pass, &mut grads.user, d_users);
         self.item.backward(pairs.items, v.view(), dv, &mut item.pass, &mut grads.item, d_items);
         loss

@@ -283,13 +283,13 @@ impl Level {
                 let columns = columns(&group.experts, self.widths[0]);
                 let (y, dy) =
                     (tape.hidden[0].part(columns.clone()), tape.dhidden[0].part_mut(columns));
-                first.backward(params, x, y, dy, grads, Sink::Add(dx.view_mut()));
+                first.backward(params, x, y, dy, grads, Sink::Overwrite(dx.view_mut()));
             }
             if let Some((weight, bias)) = group.gate {
                 let dlogits = tape.dgates.part(group.columns.clone());
-                R::matmul_tn_add(x, dlogits, grads.matrix_mut(weight));
-                R::column_sums_add(dlogits, grads.slice_mut(bias));
-                R::matmul_nt(dlogits, params.matrix(weight), true, dx);
+                R::matmul_tn(x, dlogits, false, grads.matrix_mut(weight));
+                R::column_sums_add(dlogits, grads.zeroed(bias));
+                R::matmul_nt(dlogits, params.matrix(weight), group.first.is_some(), dx);
             }
         }
     }

@@ -137,7 +137,7 @@ impl Sharing {
         tape.levels[self.levels.len() - 1].dstreams()
     }
 
-    /// Given the gradients of the last streams, adds to `grads` and overwrites `dx`.
+    /// Given the gradients of the last streams, overwrites its `grads` and `dx`.
     pub fn backward<R: Real>(
         &self,
         params: &Params<R>,
@@ -146,7 +146,7 @@ impl Sharing {
         grads: &mut Params<R>,
         dx: &mut Grid<R>,
     ) {
-        dx.zero(x.nrows(), x.ncols());
+        dx.reshape(x.nrows(), x.ncols());
         for (k, level) in self.levels.iter().enumerate().rev() {
             let (below, here) = tape.levels.split_at_mut(k);
             match below.last_mut() {
@@ -168,7 +168,7 @@ pub(crate) enum Below<'a, 'x, R> {
 }
 
 impl<R: Real> Below<'_, '_, R> {
-    /// A stream, and where its gradient is added.
+    /// A stream, and the place of its gradient: only the experts and gates of one group read it.
     fn pair(&mut self, stream: usize) -> (ArrayView2<'_, R>, ArrayViewMut2<'_, R>) {
         match self {
             Self::Inputs(x, dx) => (x.reborrow(), dx.view_mut()),

@@ -61,16 +61,16 @@ fn check(proof: Proof, m: usize, k: usize, n: usize, spare: usize) {
         assert_frame(found.view(), y.view(), spare, n, &what);
     }
 
-    let mut dw = numbers(k, n + 2 * spare, 4);
-    let before = dw.clone();
-    let mut expected = wide(dw.slice(s![.., spare..spare + n]));
-    let inside = dw.slice_mut(s![.., spare..spare + n]);
-    matmul_tn_add(proof, Matrix::new(x), Matrix::new(y0), MatrixMut::new(inside));
-    f64::matmul_tn_add(wide(x).view(), wide(y0).view(), expected.view_mut());
-    assert_close(dw.slice(s![.., spare..spare + n]), &expected, m, &what);
-    assert_frame(dw.view(), before.view(), spare, n, &what);
-
     for add in [false, true] {
+        let mut dw = numbers(k, n + 2 * spare, 4);
+        let before = dw.clone();
+        let mut expected = wide(dw.slice(s![.., spare..spare + n]));
+        let inside = dw.slice_mut(s![.., spare..spare + n]);
+        matmul_tn(proof, Matrix::new(x), Matrix::new(y0), add, MatrixMut::new(inside));
+        f64::matmul_tn(wide(x).view(), wide(y0).view(), add, expected.view_mut());
+        assert_close(dw.slice(s![.., spare..spare + n]), &expected, m, &what);
+        assert_frame(dw.view(), before.view(), spare, n, &what);
+
         let mut dx = numbers(m, k + 2 * spare, 5);
         let before = dx.clone();
         let mut expected = wide(dx.slice(s![.., spare..spare + k]));
@@ -112,6 +112,9 @@ fn many_rows_and_many_blocks_agree_with_double_precision() {
             (48, 40, 80),
             (33, 300, 24),
             (70, 674, 64),
+            (17, 90, 70),
+            (23, 161, 300),
+            (330, 140, 67),
             (200, 257, 49),
             (401, 20, 5),
             (50, 8, 1100),
