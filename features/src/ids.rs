@@ -60,6 +60,14 @@ pub fn salted_key(salt: u64, id: u64) -> u64 {
     (key ^ (key >> 33)).max(1)
 }
 
+/// Returns the id of a key inside the space `salt`: the inverse of [`salted_key`]. Of a key of another space it is an id that nothing has.
+pub fn unsalted(salt: u64, key: u64) -> u64 {
+    // Each shift undoes itself, and the factors are the inverses of those above modulo 2⁶⁴, in the opposite order.
+    let mut id = (key ^ (key >> 33)).wrapping_mul(0x9cb4_b2f8_1293_37db);
+    id = (id ^ (id >> 33)).wrapping_mul(0x4f74_430c_22a5_4005);
+    (id ^ (id >> 33)) ^ salt
+}
+
 /// The strings behind ids of one kind, numbered in the order of their first sight: sequences store the number (4 bytes) where the
 /// id would take 8.
 #[derive(Clone, Debug, Default)]
@@ -210,6 +218,14 @@ mod tests {
             (1..100_000).map(|id| salted_key(7, id)).collect();
         assert_eq!(keys.len(), 99_999);
         assert_ne!(salted_key(7, 1), salted_key(8, 1));
+    }
+
+    #[test]
+    fn an_id_is_found_back_by_its_key() {
+        for id in (1..10_000).chain([u64::MAX, 1 << 63]) {
+            assert_eq!(unsalted(7, salted_key(7, id)), id);
+        }
+        assert_ne!(unsalted(8, salted_key(7, 5)), 5);
     }
 
     #[test]

@@ -201,7 +201,7 @@ impl Trainer {
         Self { learner, retriever, judge }
     }
 
-    /// Predicts the examples of a batch, judges what is final, then learns.
+    /// Predicts the examples of a batch, judges what is final, then learns, and lets rows go that were not used for long.
     pub fn work(&mut self, work: &LearnBatch) -> WorkReport {
         let mut report = WorkReport { examples: work.roles.len(), ..WorkReport::default() };
         if work.batch.is_empty() {
@@ -212,7 +212,17 @@ impl Trainer {
         (report.refused, report.labelled) = (step.refused, step.labelled);
         self.judge.take(work, &step.probabilities, &mut report.breaches);
         self.retriever.learn(&work.batch);
+        self.expire();
         report
+    }
+
+    /// Removes rows that were not used for the configured span of event time, a part of the tables after each step. Now is the time up to
+    /// which everything due is learned: neither one event from the future nor the clock lets a row go.
+    fn expire(&mut self) {
+        if let Some(now) = self.judge.covered {
+            self.learner.embeddings().sweep(now);
+            self.retriever.sweep(now);
+        }
     }
 
     /// Writes everything that decides the future.
@@ -243,11 +253,6 @@ impl Trainer {
         input.take(u64::from_le_bytes(length)).read_to_end(&mut judge)?;
         self.judge = postcard::from_bytes(&judge).map_err(io::Error::other)?;
         Ok(())
-    }
-
-    /// Removes the rows that were not used for the configured event time. Returns how many.
-    pub fn expire(&mut self, now: EventTime) -> usize {
-        self.learner.embeddings().expire(now) + self.retriever.expire(now).len()
     }
 
     /// Returns the learner.
@@ -283,48 +288,4 @@ impl Trainer {
 }
 
 #[cfg(test)]
-mod tests {
-    use sluice_features::attribute::TaskSet;
-    use sluice_features::ids::{EventId, ItemId, UserId};
-
-    use super::*;
-    use crate::config::Config;
-    use crate::pipeline::work::Verdict;
-
-    #[test]
-    fn the_first_impressions_are_left_out_of_the_figures() {
-        let config = Config::build("", &[]).unwrap();
-        let mut judge = Judge::new(&config.funnel, Settings::default()).after(2);
-        let mut work = LearnBatch::new(0, 0);
-        let tasks: TaskSet = (0..3).collect();
-        for impression in 1..=5 {
-            let about = About {
-                impression: EventId(impression),
-                user: UserId(1),
-                item: ItemId(1),
-                time: EventTime(1000),
-                new_item: false,
-            };
-            work.batch.about.push(about);
-            work.batch.modes.extend([LabelMode::FnwNegative; 3]);
-            work.batch.offsets.push(0.0);
-            work.batch.labels.extend([0.0; 3]);
-            work.roles.push(Role::Arrival);
-            let labels = Labels::known(tasks, TaskSet::EMPTY);
-            work.verdicts.push(Verdict { about, labels, last: true });
-        }
-        judge.take(&work, &[0.5; 15], &mut Vec::new());
-        assert_eq!((judge.judged(), judge.unjudged(), judge.waiting()), (3, 0, 0));
-        assert_eq!(judge.progressive().whole(0).all.examples, 3);
-    }
-
-    #[test]
-    fn a_sampled_probability_has_the_odds_of_the_sample() {
-        // One view among 101 items, 4 of the 100 others drawn: odds of 1 to 100 become 1 to 4.
-        let served = 1.0f32 / 101.0;
-        let offset = (4.0f32 / 100.0).ln();
-        assert!((among_sampled(served, offset) - 0.2).abs() < 1e-6);
-        assert!((among_sampled(0.3, 0.0) - 0.3).abs() < 1e-9);
-        assert!(among_sampled(1.0, offset).is_finite());
-    }
-}
+mod tests;

@@ -15,8 +15,8 @@ use crate::shutdown::Shutdown;
 
 /// While batches follow each other, readers get new dense parameters at most this often; at once when the queue is empty.
 const SNAPSHOT: Duration = Duration::from_millis(50);
-/// How often rows are looked through for those that were not used for long.
-const EXPIRE: Duration = Duration::from_secs(60);
+/// How often the tables' figures are told.
+const TABLES: Duration = Duration::from_secs(60);
 /// The longest the thread sleeps.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -50,7 +50,7 @@ impl Learner {
     /// None today: refused batches and breaches are counted and said.
     pub fn run(self, _shutdown: &Shutdown) -> Result<(), Stop> {
         let clock = &self.shared.clock;
-        let (mut published, mut expired, mut stale) = (clock.steady(), clock.steady(), false);
+        let (mut published, mut told, mut stale) = (clock.steady(), clock.steady(), false);
         loop {
             let work = self.work.recv_timeout(TICK);
             match work {
@@ -74,8 +74,8 @@ impl Learner {
                 self.publish();
                 (published, stale) = (now, false);
             }
-            if now - expired >= EXPIRE {
-                expired = now;
+            if now - told >= TABLES {
+                told = now;
                 self.report_tables();
             }
         }

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Index and user tower change as one version: the towers stay frozen between two refreshes, while the rows below them go on being
-//! learned. Nothing is published while the guard is not sound; what has changed meanwhile is published afterwards.
+//! learned. A vector whose row has expired is taken back by a tombstone. Nothing is published while the guard is not sound; what has
+//! changed meanwhile is published afterwards.
 
 mod budget;
 mod lists;
@@ -35,7 +36,7 @@ use crate::shutdown::Shutdown;
 pub use outlet::{KafkaOutlet, Outlet, Output};
 
 use lists::Lists;
-use vectors::Vectors;
+use vectors::{Vectors, has_item_expired};
 
 /// What the configuration says to the publisher.
 #[derive(Clone, Copy, Debug)]
@@ -123,8 +124,11 @@ impl<O: Outlet> Publisher<O> {
         if self.is_due(&snapshot) {
             self.refresh(&snapshot, shutdown)?;
             // All else has just been published.
+            let pipeline = self.serving.pipeline.read();
             items.retain(|item| {
-                self.serving.items.as_of(item.0, EventTime::MAX, |found, _| found == Found::Gone)
+                let (towers, until) = (&snapshot.towers, snapshot.learned_until);
+                has_item_expired(&pipeline, towers, *item, until)
+                    || self.serving.items.as_of(item.0, EventTime::MAX, |f, _| f == Found::Gone)
             });
         } else if changed.all_items() || touched.all_items {
             self.vectors.forget_known();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::metrics::LabelSets;
-use crate::serve::shop::{AFTER, ITEMS, START, Shop, USERS, name};
+use crate::serve::shop::{AFTER, EXPIRY, ITEMS, START, Shop, USERS, name};
 
 const LISTS: config::Scores =
     config::Scores { budget: 1.0, k: 5, interval: Duration::from_secs(10) };
@@ -144,6 +144,37 @@ fn what_is_gone_leaves_the_index_with_a_tombstone_and_what_is_sold_out_without()
     stand.shop.item(6, AFTER.0 + 1, json!({"available": true}));
     stand.round();
     assert!(stand.indexed(6).is_some());
+}
+
+#[test]
+fn a_vector_whose_row_has_expired_is_taken_back_until_it_is_learned_again() {
+    let mut stand = stand(1);
+    stand.round();
+    // Enough clicks of a user on an item for a step of the retrieval model, then a look through its rows.
+    let learn = |stand: &mut Stand, user: usize, item: usize, begun: i64| {
+        for i in 0..32 {
+            let (id, time) = (format!("{begun}-{i}"), begun + i * 100);
+            stand.shop.impression(&id, user, item, time, json!({}));
+            stand.shop.behaviour("click", &id, user, item, time);
+        }
+        stand.shop.settle(begun + 100_000);
+        for _ in 0..sluice_models::table::RowStore::SHARDS {
+            stand.shop.retriever.sweep(EventTime(begun));
+        }
+        *stand.touched.lock() = stand.shop.retriever.touched();
+        stand.round()
+    };
+    // What was positive before and waits for a step is learned with what comes after it.
+    learn(&mut stand, 1, 3, START + EXPIRY.0 / 2);
+    let later = START + 3 * EXPIRY.0;
+    let sent = learn(&mut stand, 1, 3, later);
+    assert!(sent["item:i03"].is_some() && sent["user:u1"].is_some());
+    assert!(sent["item:i02"].is_none() && sent["user:u2"].is_none());
+    assert!(stand.indexed(2).is_some(), "it can be recommended all the same");
+    let sent = learn(&mut stand, 1, 3, later + 1_000_000);
+    assert!(sent["item:i03"].is_some() && !sent.contains_key("item:i02"), "said once");
+    let sent = learn(&mut stand, 2, 2, later + 2_000_000);
+    assert!(sent["item:i02"].is_some() && sent["user:u2"].is_some());
 }
 
 #[test]

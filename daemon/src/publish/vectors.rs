@@ -1,8 +1,12 @@
 //! Vectors of items and users: encoded in pieces, written to the index, published.
 //!
 //! Vectors describe things as they are now: the newest version of features, all behaviours.
+//!
+//! An item or user whose row has expired has no published vector: a tombstone takes it back, and the next row or the next behaviour
+//! brings it again. Item `i` has expired at `t` when the table has no row of it and it was first seen before `t - table.expiry`; user
+//! `u` when the table has no row and the newest behaviour is before that. Items stay in the index all the same.
 
-use sluice_features::assemble::FieldValues;
+use sluice_features::assemble::{FieldValues, History};
 use sluice_features::attributes::Attributes;
 use sluice_features::catalogue::Found;
 use sluice_features::example::Batch;
@@ -33,11 +37,20 @@ enum State {
     Gone,
 }
 
+/// Whether it is known that there is no vector where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tombstones {
+    Said,
+    ToSay,
+}
+
 #[derive(Debug)]
 struct Entry {
     id: u64,
     key: String,
     state: State,
+    /// The row has expired: the vector is not published.
+    expired: bool,
 }
 
 /// Encodes vectors. Its memory serves again.
@@ -96,13 +109,13 @@ impl Vectors {
                 return Ok(None);
             }
             from += ids.len();
-            self.encode_items(serving, towers, &ids);
+            let until = snapshot.learned_until;
+            self.encode_items(serving, towers, &ids, until);
             self.write(&mut index);
             if let Some(outlet) = &mut outlet {
-                // What is gone was said when it went.
-                self.entries.retain(|entry| entry.state != State::Gone);
-                let until = snapshot.learned_until;
-                published += self.publish(towers, until, &mut **outlet, shutdown)?;
+                // What is gone or has expired was said then.
+                let said = Tombstones::Said;
+                published += self.publish(towers, until, said, &mut **outlet, shutdown)?;
             }
         }
         self.tell();
@@ -160,11 +173,11 @@ impl Vectors {
         outlet: &mut impl Outlet,
         shutdown: &Shutdown,
     ) -> Result<u64, Stop> {
-        self.encode_items(serving, towers, ids);
+        self.encode_items(serving, towers, ids, until);
         if let Some(index) = &mut *serving.index.write() {
             self.write(&mut index.index);
         }
-        self.publish(towers, until, outlet, shutdown)
+        self.publish(towers, until, Tombstones::ToSay, outlet, shutdown)
     }
 
     /// Encodes and publishes users by the towers in use. Returns how many were published.
@@ -179,14 +192,20 @@ impl Vectors {
         let Some(towers) = towers_in_use(serving) else { return Ok(0) };
         let mut published = 0;
         for users in users.chunks(PIECE) {
-            self.encode_users(serving, &towers, users);
-            published += self.publish(&towers, until, outlet, shutdown)?;
+            self.encode_users(serving, &towers, users, until);
+            published += self.publish(&towers, until, Tombstones::ToSay, outlet, shutdown)?;
         }
         self.tell();
         Ok(published)
     }
 
-    fn encode_items(&mut self, serving: &Serving, towers: &Towers, ids: &[ItemId]) {
+    fn encode_items(
+        &mut self,
+        serving: &Serving,
+        towers: &Towers,
+        ids: &[ItemId],
+        until: Option<EventTime>,
+    ) {
         self.entries.clear();
         self.batch.clear();
         let context = Attributes::default();
@@ -205,7 +224,8 @@ impl Vectors {
                         State::Hidden
                     }
                 });
-                self.entries.push(Entry { id: id.0, key: format!("item:{name}"), state });
+                let expired = has_item_expired(&pipeline, towers, id, until);
+                self.entries.push(Entry { id: id.0, key: format!("item:{name}"), state, expired });
                 if state != State::Gone {
                     append(&pipeline, &asker, id, &mut self.values, &mut self.batch);
                 }
@@ -214,7 +234,13 @@ impl Vectors {
         towers.items(&self.batch, &mut self.work, &mut self.encoded);
     }
 
-    fn encode_users(&mut self, serving: &Serving, towers: &Towers, users: &[UserId]) {
+    fn encode_users(
+        &mut self,
+        serving: &Serving,
+        towers: &Towers,
+        users: &[UserId],
+        until: Option<EventTime>,
+    ) {
         self.entries.clear();
         self.batch.clear();
         let context = Attributes::default();
@@ -223,7 +249,8 @@ impl Vectors {
             for &user in users {
                 let Some(name) = pipeline.shared().users.text(user.0) else { continue };
                 let key = format!("user:{name}");
-                self.entries.push(Entry { id: user.0, key, state: State::Hidden });
+                let expired = has_user_expired(&pipeline, towers, user, until);
+                self.entries.push(Entry { id: user.0, key, state: State::Hidden, expired });
                 let asker = Asker { user, time: EventTime::MAX, surface: None, context: &context };
                 append(&pipeline, &asker, ItemId(NONE), &mut self.values, &mut self.batch);
             }
@@ -247,11 +274,12 @@ impl Vectors {
         }
     }
 
-    /// Publishes the vectors of a piece. Returns how many.
+    /// Publishes the vectors of a piece, and tombstones unless they were said before. Returns how many.
     fn publish(
         &mut self,
         towers: &Towers,
         until: Option<EventTime>,
+        tombstones: Tombstones,
         outlet: &mut impl Outlet,
         shutdown: &Shutdown,
     ) -> Result<u64, Stop> {
@@ -260,7 +288,7 @@ impl Vectors {
         for entry in &self.entries {
             let vector = if entry.state == State::Gone { None } else { vectors.next() };
             let mut value = None;
-            if let Some(vector) = vector {
+            if let Some(vector) = vector.filter(|_| !entry.expired) {
                 let embedding = Embedding {
                     id: entry.key.split_once(':').map_or("", |(_, id)| id),
                     vector,
@@ -272,6 +300,8 @@ impl Vectors {
                     continue;
                 }
                 value = Some(&self.message[..]);
+            } else if tombstones == Tombstones::Said {
+                continue;
             }
             if !outlet.send(Output::Embeddings, &entry.key, value, shutdown)? {
                 break;
@@ -287,6 +317,41 @@ impl Vectors {
             self.bad = 0;
         }
     }
+}
+
+/// Tells whether the published vector of an item is to be taken back because nothing was learned about it for long.
+pub(super) fn has_item_expired(
+    pipeline: &Pipeline,
+    towers: &Towers,
+    item: ItemId,
+    until: Option<EventTime>,
+) -> bool {
+    let Some(before) = expired_before(towers, until).filter(|_| towers.lacks_item(item)) else {
+        return false;
+    };
+    let shared = pipeline.shared();
+    let first = shared.items.number(item.0).and_then(|n| shared.first_seen.get(n as usize));
+    first.is_some_and(|first| *first < before)
+}
+
+fn has_user_expired(
+    pipeline: &Pipeline,
+    towers: &Towers,
+    user: UserId,
+    until: Option<EventTime>,
+) -> bool {
+    let Some(before) = expired_before(towers, until).filter(|_| towers.lacks_user(user)) else {
+        return false;
+    };
+    let all = vec![true; pipeline.rules().funnel.behaviours()];
+    let mut newest = None;
+    pipeline.past(user).newest(EventTime::MAX, 1, &all, |past| newest = Some(past.time));
+    newest.is_some_and(|newest| newest < before)
+}
+
+/// Returns the time before which a row must have been used last to have expired.
+fn expired_before(towers: &Towers, until: Option<EventTime>) -> Option<EventTime> {
+    Some(until? - towers.expiry()?)
 }
 
 /// Returns the items of a piece by their numbers.

@@ -30,6 +30,8 @@ pub(crate) const ITEMS: usize = 40;
 pub(crate) const CATEGORIES: usize = 4;
 /// Users.
 pub(crate) const USERS: usize = 8;
+/// For how long a row of the retrieval model lives without being used.
+pub(crate) const EXPIRY: Span = Span::seconds(90 * 86_400);
 /// After all events.
 pub(crate) const AFTER: EventTime = EventTime(START + 10_000_000);
 
@@ -105,7 +107,12 @@ impl Shop {
         let schema = schema(&spec, &funnel);
         let priors = default_priors(&funnel.parents());
         let learner = Learner::new(&spec, &schema, &funnel.parents(), &priors, 3).unwrap();
-        let retrieval = RetrieverSpec { batch: 32, width: 16, ..RetrieverSpec::default() };
+        let retrieval = RetrieverSpec {
+            batch: 32,
+            width: 16,
+            expiry: Some(EXPIRY),
+            ..RetrieverSpec::default()
+        };
         let retriever = Retriever::new(retrieval, &schema, 5);
         let rules = Rules {
             funnel,

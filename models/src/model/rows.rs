@@ -221,9 +221,9 @@ impl Embeddings {
         }
     }
 
-    /// Removes rows that were not used for the configured time; returns how many.
-    pub fn expire(&self, now: EventTime) -> usize {
-        self.stores.iter().map(|store| store.expire(now).len()).sum()
+    /// Removes rows that were not used for the configured time before `now`, some at each call; see [`RowStore::sweep`].
+    pub fn sweep(&self, now: EventTime) {
+        self.stores.iter().for_each(|store| store.sweep(now, |_| {}));
     }
 
     /// Rows, bytes and what happened, of all stores together.

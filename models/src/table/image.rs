@@ -25,9 +25,9 @@ pub struct ShardImage {
     pub filter: Vec<u8>,
     /// Occurrences that the filter has counted since its last halving.
     pub filter_additions: u32,
-    /// Keys that lost their row for want of room and were not yet returned by `expire`.
+    /// Keys that lost their row for want of room and were not yet told by `sweep`.
     pub unreported: Vec<u64>,
-    /// When rows were last removed for want of room, in seconds of event time.
+    /// When it was last looked through for rows to expire, in seconds of event time.
     pub swept: u32,
     /// Rows ever created, occurrences refused for want of room, and rows expired.
     pub totals: [u64; 3],

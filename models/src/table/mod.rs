@@ -8,7 +8,8 @@
 //!
 //! Key 0 is "no id": it has no row. An id gets its row at its n-th occurrence (`admit`), with first
 //! numbers that depend on seed and key alone (`initial`), and loses it when it has not been used
-//! for a span of event time. The learner writes, scorers read meanwhile: a call locks all shards in
+//! for a span of event time: [`RowStore::sweep`] follows each step and looks through a part of the
+//! keys. The learner writes, scorers read meanwhile: a call locks all shards in
 //! one order, for at most a thousand keys at a time, so nobody waits long. What two ids of
 //! one batch have in common is found by [`Grouping`], which also sums their gradients.
 

@@ -27,9 +27,9 @@ pub(super) struct Shard {
     free: Vec<u32>,
     used: u32,
     pub(super) filter: Option<Filter>,
-    /// Keys that lost their row in a sweep of the shard's own, not yet reported.
+    /// Keys that lost their row for want of room, not yet reported.
     pub(super) unreported: Vec<u64>,
-    /// When the last such sweep was, in seconds of event time.
+    /// When it was last looked through for rows to expire, in seconds of event time.
     pub(super) swept: u32,
     pub(super) admitted: u64,
     pub(super) refused: u64,

@@ -20,6 +20,9 @@ pub(super) enum Side {
 pub(super) struct Columns {
     pub(super) user: SideColumns,
     pub(super) item: SideColumns,
+    /// The salts of the tables with the users' and the items' own rows, where they have one.
+    pub(super) user_id: Option<u64>,
+    pub(super) item_id: Option<u64>,
 }
 
 /// The columns of one tower, by their places in a [`Batch`].
@@ -43,7 +46,17 @@ impl Columns {
         let look = schema.lookups.iter().position(newest).filter(|_| history > 0);
         let mut user = SideColumns::new(schema, Side::User);
         user.history = look.map(|look| (look, history));
-        Self { user, item: SideColumns::new(schema, Side::Item) }
+        let salt = |id: EventField| {
+            let mut keys = schema.key_fields().into_iter().map(|field| &schema.fields[field]);
+            let own = keys.find(|f| f.source == Source::Event(id) && f.kind == Kind::Category);
+            own.map(|field| schema.tables[field.table].salt())
+        };
+        Self {
+            user,
+            item: SideColumns::new(schema, Side::Item),
+            user_id: salt(EventField::User),
+            item_id: salt(EventField::Item),
+        }
     }
 }
 

@@ -32,7 +32,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use sluice_features::example::{Batch, LabelMode};
-use sluice_features::ids::{ItemId, UserId, salted_hash};
+use sluice_features::ids::{ItemId, UserId, salted_hash, unsalted};
 use sluice_features::schema::Schema;
 use sluice_features::time::EventTime;
 
@@ -259,10 +259,19 @@ impl Retriever {
         self.marks.drain()
     }
 
-    /// Removes the rows that were not used for the configured span before `now`; returns their keys,
-    /// ascending ([`salted_key`](sluice_features::ids::salted_key) of the schema's tables).
-    pub fn expire(&mut self, now: EventTime) -> Vec<u64> {
-        self.rows.expire(now)
+    /// Removes rows that were not used for the configured span before `now`, some at each call; see
+    /// [`RowStore::sweep`]. Users and items whose rows go are touched.
+    pub fn sweep(&mut self, now: EventTime) {
+        let Self { rows, marks, columns, .. } = self;
+        rows.sweep(now, |key| {
+            // A key tells its id, not its table: in all others it is the id of nobody and nothing.
+            if let Some(salt) = columns.user_id {
+                marks.user(UserId(unsalted(salt, key)));
+            }
+            if let Some(salt) = columns.item_id {
+                marks.item(ItemId(unsalted(salt, key)));
+            }
+        });
     }
 
     /// Returns what was done so far.

@@ -12,9 +12,10 @@ const MOST: usize = 100_000;
 /// What [`Retriever::touched`](super::Retriever::touched) returns, ids ascending.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Touched {
-    /// Users whose behaviours or rows have changed; empty when `all_users`.
+    /// Users whose behaviours or rows have changed, or whose row is gone; empty when `all_users`. May
+    /// hold ids that nobody has.
     pub users: Vec<UserId>,
-    /// Items whose rows have changed; empty when `all_items`.
+    /// Items whose rows have changed or are gone; empty when `all_items`. May hold ids that nothing has.
     pub items: Vec<ItemId>,
     /// There were too many users to keep: take every one as changed.
     pub all_users: bool,

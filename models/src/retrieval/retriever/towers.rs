@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use sluice_features::example::Batch;
+use sluice_features::ids::{ItemId, UserId, salted_key};
+use sluice_features::time::Span;
 
 use super::columns::{Columns, Facts, Side};
 use super::inputs::Inputs;
@@ -43,6 +45,23 @@ impl Towers {
     /// Returns the width of the vectors.
     pub fn width(&self) -> usize {
         self.model.shape().width
+    }
+
+    /// Tells whether an item has lost its own row, or never had one; false where items have none by the schema.
+    pub fn lacks_item(&self, item: ItemId) -> bool {
+        let key = self.columns.item_id.map(|salt| salted_key(salt, item.0));
+        key.is_some_and(|key| !self.rows.contains(key))
+    }
+
+    /// Tells the same of a user.
+    pub fn lacks_user(&self, user: UserId) -> bool {
+        let key = self.columns.user_id.map(|salt| salted_key(salt, user.0));
+        key.is_some_and(|key| !self.rows.contains(key))
+    }
+
+    /// Returns for how long a row is kept without being used; for ever when absent.
+    pub fn expiry(&self) -> Option<Span> {
+        self.rows.config().expiry
     }
 
     /// Creates the memory of encoding, for all versions of this model.

@@ -200,6 +200,38 @@ fn full_stores_make_room_from_rows_that_are_due() {
 }
 
 #[test]
+fn sweeps_in_turns_remove_what_one_look_at_all_removes() {
+    let expiry = Some(Span::seconds(1600));
+    let stores = [(), ()].map(|()| RowStore::new(RowStoreConfig { expiry, ..config() }));
+    let [store, twin] = &stores;
+    for key in 1..=2000_u64 {
+        let mut out = [0.0; WIDTH];
+        store.gather_or_insert(&[key], at(1000 + key as i64 % 500), &mut out);
+        twin.gather_or_insert(&[key], at(1000 + key as i64 % 500), &mut out);
+    }
+    let sweep = |now| {
+        let mut gone = Vec::new();
+        store.sweep(at(now), |key| gone.push(key));
+        gone
+    };
+    let first = row(store, 64);
+    let mut gone = sweep(2700);
+    assert!(gone.iter().all(|&key| shard_of(hash(key)) < 4), "a few shards at a time");
+    gone.extend((1..RowStore::SHARDS).flat_map(|_| sweep(2700)));
+    gone.sort_unstable();
+    assert_eq!(gone, twin.expire(at(2700)));
+    assert_eq!((gone.len(), store.len()), (400, 1600));
+    assert!(gone.contains(&64) && !store.contains(64));
+    // No shard's turn comes again within a sixteenth of the span.
+    assert!((0..RowStore::SHARDS).all(|_| sweep(2800).is_empty()));
+    assert!((0..RowStore::SHARDS).any(|_| !sweep(2801).is_empty()));
+    let mut again = [0.0; WIDTH];
+    store.gather_or_insert(&[64], at(2801), &mut again);
+    assert_eq!(bits(&again), bits(&first), "its id begins anew");
+    assert_eq!(store.stats().admitted, 2001);
+}
+
+#[test]
 fn counted_occurrences_admit_at_once() {
     let store = RowStore::new(RowStoreConfig { admission: 5, ..config() });
     let mut out = [0.0; 2 * WIDTH];

@@ -1,0 +1,173 @@
+//! What is judged, and rows that come and go with event time.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use sluice_features::attribute::TaskSet;
+use sluice_features::ids::{EventId, ItemId, UserId, salted_key};
+use sluice_features::schema::{EventField, Source};
+use sluice_features::wire::Topic;
+
+use super::*;
+use crate::capture::{Capture, Decision, Start};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::parts;
+use crate::pipeline::record::Record;
+use crate::pipeline::work::Verdict;
+
+#[test]
+fn the_first_impressions_are_left_out_of_the_figures() {
+    let config = Config::build("", &[]).unwrap();
+    let mut judge = Judge::new(&config.funnel, Settings::default()).after(2);
+    let mut work = LearnBatch::new(0, 0);
+    let tasks: TaskSet = (0..3).collect();
+    for impression in 1..=5 {
+        let about = About {
+            impression: EventId(impression),
+            user: UserId(1),
+            item: ItemId(1),
+            time: EventTime(1000),
+            new_item: false,
+        };
+        work.batch.about.push(about);
+        work.batch.modes.extend([LabelMode::FnwNegative; 3]);
+        work.batch.offsets.push(0.0);
+        work.batch.labels.extend([0.0; 3]);
+        work.roles.push(Role::Arrival);
+        let labels = Labels::known(tasks, TaskSet::EMPTY);
+        work.verdicts.push(Verdict { about, labels, last: true });
+    }
+    judge.take(&work, &[0.5; 15], &mut Vec::new());
+    assert_eq!((judge.judged(), judge.unjudged(), judge.waiting()), (3, 0, 0));
+    assert_eq!(judge.progressive().whole(0).all.examples, 3);
+}
+
+#[test]
+fn a_sampled_probability_has_the_odds_of_the_sample() {
+    // One view among 101 items, 4 of the 100 others drawn: odds of 1 to 100 become 1 to 4.
+    let served = 1.0f32 / 101.0;
+    let offset = (4.0f32 / 100.0).ln();
+    assert!((among_sampled(served, offset) - 0.2).abs() < 1e-6);
+    assert!((among_sampled(0.3, 0.0) - 0.3).abs() < 1e-9);
+    assert!(among_sampled(1.0, offset).is_finite());
+}
+
+/// A small model whose rows live for an hour.
+const SHORT_LIVED: &str = r#"
+[model]
+width = 4
+[model.interest]
+name = "base"
+limit = 5
+[model.sharing]
+name = "shared-bottom"
+hidden = [8]
+[model.funnel]
+name = "independent"
+tower = [4]
+[retrieval]
+width = 4
+[learn]
+batch = 32
+[table]
+expiry = "1h"
+"#;
+const START: i64 = 1_650_000_000_000;
+/// Records of an era of 50 minutes, in which five items are shown; after five eras they come again.
+const ERA: usize = 600;
+const RECORDS: usize = 12 * ERA;
+
+fn message(i: usize) -> (EventTime, Vec<u8>) {
+    let (shown, time) = (i - i % 2, START + 5_000 * i as i64);
+    let (user, item) = (shown % 7, 5 * (i / ERA % 5) + shown / 2 % 5);
+    let message = match i % 2 {
+        0 => json!({"type": "impression", "id": format!("e{i}"), "ts": time,
+            "user": format!("u{user}"), "item": format!("i{item}")}),
+        _ => json!({"type": "click", "id": format!("c{i}"), "ts": time,
+            "user": format!("u{user}"), "item": format!("i{item}"), "impression": format!("e{shown}")}),
+    };
+    (EventTime(time), message.to_string().into_bytes())
+}
+
+/// Lives through all records, with batches cut now and then as by a clock, and calls `after` after each record.
+fn live(
+    config: &Config,
+    mut capture: Option<Capture>,
+    mut after: impl FnMut(usize, &mut Trainer),
+) -> Trainer {
+    let (mut pipeline, mut trainer) = (parts::pipeline(config, 1), parts::trainer(config).unwrap());
+    for i in 0..RECORDS {
+        let (arrived, value) = message(i);
+        let (topic, offset) = (Topic::Events, i as i64);
+        let (key, value) = (None, Some(&value[..]));
+        let record = Record { topic, partition: 0, offset, arrived, key, value };
+        if let Some(capture) = &mut capture {
+            capture.record(&record);
+        }
+        pipeline.take(&record).unwrap();
+        if i % 50 == 17 || i + 1 == RECORDS {
+            if let Some(capture) = &mut capture {
+                capture.decision(Decision::Cut);
+            }
+            pipeline.cut();
+        }
+        while let Some(batch) = pipeline.next_batch() {
+            trainer.work(&batch);
+        }
+        after(i, &mut trainer);
+    }
+    if let Some(capture) = capture {
+        capture.finish();
+    }
+    trainer
+}
+
+#[test]
+fn a_row_that_was_not_used_for_long_goes_and_its_id_is_admitted_anew() {
+    let config = Config::build(SHORT_LIVED, &[]).unwrap();
+    let own = |field: &&sluice_features::schema::Field| {
+        field.source == Source::Event(EventField::Item) && !field.is_number()
+    };
+    let field = config.schema.fields.iter().find(own).unwrap();
+    let salt = config.schema.tables[field.table].salt();
+    let key = salted_key(salt, ItemId::of("i0").0);
+    let mut known = BTreeSet::new();
+    let trainer = live(&config, None, |i, trainer| {
+        let stores = trainer.learner().embeddings().stores();
+        if stores.iter().any(|store| store.contains(key)) {
+            known.insert(i / ERA);
+        }
+    });
+    // It is shown in the eras 0, 5 and 10, and its row lives for an hour and at most a sixteenth of it.
+    assert_eq!(Vec::from_iter(known), [0, 1, 2, 5, 6, 7, 10, 11]);
+    let stats = trainer.learner().embeddings().stats();
+    assert!(stats.expired > 50, "{stats:?}");
+    assert_eq!(stats.admitted - stats.expired, stats.rows as u64);
+    assert!(trainer.retriever().stats().rows.expired > 20);
+}
+
+#[test]
+fn rows_expire_alike_live_in_a_replay_of_the_capture_and_after_a_restart() {
+    let config = Config::build(SHORT_LIVED, &[]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let fingerprint = parts::setup(&config, 1, folder.path(), false).identity.fingerprint();
+    let start = Start { partitions: 1, fingerprint, seed: config.learn.seed, resumed: false };
+    let capture = Capture::create(folder.path(), 64 << 20, start).unwrap();
+    let trainer = live(&config, Some(capture), |_, _| {});
+    let replay = || {
+        let outcome = crate::replay::captured(&config, folder.path(), &Clock::system()).unwrap();
+        outcome.trainer.checksum()
+    };
+    assert_eq!(replay(), trainer.checksum());
+    assert_eq!(replay(), trainer.checksum());
+    let restarted = live(&config, None, |i, trainer| {
+        if i % 1_000 == 999 {
+            let mut written = Vec::new();
+            trainer.write(&mut written).unwrap();
+            *trainer = parts::trainer(&config).unwrap();
+            trainer.restore(parts::retriever_spec(&config), &mut &written[..]).unwrap();
+        }
+    });
+    assert_eq!(restarted.checksum(), trainer.checksum());
+}
