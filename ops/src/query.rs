@@ -25,9 +25,9 @@ pub struct Arguments {
     /// Items, separated by commas: the candidates of a rank, the one item of a similar
     #[arg(long, value_delimiter = ',', required_if_eq_any([("kind", "rank"), ("kind", "similar")]))]
     items: Vec<String>,
-    /// The most items of the answer
-    #[arg(long, default_value_t = 20)]
-    k: u32,
+    /// The most items of the answer; without it all of a rank and 20 of another
+    #[arg(long)]
+    k: Option<u32>,
     /// Items that must not stand in the answer, separated by commas
     #[arg(long, value_delimiter = ',')]
     exclude: Vec<String>,
@@ -144,7 +144,7 @@ pub fn question(
         kind,
         user,
         items,
-        k,
+        k: Some(k),
         exclude: &[],
         filter: Filter { category: &[] },
         surface: None,
@@ -161,7 +161,8 @@ struct Question<'a> {
     user: Option<&'a str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     items: &'a [String],
-    k: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    k: Option<u32>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     exclude: &'a [String],
     #[serde(skip_serializing_if = "Filter::is_empty")]
@@ -375,8 +376,12 @@ mod tests {
         assert_eq!(request.filter.categories.map(|all| all.len()), Some(1));
         assert_eq!(request.surface.as_deref(), Some("home"));
         assert!(question.contains(r#""context":{"device":"ios","hour":7}"#), "{question}");
-        let similar = parse(&["similar", "--items", "a"]).unwrap().question("q2").unwrap();
-        assert!(decode_request(similar.as_bytes(), BrokerTime(None)).is_ok());
+        // Without --k the daemon decides: all of a rank, some of the others.
+        let limits = [&flags[..], &["similar", "--items", "a"]].map(|flags| {
+            let question = parse(flags).unwrap().question("q2").unwrap();
+            decode_request(question.as_bytes(), BrokerTime(None)).unwrap().limit
+        });
+        assert_eq!(limits, [2, 20]);
     }
 
     #[test]

@@ -40,30 +40,19 @@ impl Importer for Kuairand {
     fn kinds(&self) -> &'static [Kind] {
         const {
             &[
-                Kind {
-                    name: "log",
-                    phase: Phase::Events,
-                    has: &["user_id", "video_id", "time_ms", "is_click", "duration_ms", "tab"],
-                    lacks: &[],
-                    separator: b',',
-                    headless: None,
-                },
-                Kind {
-                    name: "video features",
-                    phase: Phase::Items,
-                    has: &["video_id", "author_id", "upload_dt", "tag"],
-                    lacks: &["user_id"],
-                    separator: b',',
-                    headless: None,
-                },
-                Kind {
-                    name: "user features",
-                    phase: Phase::Users,
-                    has: &["user_id", "user_active_degree"],
-                    lacks: &["video_id"],
-                    separator: b',',
-                    headless: None,
-                },
+                Kind::of(
+                    "log",
+                    Phase::Events,
+                    &["user_id", "video_id", "time_ms", "is_click", "duration_ms", "tab"],
+                ),
+                Kind::of(
+                    "video features",
+                    Phase::Items,
+                    &["video_id", "author_id", "upload_dt", "tag"],
+                )
+                .lacking(&["user_id"]),
+                Kind::of("user features", Phase::Users, &["user_id", "user_active_degree"])
+                    .lacking(&["video_id"]),
             ]
         }
     }

@@ -20,30 +20,18 @@ impl Importer for Movielens {
     fn kinds(&self) -> &'static [Kind] {
         const {
             &[
-                Kind {
-                    name: "ratings (.inter)",
-                    phase: Phase::Events,
-                    has: &["user_id", "item_id", "rating", "timestamp"],
-                    lacks: &[],
-                    separator: b'\t',
-                    headless: None,
-                },
-                Kind {
-                    name: "items (.item)",
-                    phase: Phase::Items,
-                    has: &["item_id"],
-                    lacks: &["user_id"],
-                    separator: b'\t',
-                    headless: None,
-                },
-                Kind {
-                    name: "users (.user)",
-                    phase: Phase::Users,
-                    has: &["user_id"],
-                    lacks: &["item_id"],
-                    separator: b'\t',
-                    headless: None,
-                },
+                Kind::of(
+                    "ratings (.inter)",
+                    Phase::Events,
+                    &["user_id", "item_id", "rating", "timestamp"],
+                )
+                .of_tabs(),
+                Kind::of("items (.item)", Phase::Items, &["item_id"])
+                    .lacking(&["user_id"])
+                    .of_tabs(),
+                Kind::of("users (.user)", Phase::Users, &["user_id"])
+                    .lacking(&["item_id"])
+                    .of_tabs(),
             ]
         }
     }

@@ -27,14 +27,11 @@ pub(super) struct Rees46 {
 impl Importer for Rees46 {
     fn kinds(&self) -> &'static [Kind] {
         const {
-            &[Kind {
-                name: "events",
-                phase: Phase::Events,
-                has: &["event_time", "event_type", "product_id", "category_id", "price", "user_id"],
-                lacks: &[],
-                separator: b',',
-                headless: None,
-            }]
+            &[Kind::of(
+                "events",
+                Phase::Events,
+                &["event_time", "event_type", "product_id", "category_id", "price", "user_id"],
+            )]
         }
     }
 

@@ -32,22 +32,12 @@ impl Importer for Retailrocket {
     fn kinds(&self) -> &'static [Kind] {
         const {
             &[
-                Kind {
-                    name: "events",
-                    phase: Phase::Events,
-                    has: &["timestamp", "visitorid", "event", "itemid"],
-                    lacks: &[],
-                    separator: b',',
-                    headless: None,
-                },
-                Kind {
-                    name: "item properties",
-                    phase: Phase::Items,
-                    has: &["timestamp", "itemid", "property", "value"],
-                    lacks: &[],
-                    separator: b',',
-                    headless: None,
-                },
+                Kind::of("events", Phase::Events, &["timestamp", "visitorid", "event", "itemid"]),
+                Kind::of(
+                    "item properties",
+                    Phase::Items,
+                    &["timestamp", "itemid", "property", "value"],
+                ),
             ]
         }
     }

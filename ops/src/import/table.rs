@@ -23,14 +23,14 @@ pub(super) struct Kind {
     pub(super) name: &'static str,
     pub(super) phase: Phase,
     /// Columns that it has.
-    pub(super) has: &'static [&'static str],
+    has: &'static [&'static str],
     /// Columns that it does not have, where `has` alone would fit another kind too.
-    pub(super) lacks: &'static [&'static str],
+    lacks: &'static [&'static str],
     /// The byte between columns.
-    pub(super) separator: u8,
+    separator: u8,
     /// For files without a header: whether a first row looks like one of this kind, whose columns are
     /// then those of `has`, in that order.
-    pub(super) headless: Option<fn(&StringRecord) -> bool>,
+    headless: Option<fn(&StringRecord) -> bool>,
 }
 
 /// Why a row was not taken.
@@ -194,6 +194,30 @@ fn reader(path: &Path, kind: &Kind) -> Result<csv::Reader<impl std::io::Read>> {
 }
 
 impl Kind {
+    /// Returns a kind of file with these columns behind a header, and commas between them.
+    pub(super) const fn of(
+        name: &'static str,
+        phase: Phase,
+        has: &'static [&'static str],
+    ) -> Self {
+        Self { name, phase, has, lacks: &[], separator: b',', headless: None }
+    }
+
+    /// Returns the same without these columns.
+    pub(super) const fn lacking(self, lacks: &'static [&'static str]) -> Self {
+        Self { lacks, ..self }
+    }
+
+    /// Returns the same with tabs between the columns.
+    pub(super) const fn of_tabs(self) -> Self {
+        Self { separator: b'\t', ..self }
+    }
+
+    /// Returns the same that may come without its header.
+    pub(super) const fn or_headless(self, looks: fn(&StringRecord) -> bool) -> Self {
+        Self { headless: Some(looks), ..self }
+    }
+
     /// Returns the names of the columns, if the first row is one of this kind.
     fn header(&self, first: &StringRecord) -> Option<StringRecord> {
         // RecBole writes the type behind the name: `user_id:token`.

@@ -22,14 +22,12 @@ pub(super) struct Taobao {
 impl Importer for Taobao {
     fn kinds(&self) -> &'static [Kind] {
         const {
-            &[Kind {
-                name: "behaviours",
-                phase: Phase::Events,
-                has: &["user_id", "item_id", "category_id", "behavior_type", "timestamp"],
-                lacks: &[],
-                separator: b',',
-                headless: Some(looks_like_behaviours),
-            }]
+            &[Kind::of(
+                "behaviours",
+                Phase::Events,
+                &["user_id", "item_id", "category_id", "behavior_type", "timestamp"],
+            )
+            .or_headless(looks_like_behaviours)]
         }
     }
 
