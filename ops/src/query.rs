@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use sluice_daemon::kafka::{Connection, Outgoing, Producer, ProducerSettings, Reader, Start};
 
 use crate::connect::{ConnectArguments, parse_duration};
+use crate::import::calendar;
 
 /// What to ask.
 #[derive(Debug, clap::Args)]
@@ -327,21 +328,9 @@ fn table(answer: &Answer) -> String {
 
 /// Returns milliseconds since 1970 as a date and time in UTC.
 fn shown_time(millis: i64) -> String {
-    let days = millis.div_euclid(86_400_000);
-    let in_day = millis.rem_euclid(86_400_000);
-    // Howard Hinnant, "chrono-compatible low-level date algorithms", civil_from_days.
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (day, in_day) = (calendar::written(millis), millis.rem_euclid(86_400_000));
     let (hour, minute, second) = (in_day / 3_600_000, in_day / 60_000 % 60, in_day / 1000 % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+    format!("{day} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
 #[cfg(test)]

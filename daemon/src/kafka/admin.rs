@@ -187,6 +187,27 @@ impl Admin {
         specs.iter().try_for_each(|spec| self.await_topic(&spec.name))
     }
 
+    /// Deletes topics; one that is gone already is none of its business.
+    ///
+    /// # Errors
+    /// As [`Self::look`]; the first refusal is returned, the other topics are deleted.
+    pub fn delete(&self, names: &[&str]) -> Result<(), Trouble> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let results =
+            self.ask("deleting topics", |options| self.client.delete_topics(names, options))?;
+        for result in results {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
+                Err((topic, code)) => {
+                    return Err(self.denied(&format!("deleting topic {topic}"), code));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Waits until brokers show a topic: the controller answers before they have heard of it, and whoever
     /// uses the topic at once would be told that it is missing.
     fn await_topic(&self, name: &str) -> Result<(), Trouble> {

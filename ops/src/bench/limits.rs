@@ -12,24 +12,27 @@ use sluice_models::kernels::{
 use super::report::{Report, Row};
 
 const GROUP: &str = "limits";
-/// Runs of which the best counts.
-const RUNS: usize = 5;
-/// Length of one run of multiply-adds.
-const SPIN: Duration = Duration::from_millis(60);
+/// Runs over large arrays, of which the best counts.
+const RUNS: usize = 8;
+/// Length of one run of multiply-adds, shorter than the slices of a busy system, and of all of them.
+const SPIN: Duration = Duration::from_millis(4);
+const SPINS: Duration = Duration::from_millis(400);
 /// Rounds of multiply-adds between two looks at the clock.
-const ROUNDS: u64 = 20_000;
+const ROUNDS: u64 = 10_000;
 /// Numbers in each array of the bandwidth loops: 128 MB, four times the 32 MB that a large cache holds.
 const NUMBERS: usize = 32 << 20;
+/// Numbers of the part of an array that one run takes: every part is out of the caches again when its turn comes.
+const PART: usize = 2 << 20;
 /// Rows of 64 bytes, half a gigabyte: more than caches and the translations of huge pages cover.
 const ROWS: usize = 8 << 20;
-/// Reads of one run.
-const READS: usize = 2 << 20;
+/// Random reads of the whole array, and of one run.
+const READS: usize = 4 << 20;
+const SOME_READS: usize = 1 << 16;
 /// How far ahead of its read a row is asked for.
 const AHEAD: usize = 16;
 
 /// What was measured.
 #[derive(Clone, Debug)]
-#[allow(dead_code, reason = "for groups that come after this frame")]
 pub(super) struct Limits {
     /// The path in force.
     pub(super) path: Path,
@@ -108,7 +111,8 @@ pub(super) fn peak(threads: usize) -> Result<f64> {
         operations as f64 / begun.elapsed().as_secs_f64() / 1e9
     };
     let mut best = 0.0_f64;
-    for _ in 0..RUNS {
+    let begun = Instant::now();
+    while begun.elapsed() < SPINS {
         let sum = std::thread::scope(|scope| {
             let running: Vec<_> = (0..threads).map(|_| scope.spawn(spin)).collect();
             let rates = running.into_iter().map(|thread| thread.join());
@@ -119,14 +123,11 @@ pub(super) fn peak(threads: usize) -> Result<f64> {
     Ok(best)
 }
 
-/// The shortest of several runs, in seconds.
-fn shortest(mut run: impl FnMut()) -> f64 {
-    let times = (0..RUNS).map(|_| {
-        let begun = Instant::now();
-        run();
-        begun.elapsed().as_secs_f64()
-    });
-    times.fold(f64::INFINITY, f64::min)
+/// Seconds that `call` took.
+fn timed(call: impl FnOnce()) -> f64 {
+    let begun = Instant::now();
+    call();
+    begun.elapsed().as_secs_f64()
 }
 
 fn bandwidth() -> (f64, f64) {
@@ -137,14 +138,22 @@ fn bandwidth() -> (f64, f64) {
         numbers
     };
     let (mut a, b, c) = (array(0.0), array(1.0), array(2.0));
-    let bytes = size_of_val(a.as_slice()) as f64;
-    let copy = shortest(|| black_box(&mut a).copy_from_slice(black_box(&b)));
     let factor = black_box(0.5);
-    let triad = shortest(|| {
-        for ((a, b), c) in black_box(&mut a).iter_mut().zip(black_box(&b)).zip(black_box(&c)) {
-            *a = b + factor * c;
-        }
-    });
+    let (mut copy, mut triad) = (f64::INFINITY, f64::INFINITY);
+    for _ in 0..RUNS {
+        let parts = a.chunks_mut(PART).zip(b.chunks(PART));
+        copy = parts.map(|(a, b)| timed(|| black_box(a).copy_from_slice(b))).fold(copy, f64::min);
+        let parts = a.chunks_mut(PART).zip(b.chunks(PART)).zip(c.chunks(PART));
+        let parts = parts.map(|((a, b), c)| {
+            timed(|| {
+                for ((a, b), c) in black_box(a).iter_mut().zip(b).zip(c) {
+                    *a = b + factor * c;
+                }
+            })
+        });
+        triad = parts.fold(triad, f64::min);
+    }
+    let bytes = (PART * size_of::<f32>()) as f64;
     (2.0 * bytes / copy / 1e9, 3.0 * bytes / triad / 1e9)
 }
 
@@ -159,7 +168,7 @@ fn random_rows() -> (f64, f64) {
             (state >> 33) as u32 % ROWS as u32
         })
         .collect();
-    let read = |ahead: Option<usize>| {
+    let read = |places: &[u32], ahead: Option<usize>| {
         let mut sums = [0.0_f32; 16];
         for (k, place) in places.iter().enumerate() {
             if let Some(next) = ahead.and_then(|ahead| places.get(k + ahead)) {
@@ -171,6 +180,10 @@ fn random_rows() -> (f64, f64) {
         }
         black_box(sums);
     };
-    let rate = |seconds: f64| READS as f64 / seconds / 1e6;
-    (rate(shortest(|| read(None))), rate(shortest(|| read(Some(AHEAD)))))
+    // Each part reads rows that none has read shortly before.
+    let rate = |ahead| {
+        let parts = places.chunks(SOME_READS).map(|part| timed(|| read(part, ahead)));
+        SOME_READS as f64 / parts.fold(f64::INFINITY, f64::min) / 1e6
+    };
+    (rate(None), rate(Some(AHEAD)))
 }

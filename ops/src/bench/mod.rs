@@ -4,9 +4,11 @@
 //! names its target as a number with a direction, and [`Report`] says whether it is met. A group that fails does not keep the others
 //! from being measured: the command ends with the reasons.
 
+mod clock;
 mod kafka;
 mod limits;
 mod machine;
+mod peers;
 mod report;
 mod step;
 
@@ -23,12 +25,9 @@ pub struct Arguments {
     /// Runs one group
     #[arg(long, value_enum)]
     only: Option<Group>,
-    /// Group kafka asks the daemon that runs on these brokers (host:port), instead of one inside this process
+    /// Group kafka uses these brokers (host:port) instead of one inside this process: topics sluice-bench-* are made, and deleted at the end
     #[arg(long)]
     brokers: Option<String>,
-    /// What stands before the dot in all topic names on these brokers
-    #[arg(long, default_value = "sluice", requires = "brokers")]
-    prefix: String,
     /// Prints one JSON array
     #[arg(long)]
     json: bool,
@@ -39,7 +38,9 @@ pub struct Arguments {
 enum Group {
     /// Training steps of the reference graph and of the default model
     Step,
-    /// Requests over Kafka beside an echo of the same bytes
+    /// The same in PyTorch
+    Peers,
+    /// Events, freshness and requests over Kafka, beside an echo of the same bytes
     Kafka,
 }
 
@@ -47,7 +48,8 @@ impl Group {
     fn measure(self, arguments: &Arguments, limits: &Limits, report: &mut Report) -> Result<()> {
         match self {
             Self::Step => step::measure(limits, report),
-            Self::Kafka => kafka::measure(arguments.brokers.as_deref(), &arguments.prefix, report),
+            Self::Peers => peers::measure(limits, report),
+            Self::Kafka => kafka::measure(arguments.brokers.as_deref(), limits, report),
         }
     }
 }
@@ -63,8 +65,20 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let mut report = Report::new(!arguments.json);
     report.head(&machine::describe(&path));
+    let failed = measure(arguments, &mut report)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string(report.rows())?);
+    }
+    if !failed.is_empty() {
+        bail!("not everything could be measured: {}", failed.join("; "));
+    }
+    Ok(())
+}
+
+/// Measures limits and groups, and returns why groups failed.
+fn measure(arguments: &Arguments, report: &mut Report) -> Result<Vec<String>> {
     let limits = Limits::measure()?;
-    limits.report(&mut report);
+    limits.report(report);
     let mut failed = Vec::new();
     for group in Group::value_variants() {
         if arguments.only.is_some_and(|only| only != *group) {
@@ -73,16 +87,69 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let name = group.to_possible_value().map(|value| value.get_name().to_owned());
         let name = name.unwrap_or_default();
         eprintln!("sluice bench: measuring {name}");
-        if let Err(error) = group.measure(arguments, &limits, &mut report) {
+        if let Err(error) = group.measure(arguments, &limits, report) {
             failed.push(format!("{name}: {error:#}"));
         }
         report.show();
     }
-    if arguments.json {
-        println!("{}", serde_json::to_string(report.rows())?);
+    Ok(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    /// The rows of one group, as JSON.
+    fn rows(group: Group) -> Vec<Value> {
+        let arguments = Arguments { only: Some(group), brokers: None, json: true };
+        let mut report = Report::new(false);
+        assert_eq!(measure(&arguments, &mut report).unwrap(), Vec::<String>::new());
+        match serde_json::to_value(report.rows()).unwrap() {
+            Value::Array(rows) => rows,
+            other => panic!("expected an array, found {other}"),
+        }
     }
-    if !failed.is_empty() {
-        bail!("not everything could be measured: {}", failed.join("; "));
+
+    fn check(rows: &[Value], group: &str, targets: &[&str]) {
+        let members = ["group", "limit", "met", "name", "peer", "target", "unit", "value"];
+        let mut names = BTreeSet::new();
+        for row in rows {
+            let row = row.as_object().unwrap();
+            assert!(row.keys().map(String::as_str).eq(members), "{row:?}");
+            assert!(names.insert(row["name"].as_str().unwrap()), "twice: {row:?}");
+            assert!(row["value"].as_f64().is_none_or(|value| value > 0.0), "{row:?}");
+            let judged = row["target"].is_number() && row["value"].is_number();
+            assert_eq!(row["met"].is_boolean(), judged, "{row:?}");
+            assert!(row["group"] == group || row["group"] == "limits", "{row:?}");
+        }
+        for name in targets {
+            assert!(names.contains(name), "expected {name:?} among {names:?}");
+        }
     }
-    Ok(())
+
+    #[test]
+    fn the_limits_come_first_and_steps_have_their_targets() {
+        let rows = rows(Group::Step);
+        assert_eq!(rows[0]["name"], "multiply-adds, scalar, 1 thread");
+        let share = "1 thread: dense part, share of the peak";
+        let judged = [64, 256].map(|size| format!("reference, batch {size}, {share}"));
+        check(&rows, "step", &judged.each_ref().map(String::as_str));
+        let met = |name: &String| {
+            rows.iter().any(|row| row["name"] == **name && row["met"] != Value::Null)
+        };
+        assert!(judged.iter().all(met));
+    }
+
+    #[test]
+    fn every_comparison_with_pytorch_has_its_row_with_or_without_it() {
+        let rows = rows(Group::Peers);
+        let ratio = |what: &str| format!("{what}: times PyTorch's speed");
+        let steps = [16, 64, 256].map(|size| ratio(&format!("step, batch {size}, 1 thread")));
+        let scoring = ratio("scoring 500 candidates, history 50 + 50");
+        check(&rows, "peers", &[&steps[0], &steps[1], &steps[2], &scoring]);
+    }
 }

@@ -6,7 +6,6 @@ use serde::{Serialize, Serializer};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Target {
     /// `>=`
-    #[allow(dead_code, reason = "the groups that stand have no lower bounds yet")]
     AtLeast(f64),
     /// `<=`
     AtMost(f64),
@@ -49,6 +48,8 @@ pub(super) struct Row {
     pub(super) peer: Option<f64>,
     /// What the value should reach. None where the comparison has no peer.
     pub(super) target: Option<Target>,
+    /// Another figure meets the target in this one's place; the note says which.
+    pub(super) met_otherwise: bool,
     /// What the table says beside the row: why there is no value or no peer, or what holds the value back.
     pub(super) note: Option<String>,
 }
@@ -76,7 +77,7 @@ impl Row {
 
     /// Tells whether the target is met; none without a target or a value.
     fn met(&self) -> Option<bool> {
-        Some(self.target?.is_met(self.value?))
+        Some(self.target?.is_met(self.value?) || self.met_otherwise)
     }
 }
 
@@ -226,6 +227,8 @@ mod tests {
         assert_eq!(met(Some(2.1), Target::AtMost(2.0)), Some(false));
         assert_eq!(met(None, Target::AtMost(2.0)), None);
         assert_eq!(Row { target: None, ..row() }.met(), None);
+        assert_eq!(Row { value: Some(20.0), met_otherwise: true, ..row() }.met(), Some(true));
+        assert_eq!(Row { value: None, met_otherwise: true, ..row() }.met(), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The daemon inside this process, on the embedded broker, with its state in a temporary folder.
+//! The daemon inside this process, on the embedded broker or given ones, with its state in a temporary folder.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -31,8 +31,9 @@ pub(crate) struct Inside {
 }
 
 impl Inside {
-    /// Starts the broker and the daemon. `configuration` is the text of a file, to which the state folder and a free HTTP port are
-    /// added; `topics` are made beside the daemon's; `ctrl_c` is the wish that SIGINT and SIGTERM make.
+    /// Starts the daemon, and its broker where the configuration wants an embedded one. `configuration` is the text of a file, to which the
+    /// state folder and a free HTTP port are added; `topics` are made beside the daemon's on an embedded broker; `ctrl_c` is the wish that
+    /// SIGINT and SIGTERM make.
     ///
     /// # Errors
     /// When the configuration has mistakes, or a part cannot start.
@@ -52,13 +53,14 @@ impl Inside {
         daemon.watch_signals(ctrl_c);
         let address = daemon.address();
         let running = daemon.connect(&config, &options)?;
-        let Some(broker) = &running.embedded else {
-            bail!("the configuration wants no embedded broker: kafka.embedded must be true");
+        let connection = match &running.embedded {
+            Some(broker) => {
+                topics.iter().try_for_each(|topic| broker.create_topic(topic, 1))?;
+                broker.connection()
+            }
+            None => config.kafka.connection.clone(),
         };
-        for topic in topics {
-            broker.create_topic(topic, 1)?;
-        }
-        let (connection, shared) = (broker.connection(), Arc::clone(&running.shared));
+        let shared = Arc::clone(&running.shared);
         let thread = std::thread::Builder::new()
             .name("daemon".to_owned())
             .spawn(move || running.run())

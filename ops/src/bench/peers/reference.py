@@ -2,7 +2,7 @@
 
 Standard input holds one JSON object:
 
-    {"table_rows": N, "fields": F, "runs": R, "seconds": S, "parents": ..., "jobs": [JOB, ...]}
+    {"table_rows": N, "fields": F, "run": S, "all": A, "jobs": [JOB, ...]}
     JOB = {"kind": "step" | "score", "threads": T, "batches": [BATCH, ...]}
     BATCH = {"size": n, "rows": [...], "newest": [n lengths], "matching": [n lengths], "labels": [n * tasks]}
 
@@ -10,7 +10,7 @@ Standard input holds one JSON object:
 (item, tag, gap) of each matching one. Field 0 is the item, field 1 its tag.
 
 Standard output gets JSON lines: {"torch", "parameters"} first, then one line for each job, {"kind", "batch", "threads", "seconds"}: the
-seconds of one step or one pass, the best of R runs of S seconds. Without torch the only line is {"missing": why}.
+seconds of one step or one pass, in the best of runs of S seconds over A seconds. Without torch the only line is {"missing": why}.
 """
 
 import json
@@ -175,17 +175,18 @@ class Learner:
         return self.graph(self.table.index_select(0, batch.rows), batch).sigmoid_()
 
 
-def best(run, batches, runs, seconds):
+def best(call, batches, run, every):
     """Seconds of one call, after every batch was seen twice."""
     for batch in batches + batches:
-        run(batch)
-    shortest = math.inf
-    for _ in range(runs):
-        begun, calls = time.perf_counter(), 0
-        while time.perf_counter() - begun < seconds:
-            run(batches[calls % len(batches)])
+        call(batch)
+    shortest, calls, clock = math.inf, 0, time.perf_counter
+    end = clock() + every
+    while clock() < end:
+        begun, before = clock(), calls
+        while clock() - begun < run:
+            call(batches[calls % len(batches)])
             calls += 1
-        shortest = min(shortest, (time.perf_counter() - begun) / calls)
+        shortest = min(shortest, (clock() - begun) / (calls - before))
     return shortest
 
 
@@ -197,8 +198,8 @@ def main():
     for job in wanted["jobs"]:
         torch.set_num_threads(job["threads"])
         batches = [Batch(batch) for batch in job["batches"]]
-        run = {"step": learner.step, "score": learner.score}[job["kind"]]
-        seconds = best(run, batches, wanted["runs"], wanted["seconds"])
+        call = {"step": learner.step, "score": learner.score}[job["kind"]]
+        seconds = best(call, batches, wanted["run"], wanted["all"])
         answer = {"kind": job["kind"], "batch": batches[0].size, "threads": job["threads"], "seconds": seconds}
         print(json.dumps(answer), flush=True)
 
