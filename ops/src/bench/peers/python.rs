@@ -1,7 +1,8 @@
 //! Runs a script of ours in the Python that there is: one JSON object in, JSON lines out.
 
-use std::io::Write as _;
+use std::io::{Read, Write as _};
 use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -49,6 +50,8 @@ pub(super) fn run<T: DeserializeOwned>(
     let input = child.stdin.take().context("the script has no standard input")?;
     // A script that ends before it has read all says so by its code or its lines.
     let writer = std::thread::spawn(move || drop({ input }.write_all(&text)));
+    let said = keep(child.stdout.take().context("the script has no standard output")?);
+    let told = keep(child.stderr.take().context("the script has no standard error")?);
     let deadline = Instant::now() + patience;
     while child.try_wait()?.is_none() {
         if Instant::now() >= deadline {
@@ -59,13 +62,22 @@ pub(super) fn run<T: DeserializeOwned>(
         std::thread::sleep(LOOK);
     }
     drop(writer.join());
-    let output = child.wait_with_output()?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    if !output.status.success() {
-        let told = String::from_utf8_lossy(&output.stderr);
-        bail!("{python} ended with {}: {}", output.status, told.trim_end());
+    let [said, told] = [said, told].map(|kept| kept.join().unwrap_or_default());
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("{python} ended with {status}: {}", told.trim_end());
     }
     lines(&said).with_context(|| format!("expected JSON lines from {python}"))
+}
+
+/// Reads all that comes, so that the script never waits for room.
+fn keep(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What came before a failure is what there is to show.
+        drop(pipe.read_to_end(&mut bytes));
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
 }
 
 fn lines<T: DeserializeOwned>(said: &str) -> Result<Answer<T>> {
