@@ -195,11 +195,7 @@ fn reader(path: &Path, kind: &Kind) -> Result<csv::Reader<impl std::io::Read>> {
 
 impl Kind {
     /// Returns a kind of file with these columns behind a header, and commas between them.
-    pub(super) const fn of(
-        name: &'static str,
-        phase: Phase,
-        has: &'static [&'static str],
-    ) -> Self {
+    pub(super) const fn of(name: &'static str, phase: Phase, has: &'static [&'static str]) -> Self {
         Self { name, phase, has, lacks: &[], separator: b',', headless: None }
     }
 

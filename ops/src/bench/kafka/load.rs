@@ -88,7 +88,7 @@ impl Sender {
     fn run(self, mut shop: Shop) -> Result<(Shop, Late)> {
         let (begun, begun_at) = (Instant::now(), wall());
         let (mut due, mut sent) = (Duration::ZERO, 0_u64);
-        while let Some(record) = shop.next() {
+        for record in shop.by_ref() {
             let Some(time) = self.turn(begun, &mut due, sent) else { break };
             let time = begun_at + i64::try_from(time.as_millis())?;
             let topic = self.topics.iter().find(|(topic, _)| *topic == record.topic);

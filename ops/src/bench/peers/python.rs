@@ -49,9 +49,9 @@ pub(super) fn run<T: DeserializeOwned>(
     let text = serde_json::to_vec(job)?;
     let input = child.stdin.take().context("the script has no standard input")?;
     // A script that ends before it has read all says so by its code or its lines.
-    let writer = std::thread::spawn(move || drop({ input }.write_all(&text)));
-    let said = keep(child.stdout.take().context("the script has no standard output")?);
-    let told = keep(child.stderr.take().context("the script has no standard error")?);
+    let writer = aside(move || drop({ input }.write_all(&text)))?;
+    let said = keep(child.stdout.take().context("the script has no standard output")?)?;
+    let told = keep(child.stderr.take().context("the script has no standard error")?)?;
     let deadline = Instant::now() + patience;
     while child.try_wait()?.is_none() {
         if Instant::now() >= deadline {
@@ -71,13 +71,20 @@ pub(super) fn run<T: DeserializeOwned>(
 }
 
 /// Reads all that comes, so that the script never waits for room.
-fn keep(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
-    std::thread::spawn(move || {
+fn keep(mut pipe: impl Read + Send + 'static) -> Result<JoinHandle<String>> {
+    aside(move || {
         let mut bytes = Vec::new();
         // What came before a failure is what there is to show.
         drop(pipe.read_to_end(&mut bytes));
         String::from_utf8_lossy(&bytes).into_owned()
     })
+}
+
+fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
+    std::thread::Builder::new()
+        .name("script".to_owned())
+        .spawn(work)
+        .context("cannot start a thread")
 }
 
 fn lines<T: DeserializeOwned>(said: &str) -> Result<Answer<T>> {
