@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sluice_daemon::kafka::{
-    Consumer, ConsumerEvent, ConsumerSettings, Header, Lane, NextOffset, Outgoing, Probe, Reader,
-    Secret, Source, Start, TopicRole, Trouble,
+    Admin, Consumer, ConsumerEvent, ConsumerSettings, Header, Lane, NextOffset, Outgoing, Probe,
+    Reader, Secret, Source, Start, TopicRole, Trouble,
 };
 
 use crate::Test;
@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_missing_topic_is_named", a_missing_topic_is_named),
     ("a_produced_file_arrives_and_a_question_is_answered", produce_and_query),
     ("topics_are_created_once_and_compared_afterwards", topics_are_created_and_compared),
+    ("a_deleted_topic_is_gone_and_one_that_never_was_is_no_trouble", a_deleted_topic_is_gone),
 ];
 
 fn lane(role: TopicRole, partition: i32) -> Lane {
@@ -345,4 +346,19 @@ fn produce_and_query() -> Outcome {
     let told = asked.wait()?.succeeded()?.stdout;
     anyhow::ensure!(told.lines().nth(1).is_some_and(|line| line.contains("88")), "{told}");
     Ok(())
+}
+
+fn a_deleted_topic_is_gone() -> Outcome {
+    let kafka = shared()?;
+    kafka.create_topic("deleted.events", 2, &[])?;
+    kafka.create_topic("kept.events", 1, &[])?;
+    let probe = Probe::open(&kafka.connection())?;
+    expect_eq!(probe.partitions("deleted.events", PATIENCE)?, Some(2));
+    let admin = Admin::open(&kafka.connection(), PATIENCE)?;
+    admin.delete(&["deleted.events", "never.events"])?;
+    wait_for("the topic to be gone", || {
+        Ok(probe.partitions("deleted.events", PATIENCE)?.is_none().then_some(()))
+    })?;
+    expect_eq!(probe.partitions("kept.events", PATIENCE)?, Some(1));
+    Ok(admin.delete(&[])?)
 }

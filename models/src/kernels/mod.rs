@@ -39,6 +39,6 @@ pub use bytes::byte_products;
 pub use memory::{prefer_huge_pages, prefetch};
 pub use optimizer::{AdagradStep, adagrad_row};
 pub use path::{Path, PathError, best, current, select};
-pub use peak::spin_multiply_adds;
+pub use peak::{spin_multiply_adds, spin_multiply_adds_on};
 pub use real::{Activation, AdamStep, Real};
 pub use search::{find_newest, find_newest_portable};

@@ -1,7 +1,7 @@
 //! The processor's own limit, to measure products against.
 
 use super::lanes::{Kernel, Lanes};
-use super::path::Proof;
+use super::path::{Path, PathError, Proof};
 
 /// Independent chains: enough to hide the latency of two multiply-adds a cycle.
 const CHAINS: usize = 12;
@@ -28,7 +28,34 @@ impl Kernel for Spin {
 /// Runs multiply-adds on registers alone and returns how many floating-point operations that were:
 /// divided by the time taken they are the peak of the path in force.
 pub fn spin_multiply_adds(rounds: u64) -> u64 {
-    let (operations, total) = Proof::current().run(Spin(rounds));
+    spin(Proof::current(), rounds)
+}
+
+/// Like [`spin_multiply_adds`] on a path that need not be the one in force.
+///
+/// # Errors
+/// [`PathError::Unavailable`] when the processor lacks the instructions.
+pub fn spin_multiply_adds_on(path: Path, rounds: u64) -> Result<u64, PathError> {
+    let proof = Proof::of(path).ok_or(PathError::Unavailable(path))?;
+    Ok(spin(proof, rounds))
+}
+
+fn spin(proof: Proof, rounds: u64) -> u64 {
+    let (operations, total) = proof.run(Spin(rounds));
     std::hint::black_box(total);
     operations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_are_counted_by_lanes() {
+        for (path, lanes) in [(Path::Scalar, 1), (Path::Avx2, 8), (Path::Avx512, 16)] {
+            let counted = spin_multiply_adds_on(path, 5);
+            let expected = path.is_available().then_some(5 * 2 * CHAINS as u64 * lanes);
+            assert_eq!(counted.ok(), expected, "{path}");
+        }
+    }
 }

@@ -5,9 +5,7 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
-use sluice_models::kernels::{
-    Path, current, prefer_huge_pages, prefetch, select, spin_multiply_adds,
-};
+use sluice_models::kernels::{Path, current, prefer_huge_pages, prefetch, spin_multiply_adds_on};
 
 use super::report::{Report, Row};
 
@@ -64,10 +62,8 @@ impl Limits {
         let path = current();
         let mut peaks = Vec::new();
         for other in Path::ALL.into_iter().filter(|path| path.is_available()) {
-            select(other)?;
-            peaks.push((other, [peak(1)?, peak(2)?]));
+            peaks.push((other, [peak(other, 1)?, peak(other, 2)?]));
         }
-        select(path)?;
         let own = peaks.iter().find(|(other, _)| *other == path);
         let own = own.map(|(_, peak)| *peak).ok_or_else(|| anyhow!("{path} was not measured"))?;
         let (copy, triad) = bandwidth();
@@ -96,27 +92,28 @@ impl Limits {
     }
 }
 
-/// Returns GFLOP/s of the path in force in a bare loop, summed over `threads`.
+/// Returns GFLOP/s of a path in a bare loop, summed over `threads`.
 ///
 /// # Errors
-/// When a thread panics.
-pub(super) fn peak(threads: usize) -> Result<f64> {
+/// When the processor lacks the path, or a thread panics.
+fn peak(path: Path, threads: usize) -> Result<f64> {
     let barrier = Barrier::new(threads);
     let spin = || {
         barrier.wait();
         let (begun, mut operations) = (Instant::now(), 0);
         while begun.elapsed() < SPIN {
-            operations += spin_multiply_adds(ROUNDS);
+            operations += spin_multiply_adds_on(path, ROUNDS)?;
         }
-        operations as f64 / begun.elapsed().as_secs_f64() / 1e9
+        Ok(operations as f64 / begun.elapsed().as_secs_f64() / 1e9)
     };
-    let mut best = 0.0_f64;
-    let begun = Instant::now();
+    let (mut best, begun) = (0.0_f64, Instant::now());
     while begun.elapsed() < SPINS {
         let sum = std::thread::scope(|scope| {
             let running: Vec<_> = (0..threads).map(|_| scope.spawn(spin)).collect();
-            let rates = running.into_iter().map(|thread| thread.join());
-            rates.sum::<Result<f64, _>>().map_err(|_| anyhow!("a thread panicked"))
+            let rates = running
+                .into_iter()
+                .map(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?);
+            rates.sum::<Result<f64>>()
         })?;
         best = best.max(sum);
     }

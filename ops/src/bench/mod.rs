@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn the_limits_come_first_and_steps_have_their_targets() {
         let rows = rows(Group::Step);
-        assert_eq!(rows[0]["name"], "multiply-adds, scalar, 1 thread");
+        assert!(rows[0]["name"].as_str().unwrap().starts_with("multiply-adds, scalar"));
         let share = "1 thread: dense part, share of the peak";
         let judged = [64, 256].map(|size| format!("reference, batch {size}, {share}"));
         check(&rows, "step", &judged.each_ref().map(String::as_str));
