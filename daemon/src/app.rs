@@ -19,9 +19,10 @@ use crate::config::Config;
 use crate::error::{Exit, Stop};
 use crate::http::{Pages, Readiness, Server, Wait};
 use crate::kafka::{
-    Connection, Consumer, ConsumerSettings, DeadLetters, EmbeddedBroker, Lane, NextOffset, Probe,
-    Producer, ProducerSettings, Source, TopicRole,
+    Connection, Consumer, ConsumerSettings, DeadLetters, EmbeddedBroker, Probe, Producer,
+    ProducerSettings, Source, TopicRole,
 };
+use crate::live::checkpointer::{Checkpointer, lanes};
 use crate::live::ingest::Ingest;
 use crate::live::learn::{Learner, snapshot};
 use crate::live::watch::Watch;
@@ -221,8 +222,9 @@ impl Daemon {
             )?),
             None => None,
         };
-        let offsets =
-            resumed.as_ref().map_or_else(Default::default, |resumed| offsets(config, resumed));
+        let offsets = resumed
+            .as_ref()
+            .map_or_else(Default::default, |resumed| lanes(topics, &resumed.offsets).collect());
         if let Some(resumed) = &resumed {
             tell(resumed);
         }
@@ -273,14 +275,24 @@ impl Daemon {
             work,
             used: used_sender,
         };
+        let (jobs_sender, jobs) = bounded(1);
+        let (done, checkpointed) = bounded(1);
+        let checkpointer = Checkpointer {
+            shared: Arc::clone(&shared),
+            checkpoint,
+            letters: Arc::clone(&letters),
+            consumer: Arc::clone(&consumer),
+            jobs,
+            done,
+        };
         let ingest = Ingest {
             shared: Arc::clone(&shared),
             consumer: Arc::clone(&consumer),
             work: work_sender,
             used,
             dead_letters: DeadLetters::new(Arc::clone(&letters), topics.dead_letter.clone()),
-            letters: Arc::clone(&letters),
-            checkpoint,
+            checkpoints: jobs_sender,
+            checkpointed,
             interval: config.checkpoint.interval,
             capture,
             max_age: config.learn.max_age,
@@ -323,6 +335,7 @@ impl Daemon {
         );
         let supervisor = &mut self.supervisor;
         supervisor.thread("learner", LAST_DEADLINE, |shutdown| learner.run(shutdown))?;
+        supervisor.thread("checkpointer", LAST_DEADLINE, |end| checkpointer.run(end))?;
         supervisor.thread("ingest", LAST_DEADLINE, |shutdown| ingest.run(shutdown))?;
         supervisor.thread("publisher", DEADLINE, |shutdown| publisher.run(shutdown))?;
         for (i, scorer) in answering.into_iter().enumerate() {
@@ -421,23 +434,6 @@ impl Running {
         self.runtime.shutdown_timeout(HTTP_DEADLINE);
         Ok(exit)
     }
-}
-
-fn offsets(config: &Config, resumed: &Resumed) -> std::collections::BTreeMap<Lane, NextOffset> {
-    let topics = &config.kafka.topics;
-    let role = |topic: &str| match topic {
-        _ if topic == topics.events => Some(TopicRole::Events),
-        _ if topic == topics.items => Some(TopicRole::Items),
-        _ if topic == topics.users => Some(TopicRole::Users),
-        _ => None,
-    };
-    let known = resumed.offsets.iter().filter(|offset| offset.next > 0);
-    known
-        .filter_map(|offset| {
-            let lane = Lane { role: role(&offset.topic)?, partition: offset.partition };
-            Some((lane, NextOffset(offset.next)))
-        })
-        .collect()
 }
 
 fn tell(resumed: &Resumed) {

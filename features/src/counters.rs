@@ -6,12 +6,10 @@
 //! nothing is known. Where it matters how much there was, not how often (what a user is after just now), a counter is read as
 //! `ln(1 + c)`. On sparse tasks such counters beat embeddings alone.
 
-use std::collections::HashMap;
-
-use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::salted_key;
+use crate::pages::PagedMap;
 use crate::schema::{Counter, Reading, Subject};
 use crate::time::{EventTime, Span};
 
@@ -46,13 +44,13 @@ struct Decayed {
 struct Table {
     counter: Counter,
     overall: Decayed,
-    entries: HashMap<u64, Decayed, FixedState>,
+    entries: PagedMap<Decayed>,
     /// New keys until the next sweep.
     until_sweep: usize,
     refused: u64,
 }
 
-/// All counters of a schema.
+/// All counters of a schema. A copy costs little and stays as it is ([`crate::pages`]).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Counters {
     tables: Vec<Table>,
@@ -85,7 +83,7 @@ impl Counters {
         let table = |counter: &Counter| Table {
             counter: counter.clone(),
             overall: Decayed::default(),
-            entries: HashMap::default(),
+            entries: PagedMap::new(),
             until_sweep: SWEEP,
             refused: 0,
         };
@@ -115,7 +113,7 @@ impl Counters {
     pub fn read(&self, counter: usize, subjects: &Subjects, time: EventTime) -> Option<f32> {
         let table = &self.tables[counter];
         let key = key(&table.counter.by, subjects)?;
-        let Some(entry) = table.entries.get(&key) else {
+        let Some(entry) = table.entries.get(key) else {
             return Some(0.0);
         };
         let worth =
@@ -162,7 +160,7 @@ impl Table {
         let Some(key) = key(&self.counter.by, subjects) else {
             return;
         };
-        if let Some(entry) = self.entries.get_mut(&key) {
+        if let Some(entry) = self.entries.get_mut(key) {
             entry.add(half_life, time, n, c);
             return;
         }

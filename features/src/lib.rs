@@ -19,6 +19,7 @@ pub mod event;
 pub mod example;
 pub mod funnel;
 pub mod ids;
+pub mod pages;
 pub mod reject;
 pub mod schema;
 pub mod sequence;

@@ -24,7 +24,7 @@ use format::{read_block, read_start, write_block, write_start};
 
 use crate::learner::Learner;
 use crate::spec::{CrossingSpec, FunnelSpec, InterestSpec, ModelSpec, SharingSpec, SpecError};
-use crate::table::RowStore;
+use crate::table::{FrozenRows, RowStore};
 
 /// What a checkpoint says about its learner.
 #[derive(Debug, Serialize, Deserialize)]
@@ -75,27 +75,59 @@ impl Head {
     }
 }
 
+/// A learner as it was at one instant, to be written while it goes on.
+#[derive(Debug)]
+pub struct Image {
+    fingerprint: u64,
+    head: Head,
+    /// Dense parameters and both moments.
+    dense: Vec<f32>,
+    rows: Vec<FrozenRows>,
+}
+
+/// Takes the image of a learner: copies the dense part and freezes the rows.
+///
+/// # Panics
+/// When an earlier image is neither written nor dropped.
+pub fn image(learner: &Learner) -> Image {
+    let (mean, square) = learner.moments();
+    Image {
+        fingerprint: learner.schema().fingerprint(),
+        head: Head::of(learner),
+        dense: [learner.model().params().values(), mean, square].concat(),
+        rows: learner.embeddings().stores().iter().map(RowStore::freeze).collect(),
+    }
+}
+
+impl Image {
+    /// Writes all of it. The learner may go on meanwhile.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn write(self, out: &mut impl Write) -> std::io::Result<()> {
+        write_start(out, self.fingerprint)?;
+        write_block(out, b"head", &serde_json::to_vec(&self.head)?)?;
+        let mut bytes = Vec::new();
+        columns::put(&mut bytes, &self.dense);
+        write_block(out, b"dens", &bytes)?;
+        for shard in self.rows.into_iter().flatten() {
+            bytes.clear();
+            columns::encode(&shard, &mut bytes);
+            write_block(out, b"rows", &bytes)?;
+        }
+        write_block(out, b"end ", &[])
+    }
+}
+
 /// Writes all of a learner.
 ///
 /// # Errors
 /// Those of the writer.
+///
+/// # Panics
+/// When an image of it is neither written nor dropped.
 pub fn write(learner: &Learner, out: &mut impl Write) -> std::io::Result<()> {
-    write_start(out, learner.schema().fingerprint())?;
-    write_block(out, b"head", &serde_json::to_vec(&Head::of(learner))?)?;
-    let (mean, square) = learner.moments();
-    let mut bytes = Vec::new();
-    for values in [learner.model().params().values(), mean, square] {
-        columns::put(&mut bytes, values);
-    }
-    write_block(out, b"dens", &bytes)?;
-    for store in learner.embeddings().stores() {
-        for shard in 0..RowStore::SHARDS {
-            bytes.clear();
-            columns::encode(&store.export(shard), &mut bytes);
-            write_block(out, b"rows", &bytes)?;
-        }
-    }
-    write_block(out, b"end ", &[])
+    image(learner).write(out)
 }
 
 /// Reads a learner that [`write()`] wrote. Slots and tree must be those of the file; rates and limits may be new.

@@ -6,10 +6,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sluice_features::wire::Topic;
 
-use super::pieces::key_of;
-use super::{Checkpoint, CheckpointError, Clock, CommitReport, Identity, Outcome, Setup, durable};
+use super::{
+    Checkpoint, CheckpointError, Clock, CommitReport, Cut, Identity, Outcome, Setup, durable,
+};
 use crate::error::Stop;
-use crate::pipeline::Pipeline;
 use crate::store::keys::Meta;
 use crate::store::{Batch, Store};
 
@@ -51,44 +51,44 @@ pub(super) const ANY_MODEL: u64 = 0;
 const COMMITTED: &str = "committed";
 
 impl Checkpoint {
-    /// Makes a checkpoint of the pipeline, of the parameters that `write` writes, and of the offsets up to which the pipeline has
-    /// taken its topics. Everything that was taken must have been learned: cut, fetched and stepped.
+    /// Makes a checkpoint of the pipeline as it was cut, and of the parameters that `write` writes: those that had learned everything up
+    /// to the cut and nothing behind it. `write` is called when the state is written, and may wait for the parameters.
+    ///
+    /// When there is no room, the changes of the cut are kept for the next call.
     ///
     /// # Errors
-    /// When the disk fails, or something waits in the pipeline. The previous checkpoint is in force then, or this one: restart to know.
+    /// When the disk fails. The previous checkpoint is in force then, or this one: restart to know.
     pub fn commit(
         &mut self,
-        pipeline: &mut Pipeline,
+        cut: Cut,
         clock: &Clock,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<Outcome, Stop> {
+        let Cut { picture, changes, next } = cut;
+        self.waiting.append(changes);
+        self.waiting.keep_newest();
         let start = clock.steady();
-        settled(pipeline)?;
         if let Some(reason) = self.lacks_room()? {
             return Ok(Outcome::NotNow(reason));
         }
         let number = self.number + 1;
+        let state = match self.states.write(number, ANY_MODEL, |to| picture.write(to)) {
+            Ok(written) => written,
+            Err(error) => return not_now(error),
+        };
+        drop(picture);
+        let begun = clock.steady();
         let fingerprint = self.setup.identity.fingerprint();
         let parameters = match self.parameters.write(number, fingerprint, write) {
             Ok(written) => written,
             Err(error) => return not_now(error),
         };
-        let parameters_took = clock.steady().saturating_sub(start);
-        let whole = pipeline.whole().map_err(failed)?;
-        let state = match self.states.write(number, ANY_MODEL, |to| to.write_all(&whole)) {
-            Ok(written) => written,
-            Err(error) => return not_now(error),
-        };
-        drop(whole);
+        let parameters_took = clock.steady().saturating_sub(begun);
 
-        let mut waiting = Batch::default();
-        let drained = pipeline.drain_changes(|piece, bytes| match bytes {
-            Some(bytes) => waiting.put(key_of(piece), bytes),
-            None => waiting.delete(key_of(piece)),
-        });
-        drained.map_err(failed)?;
+        let waiting = std::mem::take(&mut self.waiting);
         let (pieces, piece_bytes) = (waiting.len() as u64, waiting.bytes() as u64);
-        let value = Commit::new(number, &parameters.name, &state.name, &self.setup, pipeline);
+        let value = Commit::new(number, &parameters.name, &state.name, &self.setup, &next);
+        let offsets = value.offsets.clone();
         commit(&*self.store, &self.setup.folder, waiting, &value)?;
         self.number = number;
         self.parameters.retain(&parameters.name)?;
@@ -102,6 +102,7 @@ impl Checkpoint {
             pieces,
             parameters_took,
             took: clock.steady().saturating_sub(start),
+            offsets,
         };
         self.written = report.bytes();
         Ok(Outcome::Done(report))
@@ -122,19 +123,18 @@ impl Checkpoint {
 }
 
 impl Commit {
-    /// Returns what is to be committed of a pipeline with these files.
+    /// Returns what is to be committed of a pipeline that stands at these offsets ([`Cut`]), with these files.
     pub(super) fn new(
         number: u64,
         parameters: &str,
         state: &str,
         setup: &Setup,
-        pipeline: &Pipeline,
+        next: &[[i64; 3]],
     ) -> Self {
         let mut offsets = Vec::new();
-        for (topic, name) in TOPICS.iter().zip(&setup.topics) {
-            for (partition, shard) in (0i32..).zip(pipeline.shards()) {
-                let next = shard.next(*topic);
-                offsets.push(Offset { topic: name.clone(), partition, next });
+        for (i, name) in setup.topics.iter().enumerate() {
+            for (partition, next) in (0i32..).zip(next) {
+                offsets.push(Offset { topic: name.clone(), partition, next: next[i] });
             }
         }
         Self {
@@ -142,18 +142,10 @@ impl Commit {
             parameters: parameters.into(),
             state: state.into(),
             identity: setup.identity.clone(),
-            partitions: pipeline.shards().len() as u32,
+            partitions: next.len() as u32,
             offsets,
         }
     }
-}
-
-/// Makes sure that nothing in the pipeline waits to be learned.
-pub(super) fn settled(pipeline: &Pipeline) -> Result<(), Stop> {
-    if pipeline.is_settled() {
-        return Ok(());
-    }
-    Err(Stop::fault("a checkpoint was asked for while examples wait: cut and learn them first"))
 }
 
 /// Commits: the changes and the commit as one atomic batch, flushed. When this returns the checkpoint is in force.
@@ -193,8 +185,4 @@ fn not_now(error: CheckpointError) -> Result<Outcome, Stop> {
         return Ok(Outcome::NotNow(crate::error::chain(&error)));
     }
     Err(error.into())
-}
-
-fn failed(error: crate::pipeline::state::StateError) -> Stop {
-    Stop::fault("a checkpoint failed").because(error)
 }

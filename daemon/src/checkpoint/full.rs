@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::commit::{ANY_MODEL, Commit, commit, settled};
+use super::commit::{ANY_MODEL, Commit, commit};
+use super::cut::{next, settled};
 use super::files::NumberedFiles;
 use super::pieces::key_of;
 use super::{CommitReport, Setup};
@@ -38,9 +39,7 @@ pub fn write_full(
     let files = |ending| NumberedFiles::open(folder, ending, 1);
     let fingerprint = setup.identity.fingerprint();
     let parameters = files(".parameters")?.write(1, fingerprint, write)?;
-    let whole = pipeline.whole().map_err(failed)?;
-    let state = files(".state")?.write(1, ANY_MODEL, |to| to.write_all(&whole))?;
-    drop(whole);
+    let state = files(".state")?.write(1, ANY_MODEL, |to| pipeline.picture().write(to))?;
 
     // In several batches: without the commit behind them they count for nothing.
     let (mut batch, mut pieces, mut piece_bytes) = (Batch::default(), 0, 0);
@@ -55,7 +54,7 @@ pub fn write_full(
     });
     visited.map_err(failed)?;
     applied?;
-    let value = Commit::new(1, &parameters.name, &state.name, setup, pipeline);
+    let value = Commit::new(1, &parameters.name, &state.name, setup, &next(pipeline));
     commit(&store, folder, batch, &value)?;
     Ok(CommitReport {
         number: 1,

@@ -1,8 +1,8 @@
 //! Checkpoints: the only commit point.
 //!
 //! ```text
-//! 1  parameters ─▶ NUMBER.parameters.new ─▶ fsync ─▶ NUMBER.parameters ─▶ fsync of the folder
-//! 2  what of the state is written as a whole ─▶ NUMBER.state, in the same way
+//! 1  what of the state is written as a whole ─▶ NUMBER.state.new ─▶ fsync ─▶ NUMBER.state ─▶ fsync of the folder
+//! 2  parameters ─▶ NUMBER.parameters, in the same way
 //! 3  changed pieces of the state + offsets + the files' names ─▶ one atomic batch of the store ─▶ flush
 //! 4  the number ─▶ the file `committed` beside them; files that nothing needs are removed
 //! ```
@@ -12,9 +12,14 @@
 //!
 //! [`Checkpoint::open`] finds the checkpoint in force and gives back the pipeline, [`Checkpoint::commit`] makes the next one. Nothing is
 //! written ahead of it. A full disk is noticed before the store is touched: the previous checkpoint stays in force.
+//!
+//! Writing takes seconds, and nobody waits for it. Its input is a [`Cut`] of the pipeline and an image of the parameters, each taken in
+//! some milliseconds: the pipeline's when everything before it is handed to the learner, the parameters' when the learner has learned
+//! that and nothing more. What changes afterwards is copied before it changes, by pages of the state and rows of the tables.
 
 mod blocks;
 mod commit;
+mod cut;
 mod durable;
 mod files;
 mod full;
@@ -29,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use commit::{Commit, Offset};
+pub use cut::{Changes, Cut};
 pub use files::Checked;
 pub use full::write_full;
 pub use identity::Identity;
@@ -36,7 +42,7 @@ pub use open::{Opening, Resumed};
 
 use crate::clock::Clock;
 use crate::error::Stop;
-use crate::store::{FREE_BYTES, Store};
+use crate::store::{Batch, FREE_BYTES, Store};
 
 use files::NumberedFiles;
 
@@ -71,6 +77,8 @@ pub struct Checkpoint {
     written: u64,
     /// Room that has to be left.
     room: u64,
+    /// Changes of the state that no checkpoint has.
+    waiting: Batch,
 }
 
 /// What became of a checkpoint.
@@ -96,10 +104,12 @@ pub struct CommitReport {
     pub piece_bytes: u64,
     /// How many pieces have changed.
     pub pieces: u64,
-    /// How long the parameters took to write.
+    /// How long the parameters took to arrive and to be written.
     pub parameters_took: Duration,
-    /// How long all of it took: the pause of learning.
+    /// How long all of it took, while everything else went on.
     pub took: Duration,
+    /// Where the next start goes on.
+    pub offsets: Vec<Offset>,
 }
 
 impl CommitReport {

@@ -14,7 +14,7 @@ use crate::pipeline::restore::Restoring;
 use crate::pipeline::state::StateError;
 use crate::pipeline::{Pipeline, Rules};
 use crate::store::keys::{self, Meta};
-use crate::store::{SledStore, Store, StoreError, quarantine};
+use crate::store::{Batch, SledStore, Store, StoreError, quarantine};
 
 /// What a start begins with.
 pub struct Opening {
@@ -82,8 +82,16 @@ fn begin(store: Arc<dyn Store>, setup: Setup, rules: Rules) -> Result<Opening, T
     let parameters = NumberedFiles::open(&setup.folder, ".parameters", setup.keep)?;
     let states = NumberedFiles::open(&setup.folder, ".state", 1)?;
     let found = find(&*store, &setup.folder)?;
-    let mut checkpoint =
-        Checkpoint { store, setup, parameters, states, number: 0, written: 0, room: FREE_BYTES };
+    let mut checkpoint = Checkpoint {
+        store,
+        setup,
+        parameters,
+        states,
+        number: 0,
+        written: 0,
+        room: FREE_BYTES,
+        waiting: Batch::default(),
+    };
     let Some((commit, lost)) = found else {
         let pipeline = Pipeline::new(rules, checkpoint.setup.partitions);
         return Ok(Opening { checkpoint, pipeline, parameters: None, resumed: None });

@@ -7,9 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sluice_features::funnel::{Entry, LabelRule};
 use sluice_features::time::EventTime;
+use sluice_features::wire::Topic;
 
 use super::*;
 use crate::error::Exit;
+use crate::learn::trainer::Trainer;
+use crate::pipeline::record::Record;
 use crate::pipeline::stream::{Owned, assert_same, rules, settle, stream, take, tally};
 use crate::pipeline::work::LearnBatch;
 use crate::pipeline::{Pipeline, Rules};
@@ -71,8 +74,13 @@ impl Run {
         &mut self,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<Outcome, Stop> {
+        let cut = self.cut(Changes::default());
+        self.opening.checkpoint.commit(cut, &clock(), write)
+    }
+
+    fn cut(&mut self, changes: Changes) -> Cut {
         settle(&mut self.opening.pipeline, &mut self.batches);
-        self.opening.checkpoint.commit(&mut self.opening.pipeline, &clock(), write)
+        Cut::take(&mut self.opening.pipeline, changes).unwrap()
     }
 
     fn commit(&mut self) -> CommitReport {
@@ -195,9 +203,21 @@ fn a_checkpoint_right_after_another_writes_no_piece() {
 }
 
 /// A store that fails on request.
+#[derive(Default)]
 struct Failing {
     inner: Arc<MemoryStore>,
     fails: AtomicBool,
+    fails_to_flush: AtomicBool,
+}
+
+impl Failing {
+    fn check(&self, fails: &AtomicBool) -> Result<(), StoreError> {
+        if fails.load(Ordering::Acquire) {
+            let source = io::Error::other("the disk is gone");
+            return Err(StoreError::Io { path: "test".into(), action: "write", source });
+        }
+        Ok(())
+    }
 }
 
 impl Store for Failing {
@@ -214,14 +234,12 @@ impl Store for Failing {
     }
 
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
-        if self.fails.load(Ordering::Acquire) {
-            let source = io::Error::other("the disk is gone");
-            return Err(StoreError::Io { path: "test".into(), action: "write", source });
-        }
+        self.check(&self.fails)?;
         self.inner.apply(batch)
     }
 
     fn flush(&self) -> Result<(), StoreError> {
+        self.check(&self.fails_to_flush)?;
         self.inner.flush()
     }
 
@@ -235,7 +253,7 @@ fn a_crash_between_the_files_and_the_commit_leaves_the_old_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let rules = rules(Entry::Impression, LabelRule::Fnw);
     let records = stream(3, RECORDS, 2, &rules);
-    let store = Arc::new(Failing { inner: Arc::default(), fails: AtomicBool::new(false) });
+    let store = Arc::new(Failing::default());
     let setup = setup(folder.path(), &rules, 2);
     let mut run = Run::new(rules.clone(), setup.clone(), Place::Memory(store.inner.clone()));
     let failing: Arc<dyn Store> = store.clone();
@@ -451,12 +469,172 @@ fn a_checkpoint_with_examples_that_wait_is_refused() {
     let rules = rules(Entry::Impression, LabelRule::Fnw);
     let store: Arc<dyn Store> = Arc::<MemoryStore>::default();
     let opening = Checkpoint::open_over(store, setup(folder.path(), &rules, 1), rules.clone());
-    let Opening { mut checkpoint, mut pipeline, .. } = opening.unwrap();
+    let mut pipeline = opening.unwrap().pipeline;
     for owned in &stream(1, 200, 1, &rules) {
         drop(pipeline.take(&owned.record()));
     }
-    let stop = checkpoint.commit(&mut pipeline, &clock(), |_| Ok(())).unwrap_err();
+    let stop = Cut::take(&mut pipeline, Changes::default()).err().unwrap();
     assert_eq!(stop.exit(), Exit::Fault);
+}
+
+/// Changes are gathered in portions, the pipeline is cut, goes on, and only then is the cut written; the run is killed and begun again.
+#[test]
+fn what_comes_while_a_checkpoint_is_written_is_not_in_it() {
+    for (entry, disk) in [(Entry::Impression, true), (Entry::View { negatives: 1 }, false)] {
+        let rules = rules(entry, LabelRule::Fnw);
+        let records = stream(12, RECORDS, 2, &rules);
+        let folder = tempfile::tempdir().unwrap();
+        let place = if disk { Place::Disk } else { Place::Memory(Arc::default()) };
+        let mut run = Run::new(rules.clone(), setup(folder.path(), &rules, 2), place);
+        let (mut plain, mut batches) = (Pipeline::new(rules.clone(), 2), Vec::new());
+        let mut at = 0;
+        for point in [900, 1_700, 1_701, 3_300] {
+            let mut changes = Changes::default();
+            let mut left = 0;
+            for portion in records[at..point].chunks(60) {
+                run.take(portion);
+                left = changes.gather(&mut run.opening.pipeline, 1).unwrap();
+            }
+            assert!(left > 0 || point - at < 60);
+            let cut = run.cut(changes);
+            let learned = run.batches.len();
+            run.take(&records[point..point + 700]);
+            let count = (learned as u64).to_le_bytes();
+            let outcome = run.opening.checkpoint.commit(cut, &clock(), |to| to.write_all(&count));
+            assert!(matches!(outcome.unwrap(), Outcome::Done(_)));
+            run.batches.truncate(learned);
+            run = run.restart();
+            take(&mut plain, &records[at..point], &mut batches);
+            settle(&mut plain, &mut batches);
+            assert_eq!(tally(&run.opening.pipeline), tally(&plain), "restored at {point}");
+            at = point;
+        }
+        take(&mut plain, &records[at..], &mut batches);
+        settle(&mut plain, &mut batches);
+        run.take(&records[at..]);
+        settle(&mut run.opening.pipeline, &mut run.batches);
+        assert_same(&run.batches, &batches);
+    }
+}
+
+/// The same with parameters: a thread writes while another learns, at full speed, what does not belong to the checkpoint.
+#[test]
+fn a_run_that_learns_while_its_checkpoint_is_written_is_restored_to_the_bit() {
+    let config = crate::config::Config::build("", &[]).unwrap();
+    let new = || crate::parts::trainer(&config).unwrap();
+    let rules = Rules { batch: 32, ..crate::parts::rules(&config) };
+    let record = |i: usize| {
+        let (user, item, ts) = (i * 7 % 23, i * 13 % 61, 1_650_000_000_000 + 1_000 * i);
+        let named = i - i % 3;
+        let of = format!(r#""ts":{ts},"user":"u{user}","item":"i{item}""#);
+        match i % 3 {
+            0 => format!(r#"{{"type":"impression","id":"e{i}",{of}}}"#),
+            _ => {
+                let (user, item) = (named * 7 % 23, named * 13 % 61);
+                let of = format!(r#""ts":{ts},"user":"u{user}","item":"i{item}""#);
+                format!(r#"{{"type":"click","id":"e{i}","impression":"e{named}",{of}}}"#)
+            }
+        }
+    };
+    let go_on = |pipeline: &mut Pipeline, trainer: &mut Trainer, part: std::ops::Range<usize>| {
+        for i in part {
+            let value = record(i);
+            let record = Record {
+                topic: Topic::Events,
+                partition: 0,
+                offset: i as i64,
+                arrived: EventTime(1_650_000_000_000 + 1_000 * i as i64),
+                key: None,
+                value: Some(value.as_bytes()),
+            };
+            pipeline.take(&record).unwrap();
+            while let Some(batch) = pipeline.next_batch() {
+                trainer.work(&batch);
+            }
+        }
+    };
+    let settle = |pipeline: &mut Pipeline, trainer: &mut Trainer| {
+        pipeline.cut();
+        while let Some(batch) = pipeline.next_batch() {
+            trainer.work(&batch);
+        }
+    };
+
+    let (mut plain, mut twin) = (Pipeline::new(rules.clone(), 1), new());
+    let folder = tempfile::tempdir().unwrap();
+    let setup = setup(folder.path(), &rules, 1);
+    let (mut trainer, mut at) = (new(), 0);
+    for point in [600, 1_500] {
+        let opening = Checkpoint::open(setup.clone(), rules.clone(), &clock()).unwrap();
+        let Opening { mut checkpoint, mut pipeline, parameters, .. } = opening;
+        if let Some(mut parameters) = parameters {
+            trainer = new();
+            trainer.restore(crate::parts::retriever_spec(&config), &mut parameters).unwrap();
+        }
+        assert_eq!(trainer.checksum(), twin.checksum());
+        go_on(&mut pipeline, &mut trainer, at..point);
+        settle(&mut pipeline, &mut trainer);
+        go_on(&mut plain, &mut twin, at..point);
+        settle(&mut plain, &mut twin);
+        let (cut, image) = (Cut::take(&mut pipeline, Changes::default()).unwrap(), trainer.image());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let outcome = checkpoint.commit(cut, &clock(), |mut to| image.write(&mut to));
+                assert!(matches!(outcome.unwrap(), Outcome::Done(_)));
+            });
+            go_on(&mut pipeline, &mut trainer, point..point + 400);
+        });
+        assert_eq!(trainer.put_aside(), 0);
+        assert_ne!(trainer.checksum(), twin.checksum());
+        at = point;
+    }
+    let opening = Checkpoint::open(setup, rules, &clock()).unwrap();
+    let mut restored = new();
+    let mut parameters = opening.parameters.unwrap();
+    restored.restore(crate::parts::retriever_spec(&config), &mut parameters).unwrap();
+    let mut pipeline = opening.pipeline;
+    for (pipeline, trainer) in [(&mut pipeline, &mut restored), (&mut plain, &mut twin)] {
+        go_on(pipeline, trainer, at..2_400);
+        settle(pipeline, trainer);
+    }
+    assert_eq!(restored.checksum(), twin.checksum());
+    assert_eq!(tally(&pipeline), tally(&plain));
+    assert!(restored.learner().steps() > 30 && restored.retriever().stats().steps > 0);
+}
+
+/// A kill at each step of a checkpoint, while the run has gone on.
+#[test]
+fn a_kill_at_any_step_leaves_the_old_checkpoint_or_the_new_one() {
+    let rules = rules(Entry::Impression, LabelRule::Fnw);
+    let records = stream(21, RECORDS, 1, &rules);
+    for step in ["parameters", "apply", "flush", "none"] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Failing::default());
+        let setup = setup(folder.path(), &rules, 1);
+        let mut run = Run::new(rules.clone(), setup.clone(), Place::Memory(store.inner.clone()));
+        let failing: Arc<dyn Store> = store.clone();
+        run.opening = Checkpoint::open_over(failing, setup.clone(), rules.clone()).unwrap();
+        run.take(&records[..1_000]);
+        run.commit();
+        let old = (1, tally(&run.opening.pipeline));
+        run.take(&records[1_000..2_000]);
+        let cut = run.cut(Changes::default());
+        let new = (2, tally(&run.opening.pipeline));
+        run.take(&records[2_000..2_500]);
+        store.fails.store(step == "apply", Ordering::Release);
+        store.fails_to_flush.store(step == "flush", Ordering::Release);
+        let outcome = run.opening.checkpoint.commit(cut, &clock(), |to| match step {
+            "parameters" => Err(io::Error::other("the disk is gone")),
+            _ => to.write_all(b"parameters"),
+        });
+        assert_eq!(outcome.is_ok(), step == "none");
+        drop(run);
+        let again: Arc<dyn Store> = store.inner.clone();
+        let opening = Checkpoint::open_over(again, setup, rules.clone()).unwrap();
+        let found = (opening.resumed.unwrap().number, tally(&opening.pipeline));
+        let expected = if ["parameters", "apply"].contains(&step) { old } else { new };
+        assert!(found == expected, "killed at {step}");
+    }
 }
 
 #[test]

@@ -1,22 +1,22 @@
 //! The learner's work without its thread: predict, judge, learn. Live run, replay and tests call the same function.
 
-use std::collections::HashMap;
 use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
 use sluice_features::attribute::Labels;
 use sluice_features::example::{About, LabelMode};
 use sluice_features::funnel::{Funnel, MAX_TASKS};
+use sluice_features::pages::PagedMap;
 use sluice_features::time::EventTime;
 use sluice_models::checkpoint;
 use sluice_models::evaluate::{Judgement, Progressive, Settings};
 use sluice_models::learner::Learner;
-use sluice_models::retrieval::{Retriever, RetrieverSpec};
+use sluice_models::retrieval::{Retriever, RetrieverImage, RetrieverSpec};
 
 use super::guard::{Breach, Guard};
 use crate::pipeline::work::{LearnBatch, Role};
 
-type Kept = HashMap<u64, [f32; MAX_TASKS], foldhash::fast::FixedState>;
+type Kept = PagedMap<[f32; MAX_TASKS]>;
 
 /// What is known about the quality of the predictions, beside the parameters.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -119,7 +119,7 @@ impl Judge {
             }
         }
         for verdict in &work.verdicts {
-            let Some(&kept) = self.kept.get(&verdict.about.impression.0) else {
+            let Some(&kept) = self.kept.get(verdict.about.impression.0) else {
                 match self.left_open.checked_sub(1) {
                     Some(left) if verdict.last => self.left_open = left,
                     Some(_) => {}
@@ -129,7 +129,7 @@ impl Judge {
             };
             self.verdict(&verdict.about, verdict.labels, &kept, breaches);
             if verdict.last {
-                self.kept.remove(&verdict.about.impression.0);
+                self.kept.remove(verdict.about.impression.0);
                 self.judged += 1;
             }
         }
@@ -225,16 +225,32 @@ impl Trainer {
         }
     }
 
-    /// Writes everything that decides the future.
+    /// Takes an image of everything that decides the future: what is small is copied, rows are frozen.
+    ///
+    /// # Panics
+    /// When an earlier image is neither written nor dropped.
+    pub fn image(&self) -> TrainerImage {
+        TrainerImage {
+            learner: checkpoint::image(&self.learner),
+            retriever: self.retriever.image(),
+            judge: self.judge.clone(),
+        }
+    }
+
+    /// Writes everything that decides the future, at once.
     ///
     /// # Errors
     /// When writing fails.
+    ///
+    /// # Panics
+    /// When an image is neither written nor dropped.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        checkpoint::write(&self.learner, out)?;
-        self.retriever.write(&mut *out)?;
-        let judge = postcard::to_allocvec(&self.judge).map_err(io::Error::other)?;
-        out.write_all(&(judge.len() as u64).to_le_bytes())?;
-        out.write_all(&judge)
+        self.image().write(out)
+    }
+
+    /// Returns how many bytes of rows are put aside for an image: those that were learned since it was taken and not yet written.
+    pub fn put_aside(&self) -> usize {
+        self.learner.embeddings().put_aside() + self.retriever.put_aside()
     }
 
     /// Puts back what [`Trainer::write`] wrote, into a trainer that was built from the same configuration.
@@ -284,6 +300,28 @@ impl Trainer {
     /// Returns the event time up to which everything due has been learned.
     pub fn covered(&self) -> Option<EventTime> {
         self.judge.covered
+    }
+}
+
+/// A trainer as it was at one instant, to be written while it goes on.
+#[derive(Debug)]
+pub struct TrainerImage {
+    learner: checkpoint::Image,
+    retriever: RetrieverImage,
+    judge: Judge,
+}
+
+impl TrainerImage {
+    /// Writes all of it.
+    ///
+    /// # Errors
+    /// When writing fails.
+    pub fn write(self, out: &mut impl Write) -> io::Result<()> {
+        self.learner.write(out)?;
+        self.retriever.write(&mut *out)?;
+        let judge = postcard::to_allocvec(&self.judge).map_err(io::Error::other)?;
+        out.write_all(&(judge.len() as u64).to_le_bytes())?;
+        out.write_all(&judge)
     }
 }
 

@@ -1,5 +1,5 @@
-//! The ingest thread: records from the consumer through the pipeline to the learner. It alone writes the pipeline's state, and makes
-//! the checkpoints.
+//! The ingest thread: records from the consumer through the pipeline to the learner. It alone writes the pipeline's state, and begins
+//! the checkpoints, which the checkpointer writes.
 //!
 //! It decides by the clock in three cases, and captures each decision before it takes effect: a batch is cut because its oldest example
 //! has waited long enough; a silent partition's watermark moves; a checkpoint ends the batch that fills.
@@ -7,20 +7,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvError, Sender, bounded};
 use sluice_features::reject::Rejection;
 use sluice_features::time::{EventTime, Span};
 use sluice_features::wire::Topic;
 
+use super::checkpointer::Job;
 use super::{Shared, Work};
 use crate::capture::{Capture, Decision};
-use crate::checkpoint::{Checkpoint, Outcome};
+use crate::checkpoint::{Changes, Cut};
 use crate::error::Stop;
 use crate::http::Wait;
-use crate::kafka::{
-    Batch, Consumer, ConsumerEvent, DeadLetter, DeadLetters, Lane, NextOffset, Origin, Producer,
-    TopicRole,
-};
+use crate::kafka::{Batch, Consumer, ConsumerEvent, DeadLetter, DeadLetters, Origin, TopicRole};
 use crate::pipeline::record::Record;
 use crate::pipeline::work::LearnBatch;
 use crate::shutdown::Shutdown;
@@ -34,6 +32,10 @@ const LOOK: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(10);
 /// How long a dead letter waits for room in the producer before the thread says that Kafka does not take it, and tries again.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// So long before a checkpoint begins, what has changed is gathered in portions, so that little is left to do at once.
+const AHEAD: Duration = Duration::from_secs(10);
+/// Changed pieces of a kind and shard that are gathered at a time: about a millisecond.
+const PORTION: usize = 512;
 /// After a full disk a checkpoint is tried again this soon.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 
@@ -49,11 +51,11 @@ pub struct Ingest {
     pub used: Receiver<LearnBatch>,
     /// Where refused records go.
     pub dead_letters: DeadLetters,
-    /// The producer behind `dead_letters`, to be flushed before a checkpoint.
-    pub letters: Arc<Producer>,
-    /// Makes the checkpoints.
-    pub checkpoint: Checkpoint,
-    /// How often.
+    /// To the checkpointer: room for one.
+    pub checkpoints: Sender<Job>,
+    /// Whether what was sent is in force.
+    pub checkpointed: Receiver<bool>,
+    /// How often a checkpoint begins.
     pub interval: Duration,
     /// The capture, if this run is captured.
     pub capture: Option<Capture>,
@@ -69,9 +71,13 @@ pub struct Ingest {
 struct State {
     filling_since: Option<Duration>,
     looked: Duration,
-    /// When the newest checkpoint was made, or the start.
+    /// When the newest checkpoint in force was begun, or the start.
     last_checkpoint: Duration,
     next_checkpoint: Duration,
+    /// When the checkpoint was begun that is being written.
+    writing: Option<Duration>,
+    /// What the next checkpoint writes of what has changed, as far as it is gathered.
+    changes: Changes,
     /// When each partition last had a record.
     last: Vec<Duration>,
 }
@@ -89,9 +95,12 @@ impl Ingest {
             looked: now,
             last_checkpoint: now,
             next_checkpoint: now + self.interval,
+            writing: None,
+            changes: Changes::default(),
             last: vec![now; partitions],
         };
         let events = self.consumer.events().clone();
+        let checkpointed = self.checkpointed.clone();
         while !shutdown.is_requested() {
             crossbeam_channel::select! {
                 recv(shutdown.channel()) -> _ => {}
@@ -100,6 +109,7 @@ impl Ingest {
                     Ok(event) => self.heard(event)?,
                     Err(_) => return Err(Stop::fault("the poll thread ended before it was told to")),
                 },
+                recv(checkpointed) -> outcome => self.checkpointed(outcome, &mut state)?,
                 default(TICK) => {}
             }
             let now = self.shared.clock.steady();
@@ -112,8 +122,12 @@ impl Ingest {
                 self.look_for_silence(now, &mut state)?;
                 self.check_room()?;
             }
-            if now >= state.next_checkpoint {
-                self.make_checkpoint(&mut state)?;
+            if state.writing.is_none() {
+                if now >= state.next_checkpoint {
+                    self.begin_checkpoint(&mut state)?;
+                } else if state.next_checkpoint - now <= self.ahead() {
+                    state.changes.gather(&mut self.shared.pipeline.write(), PORTION)?;
+                }
             }
         }
         if self.faults.any() {
@@ -122,7 +136,9 @@ impl Ingest {
             );
             return Ok(());
         }
-        self.make_checkpoint(&mut state)?;
+        self.finish_checkpoint(&mut state)?;
+        self.begin_checkpoint(&mut state)?;
+        self.finish_checkpoint(&mut state)?;
         let checksum = self.shared.trainer.lock().checksum();
         tracing::info!(
             checksum = format!("{checksum:016x}"),
@@ -300,64 +316,52 @@ impl Ingest {
         )))
     }
 
-    /// Ends the batch that fills, waits until all is learned, and writes a checkpoint of everything up to here.
-    fn make_checkpoint(&mut self, state: &mut State) -> Result<(), Stop> {
-        let clock = self.shared.clock.clone();
-        let begun = clock.steady();
+    /// Ends the batch that fills, and sets aside all that a checkpoint of everything up to here needs: the pipeline at once, the
+    /// parameters when the learner has come so far. The checkpointer writes it while this thread goes on.
+    fn begin_checkpoint(&mut self, state: &mut State) -> Result<(), Stop> {
         self.decide(Decision::Cut, state)?;
-        let (done, learned) = bounded(1);
-        self.send(Work::Barrier(done))?;
-        learned.recv().map_err(|_| Stop::fault("the learner ended before a checkpoint"))?;
-        self.letters.flush(PATIENCE).map_err(|t| Stop::kafka("flushing dead letters", t))?;
+        let (to, image) = bounded(1);
+        self.send(Work::Freeze(to))?;
         if let Some(capture) = &mut self.capture {
             capture.flush();
         }
-        let outcome = {
-            let trainer = self.shared.trainer.lock();
-            let mut pipeline = self.shared.pipeline.write();
-            self.checkpoint.commit(&mut pipeline, &clock, |mut to| trainer.write(&mut to))?
-        };
-        let metrics = &self.shared.metrics.checkpoint;
-        let pause = clock.steady() - begun;
-        state.next_checkpoint = clock.steady() + self.interval;
-        match outcome {
-            Outcome::Done(report) => {
-                metrics.seconds.record(report.took.as_secs_f64());
-                metrics.pause_seconds.record(pause.as_secs_f64());
-                metrics.bytes.set(report.bytes() as f64);
-                metrics.store_bytes.set(self.checkpoint.store_bytes()? as f64);
-                state.last_checkpoint = clock.steady();
-                self.shared.readiness.clear(Wait::Checkpoint);
-                self.consumer.commit(self.offsets());
-                tracing::info!(
-                    number = report.number,
-                    bytes = report.bytes(),
-                    pause_ms = pause.as_millis() as u64,
-                    "checkpoint"
-                );
-            }
-            Outcome::NotNow(reason) => {
-                metrics.failures.increment(1);
-                self.shared.readiness.wait_for(Wait::Checkpoint, &reason);
-                tracing::error!(reason, "no checkpoint now: the one before stays in force");
-                state.next_checkpoint = clock.steady() + TRY_AGAIN;
-            }
+        let begun = self.shared.clock.steady();
+        let changes = std::mem::take(&mut state.changes);
+        let cut = Cut::take(&mut self.shared.pipeline.write(), changes)?;
+        let now = self.shared.clock.steady();
+        self.shared.hold(now - begun);
+        (state.writing, state.next_checkpoint) = (Some(begun), now + self.interval);
+        let ended = |_| Stop::fault("the checkpointer ended before it was told to");
+        self.checkpoints.send(Job { cut, image }).map_err(ended)
+    }
+
+    /// Waits for the checkpoint that is being written, if there is one.
+    fn finish_checkpoint(&self, state: &mut State) -> Result<(), Stop> {
+        if state.writing.is_some() {
+            self.checkpointed(self.checkpointed.recv(), state)?;
         }
         Ok(())
     }
 
-    /// Returns where the next start goes on, for lag tools.
-    fn offsets(&self) -> Vec<(Lane, NextOffset)> {
-        let pipeline = self.shared.pipeline.read();
-        let roles = [
-            (TopicRole::Events, Topic::Events),
-            (TopicRole::Items, Topic::Items),
-            (TopicRole::Users, Topic::Users),
-        ];
-        let lanes = (0i32..).zip(pipeline.shards()).flat_map(|(partition, shard)| {
-            roles.map(|(role, topic)| (Lane { role, partition }, NextOffset(shard.next(topic))))
-        });
-        lanes.filter(|(_, next)| next.0 > 0).collect()
+    /// Takes note of what became of a checkpoint.
+    fn checkpointed(
+        &self,
+        written: Result<bool, RecvError>,
+        state: &mut State,
+    ) -> Result<(), Stop> {
+        let ended = |_| Stop::fault("the checkpointer ended before it was told to");
+        let (written, begun) = (written.map_err(ended)?, state.writing.take());
+        if written {
+            state.last_checkpoint = begun.unwrap_or(state.last_checkpoint);
+        } else {
+            state.next_checkpoint = self.shared.clock.steady() + TRY_AGAIN;
+        }
+        Ok(())
+    }
+
+    /// How long before a checkpoint begins its changes are gathered.
+    fn ahead(&self) -> Duration {
+        AHEAD.min(self.interval / 2)
     }
 
     /// Takes note of what the consumer says beside records.

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use super::{Shared, Work};
 use crate::error::Stop;
 use crate::http::Wait;
-use crate::learn::trainer::{Trainer, WorkReport};
+use crate::learn::trainer::{Trainer, TrainerImage, WorkReport};
 use crate::pipeline::work::LearnBatch;
 use crate::serve::{Serving, Snapshot};
 use crate::shutdown::Shutdown;
@@ -17,6 +17,10 @@ use crate::shutdown::Shutdown;
 const SNAPSHOT: Duration = Duration::from_millis(50);
 /// How often the tables' figures are told.
 const TABLES: Duration = Duration::from_secs(60);
+/// Bytes of rows that may be put aside while a checkpoint is written. Beyond, learning waits for it.
+const PUT_ASIDE: usize = 256 << 20;
+/// How long learning waits before it looks again.
+const MOMENT: Duration = Duration::from_millis(1);
 /// The longest the thread sleeps.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -58,11 +62,7 @@ impl Learner {
                     self.learn(*batch);
                     stale = true;
                 }
-                Ok(Work::Barrier(done)) => {
-                    if done.send(()).is_err() {
-                        tracing::debug!("nobody waits for the barrier: the daemon is ending");
-                    }
-                }
+                Ok(Work::Freeze(to)) => self.freeze(&to),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     self.publish();
@@ -81,7 +81,26 @@ impl Learner {
         }
     }
 
+    /// Takes the image of the parameters for a checkpoint.
+    fn freeze(&self, to: &Sender<TrainerImage>) {
+        let begun = self.shared.clock.steady();
+        let image = self.shared.trainer.lock().image();
+        self.shared.hold(self.shared.clock.steady() - begun);
+        if to.send(image).is_err() {
+            tracing::debug!("nobody waits for the parameters: the checkpoint was given up");
+        }
+    }
+
+    /// Waits while too many rows are put aside for a checkpoint that is being written.
+    fn wait_for_checkpoint(&self) {
+        while self.shared.trainer.lock().put_aside() > PUT_ASIDE {
+            std::thread::sleep(MOMENT);
+            self.shared.hold(MOMENT);
+        }
+    }
+
     fn learn(&self, batch: LearnBatch) {
+        self.wait_for_checkpoint();
         let (clock, metrics) = (&self.shared.clock, &self.shared.metrics.learn);
         let begun = clock.steady();
         let report = self.shared.trainer.lock().work(&batch);

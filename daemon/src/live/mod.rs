@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! poll thread --batches--> ingest --micro-batches--> learner --snapshot--> scorers, publisher
-//!                            ^  `--> dead letters        `--touched ids--> publisher
-//!                            `------- used batches ------'
+//!                            ^  `--> dead letters     |   `--touched ids--> publisher
+//!                            `------- used batches ---'
+//!                            `--state--> checkpointer <--parameters--'
 //! ```
 //!
 //! All queues are bounded: the slowest thread sets the pace, back to the poll thread, which pauses its partitions.
 
+pub mod checkpointer;
 pub mod ingest;
 pub mod learn;
 mod status;
@@ -15,6 +17,7 @@ pub mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use sluice_features::wire::Topic;
@@ -22,7 +25,7 @@ use sluice_features::wire::Topic;
 use crate::clock::Clock;
 use crate::config::Topics;
 use crate::http::Readiness;
-use crate::learn::trainer::Trainer;
+use crate::learn::trainer::{Trainer, TrainerImage};
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::pipeline::work::LearnBatch;
@@ -31,7 +34,7 @@ use crate::pipeline::work::LearnBatch;
 pub struct Shared {
     /// The state of the pipeline. The ingest thread alone writes.
     pub pipeline: Arc<RwLock<Pipeline>>,
-    /// The parameters. The learner holds the lock during a step; the ingest thread takes it for a checkpoint, when the learner is idle.
+    /// The parameters. The learner holds the lock during a step.
     pub trainer: Mutex<Trainer>,
     /// The clock.
     pub clock: Clock,
@@ -43,6 +46,8 @@ pub struct Shared {
     pub topics: Topics,
     caught_up: AtomicBool,
     records: AtomicU64,
+    /// Nanoseconds for which the newest checkpoint has held something up.
+    held: AtomicU64,
 }
 
 impl Shared {
@@ -64,6 +69,7 @@ impl Shared {
             topics,
             caught_up: AtomicBool::new(false),
             records: AtomicU64::new(0),
+            held: AtomicU64::new(0),
         }
     }
 
@@ -78,6 +84,16 @@ impl Shared {
 
     pub(crate) fn count(&self, records: u64) {
         self.records.fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// Takes note that a checkpoint has held up reading, learning or answering for so long.
+    pub(crate) fn hold(&self, time: Duration) {
+        self.held.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Returns for how long a checkpoint has held anything up since the last call, all together.
+    pub(crate) fn take_held(&self) -> Duration {
+        Duration::from_nanos(self.held.swap(0, Ordering::Relaxed))
     }
 
     /// Returns the name of an input topic.
@@ -100,6 +116,6 @@ impl Shared {
 pub enum Work {
     /// Predict, judge, learn.
     Learn(Box<LearnBatch>),
-    /// Say that everything before is done, then go on with what comes next.
-    Barrier(crossbeam_channel::Sender<()>),
+    /// Send an image of the parameters as everything before has made them, then go on with what comes next.
+    Freeze(crossbeam_channel::Sender<TrainerImage>),
 }

@@ -4,6 +4,7 @@
 //! (forward decay, Cormode et al., ICDE 2009), so that nothing has to be decayed and the order needs no clock.
 
 use serde::{Deserialize, Serialize};
+use sluice_features::pages::PagedVec;
 use sluice_features::sequence::NO_CATEGORY;
 use sluice_features::time::{EventTime, Span};
 
@@ -14,6 +15,9 @@ const OVERALL: usize = 500;
 const IN_CATEGORY: usize = 100;
 /// Exponents stay below this before the origin moves.
 const MOST_HALF_LIVES: f64 = 256.0;
+
+/// Items that are copied together where a checkpoint is being written.
+const PAGE: usize = 256;
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Entry {
@@ -26,7 +30,7 @@ struct Entry {
 pub struct Popular {
     half_life: Span,
     origin: Option<EventTime>,
-    entries: Vec<Entry>,
+    entries: PagedVec<Entry, PAGE>,
     newest: Vec<u32>,
     #[serde(skip)]
     ranking: Ranking,
@@ -46,8 +50,19 @@ impl Popular {
         Self {
             half_life,
             origin: None,
-            entries: Vec::new(),
+            entries: PagedVec::new(),
             newest: Vec::new(),
+            ranking: Ranking::default(),
+        }
+    }
+
+    /// Returns what a checkpoint keeps: a copy without the ranking. It costs little and stays as it is.
+    pub(super) fn picture(&self) -> Self {
+        Self {
+            half_life: self.half_life,
+            origin: self.origin,
+            entries: self.entries.clone(),
+            newest: self.newest.clone(),
             ranking: Ranking::default(),
         }
     }
@@ -66,7 +81,7 @@ impl Popular {
         let origin = *self.origin.get_or_insert(time);
         let half_lives = (time - origin).0 as f64 / self.half_life.0.max(1) as f64;
         if half_lives > MOST_HALF_LIVES {
-            for entry in &mut self.entries {
+            for entry in self.entries.iter_mut() {
                 entry.weight *= (-half_lives).exp2();
             }
             self.origin = Some(time);
@@ -83,8 +98,11 @@ impl Popular {
         if self.ranking.ready && self.ranking.age < REFRESH {
             return;
         }
-        let mut numbers: Vec<u32> =
-            (0u32..).zip(&self.entries).filter(|(_, e)| e.weight > 0.0).map(|(i, _)| i).collect();
+        let mut numbers: Vec<u32> = (0u32..)
+            .zip(self.entries.iter())
+            .filter(|(_, e)| e.weight > 0.0)
+            .map(|(i, _)| i)
+            .collect();
         let weight = |number: &u32| self.entries[*number as usize].weight;
         numbers.sort_unstable_by(|a, b| weight(b).total_cmp(&weight(a)).then(a.cmp(b)));
         for list in self.ranking.by_category.values_mut() {
@@ -120,8 +138,8 @@ impl Popular {
 
     fn entry(&mut self, item: u32) -> &mut Entry {
         let number = item as usize;
-        if number >= self.entries.len() {
-            self.entries.resize(number + 1, Entry { weight: 0.0, category: NO_CATEGORY });
+        while number >= self.entries.len() {
+            self.entries.push(Entry { weight: 0.0, category: NO_CATEGORY });
         }
         &mut self.entries[number]
     }

@@ -3,13 +3,19 @@
 //! | part | how it is kept |
 //! |---|---|
 //! | sequences, names, features of items and users | in pieces ([`Piece`]); only changed ones are written again |
-//! | open impressions, counters, popularity, counts, watermarks, offsets | as a whole ([`Pipeline::whole`]), written anew each time |
+//! | open impressions, counters, popularity, counts, watermarks, offsets | as a whole ([`Picture`]), written anew each time |
 //!
-//! Nothing of a batch is kept: before its state is taken, everything in the pipeline is cut, fetched and learned.
+//! Nothing of a batch is kept: before its state is taken, everything in the pipeline is cut and fetched.
+//!
+//! Both are taken between two records and must not hold the next one up. A picture shares its pages with the pipeline
+//! ([`sluice_features::pages`]) and is written by another thread while the pipeline goes on. Changed pieces are encoded in portions
+//! ahead of time ([`Pipeline::drain_changes`]); a piece that changes again is drained again, so only the last few are left to the end.
+
+use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 use sluice_features::assemble::{FieldValues, Negatives};
-use sluice_features::attribute::{JoinerState, OtherFunnel};
+use sluice_features::attribute::{JoinerPicture, JoinerState, OtherFunnel};
 use sluice_features::catalogue::Version;
 use sluice_features::counters::Counters;
 use sluice_features::sequence::{Change, SegmentError, SegmentKey};
@@ -95,20 +101,20 @@ pub enum StateError {
     },
 }
 
-/// What a whole is written from; field by field the same as [`Whole`].
+/// Everything that is written anew each time, as it was; field by field the same as [`Whole`].
 #[derive(Serialize)]
-struct WholeOf<'a> {
-    shards: Vec<ShardState<JoinerState<&'a FieldValues>>>,
+pub struct Picture {
+    shards: Vec<ShardState<JoinerPicture<FieldValues>>>,
     items: usize,
     users: usize,
-    categories: &'a [u64],
-    counters: &'a Counters,
-    popular: &'a Popular,
+    categories: Vec<u64>,
+    counters: Counters,
+    popular: Popular,
     negatives: Negatives,
-    counts: &'a Counts,
+    counts: Counts,
 }
 
-/// Everything that is written anew each time.
+/// A [`Picture`] as it is read back.
 #[derive(Deserialize)]
 pub(super) struct Whole {
     pub(super) shards: Vec<ShardState<JoinerState<FieldValues>>>,
@@ -136,6 +142,33 @@ impl Stored {
         Self { items, users, ..Self::default() }
     }
 
+    /// Returns pieces that are not stored as they are, and takes them as stored: at most so many of each kind. `items` and `users` are
+    /// how many names there are.
+    fn take(&mut self, most: usize, items: usize, users: usize) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        let mut names = |stored: &mut usize, all: usize, piece: fn(u32) -> Piece| {
+            for page in pages(*stored, all).take(most) {
+                pieces.push(piece(page));
+                *stored = all.min((page as usize + 1) * NAMES);
+            }
+        };
+        names(&mut self.items, items, Piece::Items);
+        names(&mut self.users, users, Piece::Users);
+        let mut features = |changed: &mut std::collections::BTreeSet<u32>,
+                            piece: fn(u32) -> Piece| {
+            pieces.extend(std::iter::from_fn(|| changed.pop_first()).take(most).map(piece));
+        };
+        features(&mut self.item_features, Piece::ItemFeatures);
+        features(&mut self.user_features, Piece::UserFeatures);
+        pieces
+    }
+
+    /// Returns how many pieces are not stored as they are.
+    fn left(&self, items: usize, users: usize) -> usize {
+        let names = pages(self.items, items).len() + pages(self.users, users).len();
+        names + self.item_features.len() + self.user_features.len()
+    }
+
     /// Takes note that the features of an item or user have changed.
     pub(super) fn features_changed(&mut self, whose: Whose, number: u32) {
         let page = number / FEATURES as u32;
@@ -146,49 +179,78 @@ impl Stored {
     }
 }
 
+impl Picture {
+    /// Writes it.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn write(&self, to: &mut dyn Write) -> io::Result<()> {
+        let mut heard = Heard { to, error: None };
+        let written = postcard::to_io(self, &mut heard).map(|_| ());
+        written.map_err(|error| heard.error.unwrap_or_else(|| io::Error::other(error)))
+    }
+}
+
+/// Keeps what a writer says, for the encoder says only that it failed.
+struct Heard<'a> {
+    to: &'a mut dyn Write,
+    error: Option<io::Error>,
+}
+
+impl Write for Heard<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.to.write(bytes).map_err(|error| {
+            let kind = error.kind();
+            self.error = Some(error);
+            kind.into()
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
 impl Pipeline {
-    /// Tells whether the state can be taken: nothing waits to be cut, fetched or learned.
+    /// Tells whether the state can be taken: nothing waits to be cut or fetched.
     pub fn is_settled(&self) -> bool {
         self.batcher.is_empty()
     }
 
-    /// Returns, as bytes, what is not kept in pieces.
-    ///
-    /// # Errors
-    /// When it cannot be encoded.
-    pub fn whole(&self) -> Result<Vec<u8>, StateError> {
+    /// Returns what is not kept in pieces, as it is now.
+    pub fn picture(&self) -> Picture {
         let shards = self.shards.iter().map(|shard| ShardState {
-            joiner: shard.joiner.state(),
+            joiner: shard.joiner.picture(),
             newest: shard.watermark.newest(),
             idle: shard.idle,
             arrivals: shard.arrivals,
             next: shard.next,
         });
-        encode(
-            "state of the shards",
-            &WholeOf {
-                shards: shards.collect(),
-                items: self.shared.items.len(),
-                users: self.shared.users.len(),
-                categories: self.shared.categories.ids_from(0),
-                counters: &self.shared.counters,
-                popular: &self.shared.popular,
-                negatives: self.shared.negatives,
-                counts: &self.counts,
-            },
-        )
+        Picture {
+            shards: shards.collect(),
+            items: self.shared.items.len(),
+            users: self.shared.users.len(),
+            categories: self.shared.categories.ids_from(0).to_vec(),
+            counters: self.shared.counters.clone(),
+            popular: self.shared.popular.picture(),
+            negatives: self.shared.negatives,
+            counts: self.counts.clone(),
+        }
     }
 
-    /// Calls `see` with all pieces that have changed since the last time, `None` for one that is no more, and takes them as stored.
+    /// Calls `see` with pieces that have changed since the last time, `None` for one that is no more, and takes them as stored: about as
+    /// many as `most`, of each kind. Returns about how many are left.
     ///
     /// # Errors
     /// When one cannot be encoded; then the changes are lost to later calls.
     pub fn drain_changes(
         &mut self,
+        most: usize,
         mut see: impl FnMut(Piece, Option<&[u8]>),
-    ) -> Result<(), StateError> {
+    ) -> Result<usize, StateError> {
+        let mut left = 0;
         for (shard, state) in (0u32..).zip(&mut self.shards) {
-            state.sequences.drain_changes(|key, change| {
+            left += state.sequences.drain_changes(most, |key, change| {
                 let bytes = match change {
                     Change::Added(bytes) | Change::Changed(bytes) => Some(bytes),
                     Change::Removed => None,
@@ -197,15 +259,10 @@ impl Pipeline {
             });
         }
         let (items, users) = (self.shared.items.len(), self.shared.users.len());
-        let stored = std::mem::replace(&mut self.shared.stored, Stored::all(items, users));
-        let names = pages(stored.items, items).map(Piece::Items);
-        let names = names.chain(pages(stored.users, users).map(Piece::Users));
-        let features = stored.item_features.into_iter().map(Piece::ItemFeatures);
-        let features = features.chain(stored.user_features.into_iter().map(Piece::UserFeatures));
-        for piece in names.chain(features) {
+        for piece in self.shared.stored.take(most, items, users) {
             see(piece, Some(&self.shared.piece(piece)?));
         }
-        Ok(())
+        Ok(left + self.shared.stored.left(items, users))
     }
 
     /// Calls `see` with all pieces there are, and takes nothing as stored.

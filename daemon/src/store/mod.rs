@@ -100,6 +100,18 @@ impl Batch {
         self.bytes += other.bytes;
     }
 
+    /// Leaves out what a later change of the same key makes void.
+    pub fn keep_newest(&mut self) {
+        // The sort is stable: of each key the newest change stands first.
+        self.changes.reverse();
+        self.changes.sort_by(|a, b| a.0.cmp(&b.0));
+        self.changes.dedup_by(|later, first| later.0 == first.0);
+        let size = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| {
+            key.len() + value.as_ref().map_or(0, Vec::len)
+        };
+        self.bytes = self.changes.iter().map(size).sum();
+    }
+
     fn push(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
         self.bytes += key.len() + value.as_ref().map_or(0, Vec::len);
         self.changes.push((key, value));

@@ -88,3 +88,26 @@ fn the_later_change_of_a_batch_wins_and_a_scan_can_stop() {
         assert_eq!(seen, 1);
     }
 }
+
+#[test]
+fn the_newest_change_of_a_key_is_kept() {
+    let mut batch = Batch::default();
+    for (key, value) in [(2, Some("a")), (1, Some("b")), (2, None), (1, Some("cc")), (3, None)] {
+        match value {
+            Some(value) => batch.put([key], value),
+            None => batch.delete([key]),
+        }
+    }
+    let twin = batch.clone();
+    batch.keep_newest();
+    assert_eq!((batch.len(), batch.bytes()), (3, 3 + 4 + 2));
+    let stores = [batch, twin].map(|batch| {
+        let store = MemoryStore::default();
+        let mut before = Batch::default();
+        (1..4).for_each(|key: u8| before.put([key], "before"));
+        store.apply(before).unwrap();
+        store.apply(batch).unwrap();
+        [1, 2, 3].map(|key: u8| store.get(&[key]).unwrap())
+    });
+    assert_eq!(stores[0], stores[1]);
+}

@@ -531,7 +531,7 @@ fn an_impression_that_was_open_and_a_candidate_give_the_same_row() {
         assembler.append(&labelled(&values, &shown, Labels::default()), &world.history, &mut asked);
     }
     // Stored and restored while open.
-    let text = serde_json::to_string(&joiner.state()).unwrap();
+    let text = serde_json::to_string(&joiner.picture()).unwrap();
     let state = serde_json::from_str(&text).unwrap();
     let mut joiner =
         crate::attribute::Joiner::<FieldValues>::restore(&funnel, limits, state).unwrap();

@@ -4,13 +4,16 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use foldhash::fast::FixedState;
-use slab::Slab;
 
 use super::Outcome;
 use crate::ids::{EventId, ItemId, UserId};
+use crate::pages::PagedSlab;
 use crate::time::{EventTime, Span};
 
 const NONE: u32 = u32::MAX;
+
+/// Outcomes that are copied together where a checkpoint is being written.
+const PAGE: usize = 32;
 
 /// For what an outcome waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,7 +52,7 @@ struct Node {
 /// The waiting outcomes of a shard.
 #[derive(Clone, Debug)]
 pub(super) struct Early {
-    nodes: Slab<Node>,
+    nodes: PagedSlab<Node, PAGE>,
     /// First and last of each chain, in the order of arrival.
     chains: HashMap<Awaited, (u32, u32), FixedState>,
     /// (deadline, arrival, place), with entries of outcomes that have found their impression meanwhile.
@@ -61,7 +64,7 @@ pub(super) struct Early {
 impl Early {
     pub(super) fn new(wait: Span, most: usize) -> Self {
         Self {
-            nodes: Slab::new(),
+            nodes: PagedSlab::new(),
             chains: HashMap::default(),
             deadlines: BinaryHeap::new(),
             wait,
@@ -136,11 +139,9 @@ impl Early {
         self.nodes.len() * (size_of::<Node>() + 48) + self.deadlines.len() * 24
     }
 
-    /// Returns the waiting outcomes in the order of arrival.
-    pub(super) fn state(&self) -> Vec<Waiting> {
-        let mut state: Vec<Waiting> = self.nodes.iter().map(|(_, node)| node.waiting).collect();
-        state.sort_unstable_by_key(|waiting| waiting.arrival);
-        state
+    /// Returns the waiting outcomes as they are now.
+    pub(super) fn picture(&self) -> EarlyPicture {
+        EarlyPicture(self.nodes.clone())
     }
 
     fn unlink(&mut self, awaited: Awaited, place: u32) {
@@ -165,7 +166,20 @@ impl Early {
     }
 }
 
-fn is_live(nodes: &Slab<Node>, arrival: u64, place: u32) -> bool {
+/// The waiting outcomes as they were.
+#[derive(Clone, Debug)]
+pub(super) struct EarlyPicture(PagedSlab<Node, PAGE>);
+
+impl EarlyPicture {
+    /// Returns the outcomes in the order of arrival.
+    pub(super) fn state(&self) -> Vec<Waiting> {
+        let mut state: Vec<Waiting> = self.0.iter().map(|(_, node)| node.waiting).collect();
+        state.sort_unstable_by_key(|waiting| waiting.arrival);
+        state
+    }
+}
+
+fn is_live(nodes: &PagedSlab<Node, PAGE>, arrival: u64, place: u32) -> bool {
     nodes.get(place as usize).is_some_and(|node| node.waiting.arrival == arrival)
 }
 
@@ -203,7 +217,7 @@ mod tests {
             times.push(waiting.outcome.time.0);
         }
         assert_eq!(times, [3, 4, 5]);
-        assert_eq!(early.state(), [waiting(3, 7, 9)]);
+        assert_eq!(early.picture().state(), [waiting(3, 7, 9)]);
     }
 
     #[test]

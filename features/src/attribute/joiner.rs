@@ -144,7 +144,7 @@ impl<T: Payload> Joiner<T> {
 
     /// Returns the open impressions in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Opened<T>> {
-        self.opens.iter().map(|(_, open)| &open.opened)
+        self.opens.iter().map(|open| &open.opened)
     }
 
     /// Returns what was counted so far.

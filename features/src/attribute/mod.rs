@@ -33,14 +33,14 @@ use serde::{Deserialize, Serialize};
 pub use counts::{JoinCounts, KindCounts};
 pub use joiner::Joiner;
 pub use labels::{Labels, TaskSet};
-pub use state::{JoinerState, OtherFunnel};
+pub use state::{JoinerPicture, JoinerState, OtherFunnel};
 
 use crate::event::BehaviourType;
 use crate::ids::{EventId, ItemId, UserId};
 use crate::time::{EventTime, Span};
 
 /// What the caller keeps with an impression while it is open: its features as of its time.
-pub trait Payload {
+pub trait Payload: Clone {
     /// Returns how many bytes it takes beyond its own size.
     fn memory(&self) -> usize;
 }

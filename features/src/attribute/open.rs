@@ -3,13 +3,16 @@
 use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
-use slab::Slab;
 
 use super::{Opened, Orphan, Outcome, Payload, Place, TaskSet};
 use crate::ids::{EventId, ItemId, UserId};
+use crate::pages::PagedSlab;
 use crate::time::EventTime;
 
 const NONE: u32 = u32::MAX;
+
+/// Impressions, or outcomes, that are copied together where a checkpoint is being written.
+const PAGE: usize = 32;
 
 /// At most so many outcomes without a named impression are kept with one impression, so that a robot cannot fill the memory. Further
 /// repeated ones are only counted: they do not move to an impression that arrives out of order.
@@ -44,20 +47,20 @@ struct Kept {
 /// All open impressions of a shard.
 #[derive(Clone, Debug)]
 pub(super) struct OpenSet<T> {
-    opens: Slab<Open<T>>,
+    opens: PagedSlab<Open<T>, PAGE>,
     ids: HashMap<(UserId, EventId), u32, FixedState>,
     newest: HashMap<(UserId, ItemId), u32, FixedState>,
-    outcomes: Slab<Kept>,
+    outcomes: PagedSlab<Kept, PAGE>,
     payload_bytes: usize,
 }
 
 impl<T: Payload> OpenSet<T> {
     pub(super) fn new() -> Self {
         Self {
-            opens: Slab::new(),
+            opens: PagedSlab::new(),
             ids: HashMap::default(),
             newest: HashMap::default(),
-            outcomes: Slab::new(),
+            outcomes: PagedSlab::new(),
             payload_bytes: 0,
         }
     }
@@ -176,12 +179,7 @@ impl<T: Payload> OpenSet<T> {
 
     /// Returns the outcomes kept with an impression, newest arrival first.
     pub(super) fn kept(&self, place: Place) -> impl Iterator<Item = (usize, EventTime)> {
-        let mut next = self.opens[place.0].outcomes;
-        std::iter::from_fn(move || {
-            let kept = self.outcomes.get(next as usize)?;
-            next = kept.next;
-            Some((usize::from(kept.task), kept.time))
-        })
+        chain(&self.outcomes, self.opens[place.0].outcomes)
     }
 
     /// Takes an impression out of maps and chains: no outcome finds it any more. It keeps its place until [`Self::take`].
@@ -214,9 +212,43 @@ impl<T: Payload> OpenSet<T> {
     }
 
     /// Returns the impressions in no particular order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Place, &Open<T>)> {
-        self.opens.iter().map(|(place, open)| (Place(place), open))
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Open<T>> {
+        self.opens.iter().map(|(_, open)| open)
     }
+
+    /// Returns the impressions as they are now.
+    pub(super) fn picture(&self) -> OpenPicture<T> {
+        OpenPicture { opens: self.opens.clone(), outcomes: self.outcomes.clone() }
+    }
+}
+
+/// All open impressions of a shard as they were.
+#[derive(Clone, Debug)]
+pub(super) struct OpenPicture<T> {
+    opens: PagedSlab<Open<T>, PAGE>,
+    outcomes: PagedSlab<Kept, PAGE>,
+}
+
+impl<T: Payload> OpenPicture<T> {
+    /// Returns the impressions in no particular order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Open<T>> {
+        self.opens.iter().map(|(_, open)| open)
+    }
+
+    /// Returns the outcomes kept with an impression, newest arrival first.
+    pub(super) fn kept(&self, open: &Open<T>) -> impl Iterator<Item = (usize, EventTime)> {
+        chain(&self.outcomes, open.outcomes)
+    }
+}
+
+/// The outcomes of one impression from one on.
+fn chain(outcomes: &PagedSlab<Kept, PAGE>, first: u32) -> impl Iterator<Item = (usize, EventTime)> {
+    let mut next = first;
+    std::iter::from_fn(move || {
+        let kept = outcomes.get(next as usize)?;
+        next = kept.next;
+        Some((usize::from(kept.task), kept.time))
+    })
 }
 
 /// Returns why an outcome cannot belong to an impression whose window ends at `end`.

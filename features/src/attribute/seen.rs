@@ -7,12 +7,15 @@ use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
-use slab::Slab;
 
 use crate::event::BehaviourType;
 use crate::ids::{EventId, UserId, salted_key};
+use crate::pages::PagedSlab;
 
 const NONE: u32 = u32::MAX;
+
+/// Users whose ids are copied together where a checkpoint is being written.
+const PAGE: usize = 16;
 
 /// The ids of one user, oldest first from `start` on, and the neighbours in the order of last use.
 #[derive(Clone, Debug)]
@@ -27,7 +30,7 @@ struct Ring {
 /// The ids that all users of a shard have sent last.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
-    rings: Slab<Ring>,
+    rings: PagedSlab<Ring, PAGE>,
     places: HashMap<UserId, u32, FixedState>,
     oldest: u32,
     newest: u32,
@@ -42,7 +45,7 @@ const RING_BYTES: usize = size_of::<Ring>() + 8 + 32;
 impl Seen {
     pub(super) fn new(capacity: usize, max_bytes: usize) -> Self {
         Self {
-            rings: Slab::new(),
+            rings: PagedSlab::new(),
             places: HashMap::default(),
             oldest: NONE,
             newest: NONE,
@@ -85,17 +88,9 @@ impl Seen {
         self.bytes
     }
 
-    /// Returns the users with their ids, the one quiet for longest and the oldest id first.
-    pub(super) fn state(&self) -> Vec<SeenState> {
-        let mut state = Vec::with_capacity(self.rings.len());
-        let mut place = self.oldest;
-        while place != NONE {
-            let ring = &self.rings[place as usize];
-            let (newer, older) = ring.ids.split_at(ring.start);
-            state.push(SeenState { user: ring.user, ids: [older, newer].concat() });
-            place = ring.newer;
-        }
-        state
+    /// Returns the ids as they are now.
+    pub(super) fn picture(&self) -> SeenPicture {
+        SeenPicture { rings: self.rings.clone(), oldest: self.oldest }
     }
 
     fn add(&mut self, user: UserId) -> u32 {
@@ -140,6 +135,28 @@ impl Seen {
     }
 }
 
+/// The ids of all users as they were.
+#[derive(Clone, Debug)]
+pub(super) struct SeenPicture {
+    rings: PagedSlab<Ring, PAGE>,
+    oldest: u32,
+}
+
+impl SeenPicture {
+    /// Returns the users with their ids, the one quiet for longest and the oldest id first.
+    pub(super) fn state(&self) -> Vec<SeenState> {
+        let mut state = Vec::with_capacity(self.rings.len());
+        let mut place = self.oldest;
+        while place != NONE {
+            let ring = &self.rings[place as usize];
+            let (newer, older) = ring.ids.split_at(ring.start);
+            state.push(SeenState { user: ring.user, ids: [older, newer].concat() });
+            place = ring.newer;
+        }
+        state
+    }
+}
+
 /// Returns an id inside the space of its type: a click may have the id of its impression and is no duplicate of it.
 pub(super) fn name(kind: Option<BehaviourType>, id: EventId) -> u64 {
     salted_key(kind.map_or(0, |kind| u64::from(kind.0) + 1) << 48, id.0)
@@ -174,7 +191,7 @@ mod tests {
         for user in [1, 2, 3, 1, 4] {
             assert!(seen.admit(UserId(user), 100 + user + seen.rings.len() as u64));
         }
-        let users: Vec<u64> = seen.state().iter().map(|state| state.user.0).collect();
+        let users: Vec<u64> = seen.picture().state().iter().map(|state| state.user.0).collect();
         assert_eq!(users, [3, 1, 4]);
         assert!(seen.memory() <= 3 * (RING_BYTES + 32));
     }
@@ -186,12 +203,12 @@ mod tests {
             seen.admit(UserId(1), id);
         }
         let mut again = Seen::new(3, 1 << 20);
-        for state in seen.state() {
+        for state in seen.picture().state() {
             for id in state.ids {
                 again.admit(state.user, id);
             }
         }
-        assert_eq!(again.state(), seen.state());
+        assert_eq!(again.picture().state(), seen.picture().state());
         assert!(again.admit(UserId(1), 2) && again.admit(UserId(1), 3));
     }
 }

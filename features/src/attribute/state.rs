@@ -1,14 +1,15 @@
 //! A joiner as a value that checkpoints keep: with the same records afterwards it does the same as the joiner it was taken from.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
-use super::early::Waiting;
-use super::seen::SeenState;
+use super::early::{EarlyPicture, Waiting};
+use super::open::OpenPicture;
+use super::seen::{SeenPicture, SeenState};
 use super::{JoinCounts, JoinLimits, Joiner, Opened, Orphan, Payload, TaskSet};
 use crate::funnel::Funnel;
 use crate::time::EventTime;
 
-/// What a joiner knows. `T` is the payload by value when it is read and by reference when it is written.
+/// What a joiner knows, as it is read back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JoinerState<T> {
     watermark: EventTime,
@@ -47,15 +48,27 @@ pub struct OtherFunnel {
     pub found: usize,
 }
 
-impl<T: Payload> Joiner<T> {
-    /// Returns the state, impressions in the order of arrival. All effects must have been handled.
-    pub fn state(&self) -> JoinerState<&T> {
+/// What a joiner knew at one moment. Taking it costs little, and it stays as it is ([`crate::pages`]); it is serialised as the
+/// [`JoinerState`] of that moment.
+#[derive(Clone, Debug)]
+pub struct JoinerPicture<T> {
+    watermark: EventTime,
+    arrivals: u64,
+    counts: JoinCounts,
+    opens: OpenPicture<T>,
+    early: EarlyPicture,
+    seen: SeenPicture,
+}
+
+impl<T: Payload> JoinerPicture<T> {
+    /// Returns the state, impressions in the order of arrival.
+    fn state(&self) -> JoinerState<&T> {
         let mut opens: Vec<OpenState<&T>> = self
             .opens
             .iter()
-            .map(|(place, open)| {
+            .map(|open| {
                 let opened = &open.opened;
-                let mut outcomes: Vec<(usize, EventTime)> = self.opens.kept(place).collect();
+                let mut outcomes: Vec<(usize, EventTime)> = self.opens.kept(open).collect();
                 outcomes.reverse();
                 let opened = Opened {
                     id: opened.id,
@@ -76,6 +89,26 @@ impl<T: Payload> Joiner<T> {
             opens,
             waiting: self.early.state(),
             seen: self.seen.state(),
+        }
+    }
+}
+
+impl<T: Payload + Serialize> Serialize for JoinerPicture<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.state().serialize(serializer)
+    }
+}
+
+impl<T: Payload> Joiner<T> {
+    /// Returns what it knows now, for another thread to write while this joiner goes on. All effects must have been handled.
+    pub fn picture(&self) -> JoinerPicture<T> {
+        JoinerPicture {
+            watermark: self.watermark,
+            arrivals: self.arrivals,
+            counts: self.counts.clone(),
+            opens: self.opens.picture(),
+            early: self.early.picture(),
+            seen: self.seen.picture(),
         }
     }
 

@@ -360,7 +360,8 @@ fn a_view_is_a_positive_of_its_own_task() {
 
 #[test]
 fn the_state_of_another_funnel_is_refused() {
-    let state = serde_json::to_value(Driven::new(&chain([1, 1, 1], Wait)).joiner.state()).unwrap();
+    let state =
+        serde_json::to_value(Driven::new(&chain([1, 1, 1], Wait)).joiner.picture()).unwrap();
     let other = funnel(Entry::Impression, &[(None, 1, Wait)]);
     let state = serde_json::from_value(state).unwrap();
     let error = Joiner::<u64>::restore(&other, JoinLimits::default(), state).unwrap_err();
@@ -466,7 +467,7 @@ fn play(log: &Log, restored: bool) -> (Vec<Told>, JoinCounts) {
             driven.advance(newest - log.lateness);
         }
         if restored && i == log.pause {
-            let text = serde_json::to_string(&driven.joiner.state()).unwrap();
+            let text = serde_json::to_string(&driven.joiner.picture()).unwrap();
             let state = serde_json::from_str(&text).unwrap();
             let limits = JoinLimits::default();
             driven.joiner = Joiner::restore(&log.funnel, limits, state).unwrap();

@@ -199,12 +199,17 @@ impl Sequences {
         slots + self.users.values().map(History::memory).sum::<usize>()
     }
 
-    /// Calls `visit` with all that has changed since the last time, and takes it as stored.
-    pub fn drain_changes(&mut self, mut visit: impl FnMut(SegmentKey, Change<'_>)) {
+    /// Calls `visit` with what has changed of at most `most` users since the last time, and takes it as stored. Returns how many users
+    /// with changes are left.
+    pub fn drain_changes(
+        &mut self,
+        most: usize,
+        mut visit: impl FnMut(SegmentKey, Change<'_>),
+    ) -> usize {
         for key in self.removed.drain(..) {
             visit(key, Change::Removed);
         }
-        for user in self.changed.drain(..) {
+        for user in self.changed.drain(..most.min(self.changed.len())) {
             let Some(history) = self.users.get_mut(&user) else { continue };
             for slot in &mut history.slots {
                 let key = SegmentKey { user, place: slot.place };
@@ -224,6 +229,7 @@ impl Sequences {
             }
             (history.open, history.listed) = (false, false);
         }
+        self.changed.len()
     }
 
     /// Calls `visit` with all segments and tails, in the order of their keys.

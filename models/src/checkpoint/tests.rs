@@ -37,6 +37,45 @@ fn a_restored_learner_goes_on_to_the_bit() {
 }
 
 #[test]
+fn an_image_is_the_learner_as_it_was_whatever_it_learns_meanwhile() {
+    let mut spec = ModelSpec::default();
+    spec.embeddings.admission = 2;
+    let (schema, mut learner) = (schema(&spec), trained(&spec));
+    for at_once in [true, false] {
+        let expected = bytes(&learner);
+        let image = image(&learner);
+        if at_once {
+            learner.step(&batch(&schema, 40));
+        }
+        let mut writer = Learning { written: Vec::new(), learner: &mut learner };
+        image.write(&mut writer).unwrap();
+        assert_eq!(writer.written, expected);
+        assert_ne!(bytes(&learner), expected);
+    }
+    drop(image(&learner));
+    assert_eq!(learner.embeddings().put_aside(), 0);
+
+    /// Learns whenever something is written.
+    struct Learning<'a> {
+        written: Vec<u8>,
+        learner: &'a mut Learner,
+    }
+
+    impl Write for Learning<'_> {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let schema = self.learner.schema().clone();
+            self.learner.step(&batch(&schema, 1 + self.written.len() % 7));
+            self.written.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+}
+
+#[test]
 fn another_model_is_refused_with_the_difference() {
     let spec = ModelSpec::default();
     let file = bytes(&trained(&spec));

@@ -1,5 +1,7 @@
 //! The embedding rows that a batch needs: each distinct one once, and for each occurrence which one it is.
 
+use std::sync::Arc;
+
 use sluice_features::example::Batch;
 use sluice_features::time::EventTime;
 
@@ -171,7 +173,7 @@ impl<R: Real> Rows<R> {
 /// The learner is the only writer; scorers read at the same time.
 #[derive(Debug)]
 pub struct Embeddings {
-    stores: Vec<RowStore>,
+    stores: Vec<Arc<RowStore>>,
 }
 
 impl Embeddings {
@@ -181,7 +183,7 @@ impl Embeddings {
             let learning = &spec.learning;
             let rate = if shape.linear { learning.linear_rate } else { learning.row_rate };
             let deviation = if shape.linear { 0.0 } else { learning.row_deviation };
-            RowStore::new(RowStoreConfig {
+            Arc::new(RowStore::new(RowStoreConfig {
                 width: shape.width,
                 seed: sluice_features::ids::salted_hash(seed, &(number as u64).to_le_bytes()),
                 initial_scale: deviation as f32,
@@ -189,13 +191,13 @@ impl Embeddings {
                 max_rows: rules.max_rows,
                 expiry: rules.expiry,
                 step: AdagradStep { rate: rate as f32, eps: 1e-10 },
-            })
+            }))
         };
         Self { stores: plan.stores.iter().enumerate().map(store).collect() }
     }
 
     /// The stores: widths ascending, then that of `linear`.
-    pub fn stores(&self) -> &[RowStore] {
+    pub fn stores(&self) -> &[Arc<RowStore>] {
         &self.stores
     }
 
@@ -228,15 +230,21 @@ impl Embeddings {
 
     /// Rows, bytes and what happened, of all stores together.
     pub fn stats(&self) -> RowStoreStats {
-        self.stores.iter().map(RowStore::stats).fold(RowStoreStats::default(), |sum, stats| {
-            RowStoreStats {
+        self.stores.iter().map(|store| store.stats()).fold(
+            RowStoreStats::default(),
+            |sum, stats| RowStoreStats {
                 rows: sum.rows + stats.rows,
                 bytes: sum.bytes + stats.bytes,
                 admitted: sum.admitted + stats.admitted,
                 refused: sum.refused + stats.refused,
                 expired: sum.expired + stats.expired,
-            }
-        })
+            },
+        )
+    }
+
+    /// Bytes of rows that are put aside for an image ([`RowStore::put_aside`]).
+    pub fn put_aside(&self) -> usize {
+        self.stores.iter().map(|store| store.put_aside()).sum()
     }
 
     /// A number that two hold in common when their rows, counts and optimiser states are equal.

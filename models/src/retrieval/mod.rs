@@ -9,6 +9,6 @@ pub mod two_tower;
 
 pub use index::{Hit, Index, IndexError, Scratch};
 pub use log_q::LogQ;
-pub use retriever::{Retriever, RetrieverSpec, Touched, Towers, VectorWork};
+pub use retriever::{Retriever, RetrieverImage, RetrieverSpec, Touched, Towers, VectorWork};
 pub use tower::{Pass, Tower};
 pub use two_tower::{Pairs, Shape, TwoTower, Workspace};

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::admit::Filter;
 use super::hash;
+use super::index::Slot;
 use super::shard::Shard;
 use super::store::{RowStoreConfig, shard_of};
 
@@ -64,21 +65,42 @@ pub enum ImageError {
 impl ShardImage {
     /// Copies a shard.
     pub(super) fn of(shard: &Shard) -> Self {
-        let mut slots: Vec<_> = shard.index.iter().collect();
-        slots.sort_unstable_by_key(|slot| slot.key);
-        let states = slots.iter().map(|slot| shard.state(slot.row));
-        let (accumulators, counts) = states.unzip();
+        let mut words = Vec::new();
+        let mut row = 0;
+        while row < shard.used() {
+            row = shard.copy_rows(row, shard.used(), &mut words);
+        }
+        Self::without_rows(shard).with_rows(shard.index.iter().collect(), &words, shard.width())
+    }
+
+    /// Copies all of a shard but its rows.
+    pub(super) fn without_rows(shard: &Shard) -> Self {
         Self {
-            keys: slots.iter().map(|slot| slot.key).collect(),
-            rows: slots.iter().flat_map(|slot| shard.numbers(slot.row)).copied().collect(),
-            accumulators,
-            counts,
-            last_used: slots.iter().map(|slot| slot.last_used).collect(),
             filter: shard.filter.as_ref().map_or_else(Vec::new, |f| f.cells().to_vec()),
             filter_additions: shard.filter.as_ref().map_or(0, Filter::additions),
             unreported: shard.unreported.clone(),
             swept: shard.swept,
             totals: [shard.admitted, shard.refused, shard.expired],
+            ..Self::default()
+        }
+    }
+
+    /// Adds the rows that `slots` name, by their place in `words`.
+    pub(super) fn with_rows(self, mut slots: Vec<Slot>, words: &[u32], width: usize) -> Self {
+        let stride = Shard::stride(width);
+        slots.sort_unstable_by_key(|slot| slot.key);
+        let row = |slot: &Slot| &words[slot.row as usize * stride..][..stride];
+        let mut rows = Vec::with_capacity(slots.len() * width);
+        for slot in &slots {
+            rows.extend_from_slice(bytemuck::cast_slice(&row(slot)[..width]));
+        }
+        Self {
+            keys: slots.iter().map(|slot| slot.key).collect(),
+            rows,
+            accumulators: slots.iter().map(|slot| f32::from_bits(row(slot)[width])).collect(),
+            counts: slots.iter().map(|slot| row(slot)[width + 1]).collect(),
+            last_used: slots.iter().map(|slot| slot.last_used).collect(),
+            ..self
         }
     }
 

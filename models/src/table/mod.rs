@@ -10,10 +10,12 @@
 //! numbers that depend on seed and key alone (`initial`), and loses it when it has not been used
 //! for a span of event time: [`RowStore::sweep`] follows each step and looks through a part of the
 //! keys. The learner writes, scorers read meanwhile: a call locks all shards in
-//! one order, for at most a thousand keys at a time, so nobody waits long. What two ids of
+//! one order, for at most a thousand keys at a time, so nobody waits long. All rows as of one instant
+//! are read while the writer goes on (`frozen`). What two ids of
 //! one batch have in common is found by [`Grouping`], which also sums their gradients.
 
 mod admit;
+mod frozen;
 mod grouping;
 mod image;
 mod index;
@@ -21,6 +23,7 @@ mod initial;
 mod shard;
 mod store;
 
+pub use frozen::FrozenRows;
 pub use grouping::Grouping;
 pub use image::{ImageError, ShardImage};
 pub use store::{RowStore, RowStoreConfig, RowStoreStats};

@@ -6,6 +6,8 @@
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::admit::Filter;
+use super::frozen::Frozen;
+use super::image::ShardImage;
 use super::index::{Index, Slot};
 use super::store::RowStoreConfig;
 use super::{hash, initial};
@@ -34,6 +36,8 @@ pub(super) struct Shard {
     pub(super) admitted: u64,
     pub(super) refused: u64,
     pub(super) expired: u64,
+    /// What was before changes, from a freeze on.
+    pub(super) frozen: Option<Box<Frozen>>,
 }
 
 /// A row with its state.
@@ -58,6 +62,7 @@ impl Shard {
             admitted: 0,
             refused: 0,
             expired: 0,
+            frozen: None,
         }
     }
 
@@ -84,12 +89,6 @@ impl Shard {
         bytemuck::cast_slice(&self.words(row)[..self.width])
     }
 
-    /// Accumulator and count of a row.
-    pub(super) fn state(&self, row: u32) -> (f32, u32) {
-        let words = self.words(row);
-        (f32::from_bits(words[self.width]), words[self.width + 1])
-    }
-
     /// A row to change.
     #[inline(always)]
     pub(super) fn row_mut(&mut self, row: u32) -> RowMut<'_> {
@@ -101,6 +100,59 @@ impl Shard {
             accumulator: bytemuck::cast_mut(&mut accumulator[0]),
             count: &mut count[0],
         }
+    }
+
+    /// Keeps what the shard is now until its frozen image is taken.
+    pub(super) fn freeze(&mut self) {
+        self.frozen = Some(Box::new(Frozen::new(self.used, ShardImage::without_rows(self))));
+    }
+
+    /// To be called before anything of a key's row or slot changes: puts the row aside where the
+    /// shard is frozen.
+    #[inline(always)]
+    pub(super) fn keep(&mut self, key: u64) {
+        if self.frozen.is_some() {
+            self.put_aside(key);
+        }
+    }
+
+    #[cold]
+    fn put_aside(&mut self, key: u64) {
+        let Some(slot) = self.index.find(key, hash(key)) else { return };
+        let (slab, range) = self.place(slot.row);
+        if let Some(frozen) = &mut self.frozen {
+            frozen.put_aside(slot, &self.slabs[slab][range]);
+        }
+    }
+
+    /// Bytes of rows that are put aside.
+    pub(super) fn put_aside_bytes(&self) -> usize {
+        self.frozen.as_ref().map_or(0, |frozen| frozen.bytes())
+    }
+
+    /// Rows that were ever in use.
+    pub(super) fn used(&self) -> u32 {
+        self.used
+    }
+
+    /// Numbers in a row.
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Words of a row of so many numbers.
+    pub(super) fn stride(width: usize) -> usize {
+        width + EXTRA
+    }
+
+    /// Appends rows `from..to`, all below [`Self::used`], as they lie in memory, at most to the end of
+    /// a slab. Returns the row behind them.
+    pub(super) fn copy_rows(&self, from: u32, to: u32, out: &mut Vec<u32>) -> u32 {
+        let (slab, first) = self.place(from);
+        let rest = &self.slabs[slab][first.start..];
+        let rows = (rest.len() / first.len()).min((to - from) as usize);
+        out.extend_from_slice(&rest[..rows * first.len()]);
+        from + rows as u32
     }
 
     /// Gives a new key a row of zeros and returns it.
@@ -118,6 +170,9 @@ impl Shard {
         let (slab, range) = self.place(row);
         self.slabs[slab][range].fill(0);
         self.index.insert(Slot { key, row, last_used });
+        if let Some(frozen) = &mut self.frozen {
+            frozen.leave(row);
+        }
         row
     }
 
@@ -139,6 +194,7 @@ impl Shard {
         removed.extend(self.index.iter().filter(old).map(|slot| slot.key));
         removed[start..].sort_unstable();
         for &key in &removed[start..] {
+            self.keep(key);
             if let Some(slot) = self.index.remove(key) {
                 self.free.push(slot.row);
             }

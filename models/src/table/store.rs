@@ -5,7 +5,7 @@
 //! then the work is done, so that the waits for memory overlap.
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use sluice_features::time::{EventTime, Span};
@@ -70,8 +70,10 @@ pub struct RowStoreStats {
 #[derive(Debug)]
 pub struct RowStore {
     config: RowStoreConfig,
-    shards: [RwLock<Shard>; SHARDS],
+    pub(super) shards: [RwLock<Shard>; SHARDS],
     length: AtomicUsize,
+    /// Somebody reads an image of what it was.
+    pub(super) frozen: AtomicBool,
 }
 
 /// The shard of a key with this hash.
@@ -92,7 +94,7 @@ impl RowStore {
         assert!(config.width > 0, "a row has at least one number");
         let rows = config.max_rows / SHARDS;
         let shards = std::array::from_fn(|_| RwLock::new(Shard::new(&config, rows, 0)));
-        Self { config, shards, length: AtomicUsize::new(0) }
+        Self { config, shards, length: AtomicUsize::new(0), frozen: AtomicBool::new(false) }
     }
 
     /// What the store was made with.
@@ -201,6 +203,7 @@ impl RowStore {
     /// Counts occurrences of a key and returns its row, if it has or gets one.
     fn occur(&self, shard: &mut Shard, key: u64, now: u32, occurrences: u32) -> u32 {
         let hash = hash(key);
+        shard.keep(key);
         if let Some(slot) = shard.index.find_mut(key, hash) {
             slot.last_used = slot.last_used.max(now);
             let row = slot.row;
@@ -259,9 +262,12 @@ impl RowStore {
             let mut shards: [RwLockWriteGuard<Shard>; SHARDS] = self.each(RwLock::write);
             for (keys, gradients) in keys.chunks(GROUP).zip(gradients.chunks(GROUP * width)) {
                 let places = locate(&shards, keys);
-                for (place, gradient) in places.iter().zip(gradients.chunks_exact(width)) {
+                let rows = keys.iter().zip(&places).zip(gradients.chunks_exact(width));
+                for ((&key, place), gradient) in rows {
                     if place.row != NONE {
-                        let row = shards[place.shard as usize].row_mut(place.row);
+                        let shard = &mut *shards[place.shard as usize];
+                        shard.keep(key);
+                        let row = shard.row_mut(place.row);
                         adagrad_row(row.numbers, gradient, row.accumulator, self.config.step);
                     }
                 }
@@ -278,6 +284,7 @@ impl RowStore {
         self.check(&[key], numbers.len());
         let (hash, now) = (hash(key), seconds(now.0));
         let shard = &mut *self.shards[shard_of(hash)].write();
+        shard.keep(key);
         let row = match shard.index.find(key, hash) {
             Some(slot) => slot.row,
             None if key != 0 && self.len() < self.config.max_rows => {

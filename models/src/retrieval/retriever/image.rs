@@ -16,10 +16,10 @@ use sluice_features::ids::{salted_hash, stable_hash};
 use sluice_features::schema::Schema;
 use sluice_features::time::EventTime;
 
-use super::touched::Touched;
+use super::touched::{Marks, Touched};
 use super::{Pending, Retriever, RetrieverSpec, unflatten};
 use crate::retrieval::LogQ;
-use crate::table::{ImageError, RowStore, ShardImage};
+use crate::table::{FrozenRows, ImageError, RowStore, ShardImage};
 
 const MAGIC: [u8; 8] = *b"sluice.r";
 const FORMAT: u32 = 1;
@@ -85,7 +85,7 @@ pub enum RetrieverError {
 }
 
 /// All but rows and touched ids.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct State<'a> {
     seed: u64,
     now: EventTime,
@@ -98,19 +98,78 @@ struct State<'a> {
     pending: Cow<'a, Pending>,
 }
 
-impl Retriever {
-    /// Writes all of the state. [`Self::read`] goes on from it to the bit.
+impl State<'_> {
+    fn into_owned(self) -> State<'static> {
+        fn owned<T: ToOwned + ?Sized>(part: Cow<'_, T>) -> Cow<'static, T> {
+            Cow::Owned(part.into_owned())
+        }
+        State {
+            seed: self.seed,
+            now: self.now,
+            steps: self.steps,
+            refused: self.refused,
+            parameters: owned(self.parameters),
+            mean: owned(self.mean),
+            square: owned(self.square),
+            log_q: owned(self.log_q),
+            pending: owned(self.pending),
+        }
+    }
+}
+
+/// A retrieval model as it was at one instant, to be written while it goes on.
+#[derive(Debug)]
+pub struct RetrieverImage {
+    fingerprint: u64,
+    state: State<'static>,
+    marks: Marks,
+    rows: FrozenRows,
+}
+
+impl RetrieverImage {
+    /// Writes all of it. The model may go on meanwhile.
     ///
     /// # Errors
     /// When `to` fails.
-    pub fn write(&self, mut to: impl Write) -> std::io::Result<()> {
+    pub fn write(self, mut to: impl Write) -> std::io::Result<()> {
         let mut head = MAGIC.to_vec();
         head.extend_from_slice(&FORMAT.to_le_bytes());
         head.extend_from_slice(&self.fingerprint.to_le_bytes());
         to.write_all(&head)?;
-        write_section(&mut to, &self.state())?;
+        write_section(&mut to, &self.state)?;
         write_section(&mut to, &self.marks.list())?;
-        (0..RowStore::SHARDS).try_for_each(|shard| write_section(&mut to, &self.rows.export(shard)))
+        self.rows.into_iter().try_for_each(|shard| write_section(&mut to, &shard))
+    }
+}
+
+impl Retriever {
+    /// Takes the image of the state: copies all but the rows, and freezes those.
+    ///
+    /// # Panics
+    /// When an earlier image is neither written nor dropped.
+    pub fn image(&self) -> RetrieverImage {
+        RetrieverImage {
+            fingerprint: self.fingerprint,
+            state: self.state().into_owned(),
+            marks: self.marks.clone(),
+            rows: self.rows.freeze(),
+        }
+    }
+
+    /// Writes all of the state. [`Self::read`] goes on from it to the bit.
+    ///
+    /// # Errors
+    /// When `to` fails.
+    ///
+    /// # Panics
+    /// When an image of it is neither written nor dropped.
+    pub fn write(&self, to: impl Write) -> std::io::Result<()> {
+        self.image().write(to)
+    }
+
+    /// Returns how many bytes of rows are put aside for an image.
+    pub fn put_aside(&self) -> usize {
+        self.rows.put_aside()
     }
 
     /// Reads what [`Self::write`] wrote, and nothing behind it.

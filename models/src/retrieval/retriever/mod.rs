@@ -21,7 +21,7 @@ mod towers;
 #[cfg(test)]
 mod tests;
 
-pub use image::RetrieverError;
+pub use image::{RetrieverError, RetrieverImage};
 pub use spec::RetrieverSpec;
 pub use touched::Touched;
 pub use towers::{Towers, VectorWork};

@@ -1,0 +1,62 @@
+//! What a checkpoint needs of the pipeline, taken between two records.
+
+use super::commit::TOPICS;
+use super::pieces::key_of;
+use crate::error::Stop;
+use crate::pipeline::Pipeline;
+use crate::pipeline::state::Picture;
+use crate::store::Batch;
+
+/// Pieces that have changed since the last checkpoint, as the next one writes them. They may be gathered in portions ahead of it: a
+/// piece that changes again is gathered again, and the newest counts.
+#[derive(Debug, Default)]
+pub struct Changes(Batch);
+
+impl Changes {
+    /// Gathers about as many changed pieces as `most`, of each kind. Returns how many are left.
+    ///
+    /// # Errors
+    /// When a piece cannot be encoded.
+    pub fn gather(&mut self, pipeline: &mut Pipeline, most: usize) -> Result<usize, Stop> {
+        let drained = pipeline.drain_changes(most, |piece, bytes| match bytes {
+            Some(bytes) => self.0.put(key_of(piece), bytes),
+            None => self.0.delete(key_of(piece)),
+        });
+        drained.map_err(|error| Stop::fault("a checkpoint failed").because(error))
+    }
+}
+
+/// The pipeline at one moment: what is written as a whole, what has changed, and where its topics stand. Later records change nothing
+/// of it.
+pub struct Cut {
+    pub(super) picture: Picture,
+    pub(super) changes: Batch,
+    /// The next offset of each of [`TOPICS`], by partition.
+    pub(super) next: Vec<[i64; 3]>,
+}
+
+impl Cut {
+    /// Takes the pipeline as it is now, with the changes that were gathered ahead. Everything that it took must be cut and fetched.
+    ///
+    /// # Errors
+    /// When something waits in the pipeline, or a piece cannot be encoded.
+    pub fn take(pipeline: &mut Pipeline, mut changes: Changes) -> Result<Self, Stop> {
+        settled(pipeline)?;
+        changes.gather(pipeline, usize::MAX)?;
+        let next = next(pipeline);
+        Ok(Self { picture: pipeline.picture(), changes: changes.0, next })
+    }
+}
+
+/// Returns the next offset of each of [`TOPICS`], by partition.
+pub(super) fn next(pipeline: &Pipeline) -> Vec<[i64; 3]> {
+    pipeline.shards().iter().map(|shard| TOPICS.map(|topic| shard.next(topic))).collect()
+}
+
+/// Makes sure that nothing in the pipeline waits to be learned.
+pub(super) fn settled(pipeline: &Pipeline) -> Result<(), Stop> {
+    if pipeline.is_settled() {
+        return Ok(());
+    }
+    Err(Stop::fault("a checkpoint was asked for while examples wait: cut and fetch them first"))
+}

@@ -1,0 +1,121 @@
+//! The checkpointer's thread: writes what ingest and learner have set aside for a checkpoint, while both go on.
+//!
+//! ```text
+//! ingest   cuts the batch that fills ─▶ Freeze behind it in the learner's queue ─▶ takes the pipeline ─▶ goes on
+//! learner  learns up to Freeze ─▶ takes the image of the parameters ─▶ goes on
+//! this     writes the state ─▶ waits for the image ─▶ writes it ─▶ commits ─▶ tells ingest
+//! ```
+//!
+//! State and parameters are so of the same moment in the order of records, though not of the clock. One checkpoint is written at a time.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::Shared;
+use crate::checkpoint::{Checkpoint, Cut, Offset, Outcome};
+use crate::config::Topics;
+use crate::error::Stop;
+use crate::http::Wait;
+use crate::kafka::{Consumer, Lane, NextOffset, Producer, TopicRole};
+use crate::learn::trainer::TrainerImage;
+use crate::shutdown::Shutdown;
+
+/// How long dead letters may take to be delivered: a checkpoint must not be ahead of them.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A checkpoint to be written.
+pub struct Job {
+    /// The pipeline.
+    pub cut: Cut,
+    /// Where the parameters come from, once the learner has learned up to the cut.
+    pub image: Receiver<TrainerImage>,
+}
+
+/// What the checkpointer is made of.
+pub struct Checkpointer {
+    /// What it shares with ingest and learner.
+    pub shared: Arc<Shared>,
+    /// Makes the checkpoints.
+    pub checkpoint: Checkpoint,
+    /// To be flushed before a checkpoint: the producer of dead letters.
+    pub letters: Arc<Producer>,
+    /// Learns the offsets, for lag tools.
+    pub consumer: Arc<Consumer>,
+    /// What to do.
+    pub jobs: Receiver<Job>,
+    /// Whether the newest job is in force, to ingest.
+    pub done: Sender<bool>,
+}
+
+impl Checkpointer {
+    /// Runs until the ingest thread has ended.
+    ///
+    /// # Errors
+    /// When the disk fails, or Kafka takes no dead letters.
+    pub fn run(mut self, _shutdown: &Shutdown) -> Result<(), Stop> {
+        while let Ok(Job { cut, image }) = self.jobs.recv() {
+            self.letters.flush(PATIENCE).map_err(|t| Stop::kafka("flushing dead letters", t))?;
+            let clock = self.shared.clock.clone();
+            let outcome = self.checkpoint.commit(cut, &clock, |mut to| {
+                let gone = |_| io::Error::other("the learner ended before a checkpoint");
+                image.recv().map_err(gone)?.write(&mut to)
+            })?;
+            let written = matches!(outcome, Outcome::Done(_));
+            // Whatever became of it: when ingest hears of it, everything before the cut is learned.
+            drop(image.recv());
+            self.tell(outcome)?;
+            if self.done.send(written).is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, outcome: Outcome) -> Result<(), Stop> {
+        let metrics = &self.shared.metrics.checkpoint;
+        let pause = self.shared.take_held();
+        match outcome {
+            Outcome::Done(report) => {
+                metrics.seconds.record(report.took.as_secs_f64());
+                metrics.pause_seconds.record(pause.as_secs_f64());
+                metrics.bytes.set(report.bytes() as f64);
+                metrics.store_bytes.set(self.checkpoint.store_bytes()? as f64);
+                self.shared.readiness.clear(Wait::Checkpoint);
+                self.consumer.commit(lanes(&self.shared.topics, &report.offsets).collect());
+                tracing::info!(
+                    number = report.number,
+                    bytes = report.bytes(),
+                    took_ms = report.took.as_millis() as u64,
+                    pause_us = pause.as_micros() as u64,
+                    "checkpoint"
+                );
+            }
+            Outcome::NotNow(reason) => {
+                metrics.failures.increment(1);
+                self.shared.readiness.wait_for(Wait::Checkpoint, &reason);
+                tracing::error!(reason, "no checkpoint now: the one before stays in force");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns the offsets of a checkpoint as those of the consumer; none for a partition of which nothing was taken.
+pub fn lanes<'a>(
+    topics: &'a Topics,
+    offsets: &'a [Offset],
+) -> impl Iterator<Item = (Lane, NextOffset)> + 'a {
+    let role = |topic: &str| match topic {
+        _ if topic == topics.events => Some(TopicRole::Events),
+        _ if topic == topics.items => Some(TopicRole::Items),
+        _ if topic == topics.users => Some(TopicRole::Users),
+        _ => None,
+    };
+    offsets.iter().filter(|offset| offset.next > 0).filter_map(move |offset| {
+        let lane = Lane { role: role(&offset.topic)?, partition: offset.partition };
+        Some((lane, NextOffset(offset.next)))
+    })
+}
