@@ -160,11 +160,15 @@ pub const ALL: &[Description] = &[
     ),
     counter("sluice_publish_undelivered_total", &["cause"], "records that Kafka did not take"),
     counter("sluice_dead_letters_total", &[], "records written to the dead-letter topic"),
-    histogram("sluice_checkpoint_seconds", &[], "time of a checkpoint"),
+    histogram(
+        "sluice_checkpoint_seconds",
+        &[],
+        "time of a checkpoint, written while everything else goes on",
+    ),
     histogram(
         "sluice_checkpoint_pause_seconds",
         &[],
-        "how long a checkpoint held up learning and answering",
+        "how long a checkpoint held up reading, learning or answering, added up",
     ),
     counter("sluice_checkpoint_failures_total", &[], "checkpoints that could not be written"),
     gauge("sluice_checkpoint_bytes", &[], "size of the newest parameter file"),

@@ -5,6 +5,7 @@
 //! from being measured: the command ends with the reasons.
 
 mod clock;
+mod growth;
 mod kafka;
 mod limits;
 mod machine;
@@ -42,6 +43,8 @@ enum Group {
     Peers,
     /// Events, freshness and requests over Kafka, beside an echo of the same bytes
     Kafka,
+    /// What a large state costs: the pause of a checkpoint
+    Growth,
 }
 
 impl Group {
@@ -50,6 +53,7 @@ impl Group {
             Self::Step => step::measure(limits, report),
             Self::Peers => peers::measure(limits, report),
             Self::Kafka => kafka::measure(arguments.brokers.as_deref(), limits, report),
+            Self::Growth => growth::measure(report),
         }
     }
 }

@@ -1,0 +1,18 @@
+//! Group `growth`: what stays as it is, and what does not, when the state grows. States are filled directly, not by events, where that is
+//! possible.
+
+mod checkpoint;
+
+use anyhow::Result;
+
+use super::report::Report;
+
+const GROUP: &str = "growth";
+
+/// Measures the group.
+///
+/// # Errors
+/// When the disk fails or has no room.
+pub(super) fn measure(report: &mut Report) -> Result<()> {
+    checkpoint::measure(report)
+}
