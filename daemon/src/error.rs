@@ -13,6 +13,7 @@ use std::fmt;
 
 use crate::config::Mistakes;
 use crate::kafka::Trouble;
+use crate::pipeline::spill::SpillError;
 use crate::store::StoreError;
 
 /// How the process ended.
@@ -116,6 +117,16 @@ impl From<StoreError> for Stop {
                 Self::fault("the state on disk cannot be read or written").because(error)
             }
         }
+    }
+}
+
+impl From<SpillError> for Stop {
+    fn from(error: SpillError) -> Self {
+        if error.is_damage() {
+            let message = "what was put away of open impressions cannot be used: move the folder of the state away and start again, to build it anew from Kafka";
+            return Self::data(message).because(error);
+        }
+        Self::fault("what is put away of open impressions is out of reach").because(error)
     }
 }
 

@@ -135,7 +135,10 @@ pub fn captured(config: &Config, folder: &Path, clock: &Clock) -> Result<Outcome
         Some(copy) => {
             let opening = Checkpoint::open(setup(&copy), parts::rules(&config), clock)?;
             parts::restore(&config, &mut trainer, opening.parameters)?;
-            opening.pipeline
+            let mut pipeline = opening.pipeline;
+            // The capture stays as it is.
+            pipeline.stop_spilling();
+            pipeline
         }
     };
     run(pipeline, trainer, clock, |source| {
@@ -180,6 +183,7 @@ fn run(
             learner.map_err(|error| Stop::fault("no thread for the learner").because(error))?;
         feed(&mut source)?;
         let Feed { pipeline, work, waiting, .. } = source;
+        pipeline.check()?;
         drop(work);
         let (trainer, refused_batches, breaches, learning) =
             learner.join().map_err(|_| Stop::fault("the learner panicked: this is a bug"))?;

@@ -3,6 +3,7 @@
 mod harness;
 
 mod answers;
+mod changes;
 mod datasets;
 mod faults;
 mod house;
@@ -24,6 +25,7 @@ fn main() {
     trials.extend(kafka_group("kafka", kafka::TESTS));
     trials.extend(group("settings", settings::TESTS));
     trials.extend(kafka_group("runs", runs::TESTS));
+    trials.extend(kafka_group("changes", changes::TESTS));
     trials.extend(kafka_group("faults", faults::TESTS));
     trials.extend(kafka_group("answers", answers::TESTS));
     trials.extend(data_group("datasets", datasets::TESTS));

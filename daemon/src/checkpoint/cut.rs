@@ -53,8 +53,9 @@ pub(super) fn next(pipeline: &Pipeline) -> Vec<[i64; 3]> {
     pipeline.shards().iter().map(|shard| TOPICS.map(|topic| shard.next(topic))).collect()
 }
 
-/// Makes sure that nothing in the pipeline waits to be learned.
+/// Makes sure that nothing in the pipeline waits to be learned, and nothing was out of reach.
 pub(super) fn settled(pipeline: &Pipeline) -> Result<(), Stop> {
+    pipeline.check()?;
     if pipeline.is_settled() {
         return Ok(());
     }

@@ -10,8 +10,9 @@
 //! A kill between any two steps leaves the previous or the new checkpoint, never a mixture: the batch of step 3 decides. The file of step 4
 //! decides nothing. It tells, at the next start, that a store which opens without complaint has lost its newest commits.
 //!
-//! [`Checkpoint::open`] finds the checkpoint in force and gives back the pipeline, [`Checkpoint::commit`] makes the next one. Nothing is
-//! written ahead of it. A full disk is noticed before the store is touched: the previous checkpoint stays in force.
+//! [`Checkpoint::open`] finds the checkpoint in force and gives back the pipeline, [`Checkpoint::commit`] makes the next one. Ahead of it
+//! only pages of open impressions are written: additions, which no earlier checkpoint knows and a restart removes. A full disk is noticed
+//! before the store is touched: the previous checkpoint stays in force.
 //!
 //! Writing takes seconds, and nobody waits for it. Its input is a [`Cut`] of the pipeline and an image of the parameters, each taken in
 //! some milliseconds: the pipeline's when everything before it is handed to the learner, the parameters' when the learner has learned
@@ -25,6 +26,7 @@ mod files;
 mod full;
 mod identity;
 mod open;
+mod pages;
 mod pieces;
 #[cfg(test)]
 mod tests;

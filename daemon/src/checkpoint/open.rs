@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use super::commit::{ANY_MODEL, Commit, Offset, promised};
 use super::files::{Checked, NumberedFiles};
+use super::pages::StorePages;
 use super::pieces::{ROOMS, piece_of};
 use super::{Checkpoint, CheckpointError, Clock, FREE_BYTES, Setup};
 use crate::error::Stop;
 use crate::pipeline::restore::Restoring;
+use crate::pipeline::spill::{Pages, SpillError};
 use crate::pipeline::state::StateError;
 use crate::pipeline::{Pipeline, Rules};
 use crate::store::keys::{self, Meta};
@@ -93,12 +95,14 @@ fn begin(store: Arc<dyn Store>, setup: Setup, rules: Rules) -> Result<Opening, T
         waiting: Batch::default(),
     };
     let Some((commit, lost)) = found else {
-        let pipeline = Pipeline::new(rules, checkpoint.setup.partitions);
+        let mut pipeline = Pipeline::new(rules, checkpoint.setup.partitions);
+        pipeline.spill_to(&checkpoint.pages())?;
         return Ok(Opening { checkpoint, pipeline, parameters: None, resumed: None });
     };
     let difference = fits(&commit, &checkpoint.setup)?;
     let keep_open = checkpoint.setup.identity.same_schema(&commit.identity);
-    let (pipeline, dropped) = checkpoint.restore(&commit.state, rules, keep_open)?;
+    let (mut pipeline, dropped) = checkpoint.restore(&commit.state, rules, keep_open)?;
+    pipeline.spill_to(&checkpoint.pages())?;
     let parameters = if checkpoint.setup.new_model {
         None
     } else {
@@ -112,6 +116,12 @@ fn begin(store: Arc<dyn Store>, setup: Setup, rules: Rules) -> Result<Opening, T
 }
 
 impl Checkpoint {
+    /// Returns where open impressions are put away.
+    fn pages(&self) -> Arc<dyn Pages> {
+        let (store, folder) = (Arc::clone(&self.store), self.setup.folder.clone());
+        Arc::new(StorePages::new(store, folder, self.room))
+    }
+
     fn restore(
         &self,
         state: &str,
@@ -242,6 +252,12 @@ impl From<StoreError> for Trouble {
 impl From<StateError> for Trouble {
     fn from(error: StateError) -> Self {
         Self::Damage(error.into())
+    }
+}
+
+impl From<SpillError> for Trouble {
+    fn from(error: SpillError) -> Self {
+        if error.is_damage() { Self::Damage(error.into()) } else { Self::Stop(error.into()) }
     }
 }
 

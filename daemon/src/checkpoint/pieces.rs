@@ -14,6 +14,7 @@ pub(super) fn key_of(piece: Piece) -> Vec<u8> {
         Piece::Users(page) => keys::dictionary(Kind::User, page),
         Piece::ItemFeatures(page) => keys::catalogue(Kind::Item, page),
         Piece::UserFeatures(page) => keys::catalogue(Kind::User, page),
+        Piece::Open { shard, page } => keys::open_impressions(shard, page),
     }
 }
 
@@ -24,6 +25,9 @@ pub(super) fn piece_of(key: &[u8]) -> Option<Piece> {
     if room == Room::Segment as u8 {
         let (shard, user, place) = (parts.u32()?, UserId(parts.u64()?), parts.u64()?);
         return Some(Piece::Segment { shard, key: SegmentKey { user, place } });
+    }
+    if room == Room::OpenImpressions as u8 {
+        return Some(Piece::Open { shard: parts.u32()?, page: parts.u64()? });
     }
     let (kind, page) = (parts.u8()?, parts.u32()?);
     let names = room == Room::Dictionary as u8;
@@ -39,7 +43,7 @@ pub(super) fn piece_of(key: &[u8]) -> Option<Piece> {
     }
 }
 
-/// The rooms that hold pieces.
+/// The rooms whose pieces are put back at the start.
 pub(super) const ROOMS: [Room; 3] = [Room::Dictionary, Room::Catalogue, Room::Segment];
 
 #[cfg(test)]
@@ -56,6 +60,7 @@ mod tests {
             Piece::Users(1),
             Piece::ItemFeatures(2),
             Piece::UserFeatures(70_000),
+            Piece::Open { shard: 2, page: 1 << 40 },
         ];
         for piece in pieces {
             assert_eq!(piece_of(&key_of(piece)), Some(piece));

@@ -16,6 +16,7 @@ use crate::pipeline::record::Record;
 use crate::pipeline::stream::{Owned, assert_same, rules, settle, stream, take, tally};
 use crate::pipeline::work::LearnBatch;
 use crate::pipeline::{Pipeline, Rules};
+use crate::store::keys::{self, Room};
 use crate::store::{Batch, MemoryStore, SledStore, StoreError};
 
 const RECORDS: usize = 5_000;
@@ -200,6 +201,48 @@ fn a_checkpoint_right_after_another_writes_no_piece() {
     let kept =
         ["000000000002.parameters", "000000000003.parameters", "000000000003.state", "committed"];
     assert_eq!(names, kept);
+}
+
+#[test]
+fn open_impressions_in_the_store_come_and_go_with_checkpoints() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = rules(Entry::Impression, LabelRule::Wait);
+    let records = stream(7, RECORDS, 1, &rules);
+    let store: Arc<MemoryStore> = Arc::default();
+    let pages = || {
+        let mut pages = Vec::new();
+        let prefix = keys::room(Room::OpenImpressions);
+        let seen = store.scan_prefix(&prefix, &mut |key, _| {
+            pages.push(key.to_vec());
+            true
+        });
+        seen.map(|()| pages).unwrap()
+    };
+    let setup = setup(folder.path(), &rules, 1);
+    let mut run = Run::new(rules.clone(), setup, Place::Memory(store.clone()));
+    run.take(&records[..2_000]);
+    run.commit();
+    let (committed, learned) = (pages(), run.batches.len());
+    assert!(committed.len() > 2, "{committed:?}");
+    run.take(&records[2_000..3_000]);
+    let ahead = pages();
+    assert!(ahead.len() > committed.len() && ahead.starts_with(&committed), "additions only");
+
+    // A crash: pages ahead of the checkpoint are forgotten and written anew.
+    run.batches.truncate(learned);
+    let mut run = run.restart();
+    assert_eq!(pages(), committed);
+    run.take(&records[2_000..]);
+    run.opening.pipeline.finish();
+    run.commit();
+    assert_eq!(pages(), Vec::<Vec<u8>>::new(), "all windows have closed");
+    let (mut plain, mut batches) = (Pipeline::new(rules, 1), Vec::new());
+    take(&mut plain, &records[..2_000], &mut batches);
+    settle(&mut plain, &mut batches);
+    take(&mut plain, &records[2_000..], &mut batches);
+    plain.finish();
+    settle(&mut plain, &mut batches);
+    assert_same(&run.batches, &batches);
 }
 
 /// A store that fails on request.

@@ -17,14 +17,12 @@ pub enum Wait {
     Lag,
     /// A checkpoint could not be written.
     Checkpoint,
-    /// The disk is full.
-    Disk,
+    /// Open impressions take all the memory that they may.
+    Open,
     /// Outputs are not taken.
     Output,
     /// A guard has found the model unsound.
     Guard,
-    /// The daemon is ending.
-    Stopping,
 }
 
 impl Wait {
@@ -36,10 +34,9 @@ impl Wait {
             Self::Kafka => "kafka",
             Self::Lag => "lag",
             Self::Checkpoint => "checkpoint",
-            Self::Disk => "disk",
+            Self::Open => "open",
             Self::Output => "output",
             Self::Guard => "guard",
-            Self::Stopping => "stopping",
         }
     }
 }

@@ -13,13 +13,17 @@ use sluice_features::time::{EventTime, Span};
 use sluice_features::wire::Topic;
 
 use super::checkpointer::Job;
+use super::room::{Change, Room};
 use super::{Shared, Work};
 use crate::capture::{Capture, Decision};
 use crate::checkpoint::{Changes, Cut};
 use crate::error::Stop;
 use crate::http::Wait;
-use crate::kafka::{Batch, Consumer, ConsumerEvent, DeadLetter, DeadLetters, Origin, TopicRole};
+use crate::kafka::{
+    Batch, Consumer, ConsumerEvent, DeadLetter, DeadLetters, Lane, Origin, TopicRole,
+};
 use crate::pipeline::record::Record;
+use crate::pipeline::shard::Shard;
 use crate::pipeline::work::LearnBatch;
 use crate::shutdown::Shutdown;
 use crate::supervise::Faults;
@@ -80,6 +84,7 @@ struct State {
     changes: Changes,
     /// When each partition last had a record.
     last: Vec<Duration>,
+    room: Room,
 }
 
 impl Ingest {
@@ -98,19 +103,24 @@ impl Ingest {
             writing: None,
             changes: Changes::default(),
             last: vec![now; partitions],
+            room: Room::new(self.open_bytes),
         };
         let events = self.consumer.events().clone();
         let checkpointed = self.checkpointed.clone();
         while !shutdown.is_requested() {
-            crossbeam_channel::select! {
-                recv(shutdown.channel()) -> _ => {}
-                recv(events) -> event => match event {
-                    Ok(ConsumerEvent::Batch(batch)) => self.batch(&batch, &mut state, shutdown)?,
-                    Ok(event) => self.heard(event)?,
-                    Err(_) => return Err(Stop::fault("the poll thread ended before it was told to")),
-                },
-                recv(checkpointed) -> outcome => self.checkpointed(outcome, &mut state)?,
-                default(TICK) => {}
+            if let Some(batch) = state.room.next() {
+                self.batch(&batch, &mut state, shutdown)?;
+            } else {
+                crossbeam_channel::select! {
+                    recv(shutdown.channel()) -> _ => {}
+                    recv(events) -> event => match event {
+                        Ok(ConsumerEvent::Batch(batch)) => self.came(batch, &mut state, shutdown)?,
+                        Ok(event) => self.heard(event)?,
+                        Err(_) => return Err(Stop::fault("the poll thread ended before it was told to")),
+                    },
+                    recv(checkpointed) -> outcome => self.checkpointed(outcome, &mut state)?,
+                    default(TICK) => {}
+                }
             }
             let now = self.shared.clock.steady();
             if state.filling_since.is_some_and(|since| now - since >= self.max_age) {
@@ -120,7 +130,8 @@ impl Ingest {
                 state.looked = now;
                 self.look_at_disk(now, &state);
                 self.look_for_silence(now, &mut state)?;
-                self.check_room()?;
+                self.look_at_room(&mut state);
+                self.look_for_an_end(&state);
             }
             if state.writing.is_none() {
                 if now >= state.next_checkpoint {
@@ -149,6 +160,15 @@ impl Ingest {
             capture.finish();
         }
         Ok(())
+    }
+
+    /// Takes a batch, or holds it back where it would open more impressions than there may be.
+    fn came(&mut self, batch: Batch, state: &mut State, shutdown: &Shutdown) -> Result<(), Stop> {
+        if state.room.is_full() && batch.lane().role == TopicRole::Events {
+            state.room.hold(batch);
+            return Ok(());
+        }
+        self.batch(&batch, state, shutdown)
     }
 
     /// Takes the records of one partition.
@@ -181,6 +201,7 @@ impl Ingest {
                     refused.push((i, rejection));
                 }
             }
+            pipeline.check()?;
         }
         let consumed = &self.shared.metrics.consume;
         consumed.records[lane.role as usize].increment(batch.len() as u64);
@@ -191,6 +212,9 @@ impl Ingest {
         }
         if let Some(last) = state.last.get_mut(partition as usize) {
             *last = self.shared.clock.steady();
+        }
+        if lane.role == TopicRole::Events {
+            self.look_at_room(state);
         }
         self.hand_on(state)
     }
@@ -236,18 +260,20 @@ impl Ingest {
         if let Some(capture) = &mut self.capture {
             capture.decision(decision);
         }
-        decision.apply(&mut self.shared.pipeline.write());
+        {
+            let mut pipeline = self.shared.pipeline.write();
+            decision.apply(&mut pipeline);
+            pipeline.check()?;
+        }
         self.hand_on(state)
     }
 
     /// Moves the watermark of partitions that are read up and silent: event time goes on there as the clock does.
     fn look_for_silence(&mut self, now: Duration, state: &mut State) -> Result<(), Stop> {
-        if !self.shared.is_caught_up() {
-            return Ok(());
-        }
+        let read_up = self.read_up(state);
         for partition in 0..state.last.len() {
             let silent = now.saturating_sub(state.last[partition]);
-            if silent < SILENT {
+            if silent < SILENT || !read_up.get(partition).is_some_and(|read_up| *read_up) {
                 continue;
             }
             let time = {
@@ -303,17 +329,61 @@ impl Ingest {
         metrics.state.capture_bytes.set(captured as f64);
     }
 
-    /// Stops where open impressions take more memory than they may.
-    fn check_room(&self) -> Result<(), Stop> {
-        let bytes = self.shared.pipeline.read().open_bytes() as u64;
-        if bytes <= self.open_bytes {
-            return Ok(());
+    /// Tells of each partition whether all that it has is taken. While reading waits for room that is known only as long as the poll thread
+    /// goes on fetching.
+    fn read_up(&self, state: &State) -> Vec<bool> {
+        let partitions = (0i32..).take(state.last.len());
+        if !state.room.is_full() {
+            let caught_up = self.shared.is_caught_up();
+            return partitions.map(|partition| caught_up && !state.room.holds(partition)).collect();
         }
-        Err(Stop::fault(format!(
-            "open impressions take {bytes} bytes, more than open.max_bytes = {}: raise it or shorten the attribution windows; \
-             nothing is lost, the next start goes on from the last checkpoint",
-            self.open_bytes
-        )))
+        let gauges = self.consumer.gauges();
+        let fetching = gauges.connected && !gauges.paused;
+        let at_end = |partition| {
+            let lane = Lane { role: TopicRole::Events, partition };
+            gauges.lanes.iter().any(|status| status.lane == lane && status.lag() == 0)
+        };
+        let read_up = |partition| fetching && at_end(partition) && !state.room.holds(partition);
+        partitions.map(read_up).collect()
+    }
+
+    /// Lets reading wait where open impressions take all the memory that they may, and go on when there is room.
+    fn look_at_room(&self, state: &mut State) {
+        let bytes = self.shared.pipeline.read().open_bytes() as u64;
+        let (change, most) = (state.room.look(bytes), state.room.most());
+        let readiness = &self.shared.readiness;
+        match change {
+            Some(Change::Near) => tracing::warn!(
+                bytes,
+                most,
+                "open impressions come near open.max_bytes: at the bound reading waits"
+            ),
+            Some(Change::Full) => {
+                self.shared.metrics.join.open_paused.set(1.0);
+                readiness.wait_for(Wait::Open, open_text(most, true));
+                tracing::error!(bytes, most, "open impressions take open.max_bytes: reading waits");
+            }
+            Some(Change::Free) => {
+                self.shared.metrics.join.open_paused.set(0.0);
+                readiness.clear(Wait::Open);
+                tracing::info!(bytes, most, "there is room for open impressions: reading goes on");
+            }
+            None => {}
+        }
+    }
+
+    /// Says while reading waits whether it can go on by itself.
+    fn look_for_an_end(&self, state: &State) {
+        if !state.room.is_full() {
+            return;
+        }
+        let read_up = self.read_up(state);
+        let ends = {
+            let pipeline = self.shared.pipeline.read();
+            let open = pipeline.shards().iter().map(Shard::open_impressions);
+            open.zip(read_up).any(|(open, read_up)| open > 0 && read_up)
+        };
+        self.shared.readiness.wait_for(Wait::Open, open_text(state.room.most(), ends));
     }
 
     /// Ends the batch that fills, and sets aside all that a checkpoint of everything up to here needs: the pipeline at once, the
@@ -406,4 +476,17 @@ impl Ingest {
         }
         Ok(())
     }
+}
+
+/// Says why reading waits for room, and what ends that.
+fn open_text(most: u64, ends: bool) -> String {
+    let end = if ends {
+        "it goes on when windows of partitions that are read up have closed; to go on at once"
+    } else {
+        "every partition has records that wait, so no window closes by itself; to go on"
+    };
+    format!(
+        "open impressions take open.max_bytes = {most} bytes and reading waits: {end}, start again with a larger bound: \
+         nothing is lost"
+    )
 }

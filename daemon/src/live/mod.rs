@@ -12,6 +12,7 @@
 pub mod checkpointer;
 pub mod ingest;
 pub mod learn;
+mod room;
 mod status;
 pub mod watch;
 

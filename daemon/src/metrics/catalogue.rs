@@ -104,7 +104,8 @@ pub const ALL: &[Description] = &[
     ),
     gauge("sluice_join_early_behaviours", &[], "behaviours that wait for their impression"),
     gauge("sluice_open_impressions", &[], "impressions that wait for labels"),
-    gauge("sluice_open_bytes", &[], "memory of open impressions"),
+    gauge("sluice_open_bytes", &[], "memory of open impressions, bounded by open.max_bytes"),
+    gauge("sluice_open_paused", &[], "1 while reading waits because that bound is reached"),
     counter("sluice_learn_examples_total", &[], "examples learned"),
     counter("sluice_learn_steps_total", &[], "steps made"),
     counter(

@@ -91,7 +91,7 @@ group! {
     /// `sluice_join_*` and `sluice_open_*`. The counters by type.
     Join {
         duplicates: Vec<Counter>, late: Vec<Counter>, orphaned: Vec<Counter>, childless: Vec<Counter>,
-        early_behaviours: Gauge, open_impressions: Gauge, open_bytes: Gauge,
+        early_behaviours: Gauge, open_impressions: Gauge, open_bytes: Gauge, open_paused: Gauge,
     }
 }
 group! {
@@ -185,6 +185,7 @@ impl Metrics {
                 early_behaviours: r.gauge("sluice_join_early_behaviours"),
                 open_impressions: r.gauge("sluice_open_impressions"),
                 open_bytes: r.gauge("sluice_open_bytes"),
+                open_paused: r.gauge("sluice_open_paused"),
             },
             learn: Learn {
                 examples: r.counter("sluice_learn_examples_total"),

@@ -1,4 +1,5 @@
-//! Records in, micro-batches out: the heart of the daemon, without I/O, clock or threads.
+//! Records in, micro-batches out: the heart of the daemon, without I/O, clock or threads. What is put away of open impressions goes through
+//! a trait ([`spill::Pages`]).
 //!
 //! Live run, replay and tests call the same functions: [`Pipeline::take`] for each record, [`Pipeline::cut`] when a batch has waited
 //! long enough, [`Pipeline::quiet`] for a partition that is silent. Whatever decides about the last two is an input: it is captured
@@ -14,6 +15,7 @@ pub mod record;
 pub mod restore;
 pub mod shard;
 pub mod shared;
+pub mod spill;
 pub mod state;
 #[cfg(test)]
 pub(crate) mod stream;
@@ -23,11 +25,11 @@ pub mod work;
 
 use std::sync::Arc;
 
-use sluice_features::assemble::{Assembler, UserHistory, ValuePool};
+use sluice_features::assemble::{Assembler, FieldValues, UserHistory, ValuePool};
 use sluice_features::attribute::{Effect, JoinCounts, JoinLimits};
 use sluice_features::attributes::AttributeKey;
 use sluice_features::catalogue::Catalogue;
-use sluice_features::funnel::{Entry, Funnel, LabelRule};
+use sluice_features::funnel::{Entry, Funnel, LabelRule, MAX_TASKS};
 use sluice_features::ids::UserId;
 use sluice_features::reject::Rejection;
 use sluice_features::schema::Schema;
@@ -38,6 +40,7 @@ use batcher::Batcher;
 use counts::Counts;
 use shard::Shard;
 use shared::Shared;
+use spill::{Pages, SpillError};
 use touched::Changed;
 use work::LearnBatch;
 
@@ -71,6 +74,9 @@ pub struct Rules {
 /// Windows up to this long: the prediction of the step that learns an impression is as good as that of its arrival.
 const SHORT: Span = Span::seconds(1);
 
+/// Bytes of a prediction that waits for its verdict, with its place in a map.
+const PREDICTION: usize = 3 * size_of::<(u64, [f32; MAX_TASKS])>() / 2;
+
 /// Memory of closed impressions that is kept for new ones.
 const SPARE_VALUES: usize = 4096;
 
@@ -87,6 +93,10 @@ pub struct Pipeline {
     scratch: Scratch,
     effects: Vec<Effect>,
     pool: ValuePool,
+    /// Features that were put away, for as long as they are looked at.
+    brought: FieldValues,
+    /// What went wrong with features that were put away: what came after it does not count.
+    trouble: Option<SpillError>,
     changed: Changed,
 }
 
@@ -101,7 +111,9 @@ impl Pipeline {
             && tasks.iter().all(|task| task.labels == LabelRule::Wait);
         Self {
             assembler: Assembler::new(&rules.schema, rules.category),
-            shards: (0..partitions.max(1)).map(|_| Shard::new(&rules)).collect(),
+            shards: (0..partitions.max(1) as u32)
+                .map(|number| Shard::new(&rules, number))
+                .collect(),
             shared: Shared::new(&rules),
             batcher: Batcher::new(rules.batch, &rules.schema),
             counts: Counts::default(),
@@ -109,9 +121,34 @@ impl Pipeline {
             scratch: Scratch::default(),
             effects: Vec::new(),
             pool: ValuePool::new(SPARE_VALUES),
+            brought: FieldValues::default(),
+            trouble: None,
             changed: Changed::default(),
             rules,
         }
+    }
+
+    /// Puts the features of impressions that wait longer than their first window into pages from now on. What is learned is the same with
+    /// pages and without.
+    ///
+    /// # Errors
+    /// When pages cannot be read or removed.
+    pub fn spill_to(&mut self, pages: &Arc<dyn Pages>) -> Result<(), SpillError> {
+        self.shards.iter_mut().try_for_each(|shard| shard.spill.begin(Arc::clone(pages)))
+    }
+
+    /// Puts nothing more into pages: for a run that must leave them as they are.
+    pub fn stop_spilling(&mut self) {
+        self.shards.iter_mut().for_each(|shard| shard.spill.end());
+    }
+
+    /// Makes sure that no features were out of reach so far. Otherwise the pipeline is to be used no more: what it has taken since does not
+    /// count, and a checkpoint is refused.
+    ///
+    /// # Errors
+    /// Why they were.
+    pub fn check(&self) -> Result<(), SpillError> {
+        self.trouble.clone().map_or(Ok(()), Err)
     }
 
     /// Ends the batch that fills, if there is anything in it.
@@ -166,14 +203,17 @@ impl Pipeline {
         newest(false).min().or_else(|| newest(true).max())
     }
 
-    /// Returns about how many bytes open impressions take: at a bound, reading has to pause.
+    /// Returns about how many bytes of memory open impressions take, with the predictions that the learner keeps of them and without
+    /// what was put away: at a bound, reading has to pause.
     pub fn open_bytes(&self) -> usize {
-        self.shards.iter().map(|shard| shard.joiner.memory()).sum()
+        let shards = self.shards.iter().map(|shard| shard.joiner.memory() + shard.spill.memory());
+        let predictions = if self.judged_by_step { 0 } else { PREDICTION };
+        shards.sum::<usize>() + predictions * usize::try_from(self.open_impressions()).unwrap_or(0)
     }
 
     /// Returns how many impressions are open.
     pub fn open_impressions(&self) -> u64 {
-        self.shards.iter().map(|s| s.joiner.counts().opened - s.joiner.counts().closed).sum()
+        self.shards.iter().map(Shard::open_impressions).sum()
     }
 
     /// Counts a record that was refused before it could be told where it belongs.

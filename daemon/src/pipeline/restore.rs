@@ -34,6 +34,7 @@ impl Restoring {
             } else {
                 dropped += state.joiner.open() as u64;
             }
+            shard.spill.restore(state.spill, keep_open);
             shard.watermark.observe(state.newest);
             shard.idle = state.idle;
             shard.arrivals = state.arrivals;
@@ -66,6 +67,8 @@ impl Restoring {
                 })?;
                 shard.sequences.restore(key, bytes).map_err(StateError::Segment)?;
             }
+            // They stay where they are until somebody asks for them.
+            Piece::Open { .. } => {}
             Piece::Items(page) => {
                 in_order("items", page, shared.items.len())?;
                 for (text, first) in decode::<Vec<(String, EventTime)>>("names of items", bytes)? {

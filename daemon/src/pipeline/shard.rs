@@ -7,6 +7,7 @@ use sluice_features::time::{EventTime, Watermark};
 use sluice_features::wire::Topic;
 
 use super::Rules;
+use super::spill::Spill;
 
 /// One shard.
 pub struct Shard {
@@ -21,11 +22,13 @@ pub struct Shard {
     /// Impressions so far.
     pub arrivals: u64,
     pub(super) next: [i64; 4],
+    /// The features of those that wait longer than their first window.
+    pub(super) spill: Spill,
 }
 
 impl Shard {
-    /// Creates an empty shard.
-    pub fn new(rules: &Rules) -> Self {
+    /// Creates the empty shard of this number.
+    pub fn new(rules: &Rules, number: u32) -> Self {
         Self {
             joiner: Joiner::new(&rules.funnel, rules.limits),
             sequences: Sequences::new(rules.max_length),
@@ -33,6 +36,7 @@ impl Shard {
             idle: false,
             arrivals: 0,
             next: [0; 4],
+            spill: Spill::new(number),
         }
     }
 
@@ -44,6 +48,11 @@ impl Shard {
     /// Sets the offset that is expected next of a topic.
     pub fn set_next(&mut self, topic: Topic, next: i64) {
         self.next[topic as usize] = next;
+    }
+
+    /// Returns how many impressions are open.
+    pub fn open_impressions(&self) -> u64 {
+        self.joiner.counts().opened - self.joiner.counts().closed
     }
 
     /// Returns the newest plausible event time, `None` before the first event.

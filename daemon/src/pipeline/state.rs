@@ -3,7 +3,8 @@
 //! | part | how it is kept |
 //! |---|---|
 //! | sequences, names, features of items and users | in pieces ([`Piece`]); only changed ones are written again |
-//! | open impressions, counters, popularity, counts, watermarks, offsets | as a whole ([`Picture`]), written anew each time |
+//! | features of open impressions that wait longer than their first window | in pages ([`super::spill`]), written when they are full |
+//! | other open impressions, counters, popularity, counts, watermarks, offsets | as a whole ([`Picture`]), written anew each time |
 //!
 //! Nothing of a batch is kept: before its state is taken, everything in the pipeline is cut and fetched.
 //!
@@ -26,6 +27,7 @@ use super::Pipeline;
 use super::counts::Counts;
 use super::popular::Popular;
 use super::shared::Shared;
+use super::spill::{SpillError, SpillState};
 
 /// Names of a piece.
 pub(super) const NAMES: usize = 256;
@@ -50,6 +52,13 @@ pub enum Piece {
     ItemFeatures(u32),
     /// Features of users whose names are neighbours.
     UserFeatures(u32),
+    /// Features of open impressions. It is written by itself when it is full ([`super::spill::Pages`]); here it is only removed, or copied.
+    Open {
+        /// The shard.
+        shard: u32,
+        /// Which page of it.
+        page: u64,
+    },
 }
 
 /// What of names and features is stored already.
@@ -83,6 +92,9 @@ pub enum StateError {
         #[source]
         source: postcard::Error,
     },
+    /// Features of open impressions are out of reach.
+    #[error("features of open impressions cannot be copied")]
+    Spill(#[source] SpillError),
     /// A segment is damaged.
     #[error("a stored sequence cannot be read")]
     Segment(#[source] SegmentError),
@@ -134,6 +146,7 @@ pub(super) struct ShardState<J> {
     pub(super) idle: bool,
     pub(super) arrivals: u64,
     pub(super) next: [i64; 4],
+    pub(super) spill: SpillState,
 }
 
 impl Stored {
@@ -225,6 +238,7 @@ impl Pipeline {
             idle: shard.idle,
             arrivals: shard.arrivals,
             next: shard.next,
+            spill: shard.spill.state(),
         });
         Picture {
             shards: shards.collect(),
@@ -257,6 +271,9 @@ impl Pipeline {
                 };
                 see(Piece::Segment { shard, key }, bytes);
             });
+            for page in state.spill.drain_gone() {
+                see(Piece::Open { shard, page }, None);
+            }
         }
         let (items, users) = (self.shared.items.len(), self.shared.users.len());
         for piece in self.shared.stored.take(most, items, users) {
@@ -272,6 +289,8 @@ impl Pipeline {
     pub fn visit_pieces(&self, mut see: impl FnMut(Piece, &[u8])) -> Result<(), StateError> {
         for (shard, state) in (0u32..).zip(&self.shards) {
             state.sequences.visit_all(|key, bytes| see(Piece::Segment { shard, key }, bytes));
+            let visited = state.spill.visit(|page, bytes| see(Piece::Open { shard, page }, bytes));
+            visited.map_err(StateError::Spill)?;
         }
         let (items, users) = (self.shared.items.len(), self.shared.users.len());
         let features = |names: usize| 0..(names.div_ceil(FEATURES) as u32);
@@ -294,7 +313,7 @@ impl Shared {
     /// Returns a piece of names or features as bytes; nothing for other pieces.
     fn piece(&self, piece: Piece) -> Result<Vec<u8>, StateError> {
         match piece {
-            Piece::Segment { .. } => Ok(Vec::new()),
+            Piece::Segment { .. } | Piece::Open { .. } => Ok(Vec::new()),
             Piece::Items(page) => {
                 let from = page as usize * NAMES;
                 let texts = self.items.texts_from(from).iter().map(|text| &**text);

@@ -1,7 +1,7 @@
 //! What one record does to the state.
 
-use sluice_features::assemble::{FieldValues, Labelled, Shown, sampling_offset};
-use sluice_features::attribute::{Effect, Fate, Labels, Opened, Outcome, Place, TaskSet};
+use sluice_features::assemble::{Labelled, Shown, sampling_offset};
+use sluice_features::attribute::{Effect, Fate, Kept, Labels, Opened, Outcome, Place, TaskSet};
 use sluice_features::catalogue::Found;
 use sluice_features::counters::Subjects;
 use sluice_features::event::{Behaviour, BehaviourType, Event, Impression};
@@ -136,8 +136,15 @@ impl Pipeline {
         };
         let shard = &mut self.shards[number];
         shard.arrivals += 1;
-        let opened =
-            Opened { id: impression.id, user, item, time, number: shard.arrivals, payload: () };
+        let opened = Opened {
+            id: impression.id,
+            user,
+            item,
+            time,
+            number: shard.arrivals,
+            new_item: shown.new_item,
+            payload: (),
+        };
         let (assembler, shared, pool) = (&self.assembler, &self.shared, &mut self.pool);
         let mut later = false;
         let snapshot = || {
@@ -207,8 +214,14 @@ impl Pipeline {
             let next = effects.get(i + 1);
             match *effect {
                 Effect::Positive { place, tasks, .. } => {
+                    if !self.bring(number, place) {
+                        continue;
+                    }
                     let opened = self.shards[number].joiner.get(place);
-                    let subjects = opened.payload.subjects(opened.user, opened.item);
+                    let subjects = match &opened.payload {
+                        Kept::Here(values) => values.subjects(opened.user, opened.item),
+                        Kept::Away(_) => self.brought.subjects(opened.user, opened.item),
+                    };
                     let time = opened.time;
                     for task in tasks.iter() {
                         self.shared.counters.outcome(task, &subjects, time);
@@ -218,29 +231,80 @@ impl Pipeline {
                     }
                 }
                 Effect::Example { place, labels } => {
-                    let opened = self.shards[number].joiner.get(place);
-                    let role = if self.judged_by_step {
-                        Role::Judged
-                    } else if arrival == Some(opened.id) && self.is_judged(opened.id) {
-                        Role::Arrival
-                    } else {
-                        Role::Update
-                    };
-                    let history = self.shared.past(&self.shards[number].sequences, opened.user);
-                    let offset = self.view_offset(labels);
-                    let example = Labelled { offset, ..Labelled::of(opened, labels) };
-                    self.assembler.append(&example, &history, &mut self.batcher.filling().batch);
-                    self.added(role, arrived);
+                    self.learn(number, place, labels, arrival, arrived);
                 }
                 Effect::Final { place, labels } => self.judge(number, place, labels, next),
+                Effect::Waits { place } => self.put_away(number, place),
                 Effect::Closed { place, .. } => {
-                    let opened = self.shards[number].joiner.take(place);
-                    self.pool.put(opened.payload);
+                    let shard = &mut self.shards[number];
+                    match shard.joiner.take(place).payload {
+                        Kept::Here(values) => self.pool.put(values),
+                        Kept::Away(at) => shard.spill.release(at),
+                    }
                 }
             }
         }
         self.effects = effects;
         self.effects.clear();
+    }
+
+    /// Adds an example of an impression to the batch that fills.
+    fn learn(
+        &mut self,
+        number: usize,
+        place: Place,
+        labels: Labels,
+        arrival: Option<EventId>,
+        arrived: EventTime,
+    ) {
+        if !self.bring(number, place) {
+            return;
+        }
+        let offset = self.view_offset(labels);
+        let shard = &self.shards[number];
+        let opened = shard.joiner.get(place);
+        let values = match &opened.payload {
+            Kept::Here(values) => values,
+            Kept::Away(_) => &self.brought,
+        };
+        let role = if self.judged_by_step {
+            Role::Judged
+        } else if arrival == Some(opened.id) && self.is_judged(opened.id) {
+            Role::Arrival
+        } else {
+            Role::Update
+        };
+        let history = self.shared.past(&shard.sequences, opened.user);
+        let example = Labelled { offset, ..Labelled::of(opened, values, labels) };
+        self.assembler.append(&example, &history, &mut self.batcher.filling().batch);
+        self.added(role, arrived);
+    }
+
+    /// Reads what was put away of an impression. Returns false when it is out of reach.
+    fn bring(&mut self, number: usize, place: Place) -> bool {
+        let shard = &mut self.shards[number];
+        let Kept::Away(at) = shard.joiner.get(place).payload else { return true };
+        let read = shard.spill.read(at, &mut self.brought);
+        read.map_err(|trouble| self.trouble.get_or_insert(trouble)).is_ok()
+    }
+
+    /// Puts away what is kept with an impression that waits for further windows.
+    fn put_away(&mut self, number: usize, place: Place) {
+        let shard = &mut self.shards[number];
+        let Kept::Here(values) = &shard.joiner.get(place).payload else { return };
+        if !shard.spill.is_on() {
+            return;
+        }
+        match shard.spill.put(values) {
+            Ok(at) => {
+                if let Some(values) = shard.joiner.put_away(place, at) {
+                    self.pool.put(values);
+                }
+            }
+            Err(trouble) => {
+                self.trouble.get_or_insert(trouble);
+            }
+        }
     }
 
     /// Passes on labels that have become final, unless the step that learns them judges them.
@@ -331,13 +395,13 @@ impl Pipeline {
     }
 }
 
-fn about(opened: &Opened<FieldValues>) -> About {
+fn about<T>(opened: &Opened<T>) -> About {
     About {
         impression: opened.id,
         user: opened.user,
         item: opened.item,
         time: opened.time,
-        new_item: opened.payload.new_item(),
+        new_item: opened.new_item,
     }
 }
 

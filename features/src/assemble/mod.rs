@@ -91,10 +91,10 @@ pub struct Labelled<'a> {
 }
 
 impl<'a> Labelled<'a> {
-    /// Returns the example of an open impression, as it is where nothing was sampled.
-    pub fn of(opened: &'a Opened<FieldValues>, labels: Labels) -> Self {
+    /// Returns the example of an open impression, whose features are `values`, as it is where nothing was sampled.
+    pub fn of<T>(opened: &Opened<T>, values: &'a FieldValues, labels: Labels) -> Self {
         Self {
-            values: &opened.payload,
+            values,
             impression: opened.id,
             user: opened.user,
             item: opened.item,

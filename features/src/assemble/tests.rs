@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::columns::small_id;
 use super::*;
+use crate::attribute::Kept;
 use crate::attributes::number_id;
 use crate::event::BehaviourType;
 use crate::example::LabelMode;
@@ -519,6 +520,7 @@ fn an_impression_that_was_open_and_a_candidate_give_the_same_row() {
             item: shown.item,
             time: shown.time,
             number: item,
+            new_item: false,
             payload: (),
         };
         let fill = || {
@@ -538,13 +540,19 @@ fn an_impression_that_was_open_and_a_candidate_give_the_same_row() {
     joiner.finish(&mut effects);
     for effect in effects {
         if let crate::attribute::Effect::Example { place, labels } = effect {
-            assembler.append(
-                &Labelled::of(joiner.get(place), labels),
-                &world.history,
-                &mut learned,
-            );
-        } else if let crate::attribute::Effect::Closed { place, .. } = effect {
-            pool.put(joiner.take(place).payload);
+            let opened = joiner.get(place);
+            let Kept::Here(values) = &opened.payload else { panic!("nothing was put away") };
+            // As bytes and back.
+            let (mut bytes, mut read) = (Vec::new(), pool.get());
+            values.write_bytes(&mut bytes);
+            assert!(read.read_bytes(&bytes) && read == *values);
+            assert!(!read.clone().read_bytes(&bytes[1..]));
+            let example = Labelled::of(opened, &read, labels);
+            assembler.append(&example, &world.history, &mut learned);
+        } else if let crate::attribute::Effect::Closed { place, .. } = effect
+            && let Kept::Here(values) = joiner.take(place).payload
+        {
+            pool.put(values);
         }
     }
     assert_eq!((learned.size(), joiner.memory()), (3, 0));

@@ -7,6 +7,13 @@ use crate::counters::Subjects;
 use crate::example::Batch;
 use crate::ids::{ItemId, UserId};
 
+/// Words in front of the columns: flags, category, surface.
+const HEADER: usize = 3;
+/// Flags: there is a category, there is a surface, the item was new.
+const CATEGORY: u64 = 1;
+const SURFACE: u64 = 2;
+const NEW_ITEM: u64 = 4;
+
 /// How many columns of each kind there are.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
@@ -16,9 +23,14 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// Where the ends of the lists stand, after keys and numbers (two in a word).
+    /// Where the numbers stand, two in a word.
+    fn numbers(self) -> usize {
+        HEADER + self.keys
+    }
+
+    /// Where the ends of the lists stand.
     fn ends(self) -> usize {
-        self.keys + self.numbers.div_ceil(2)
+        self.numbers() + self.numbers.div_ceil(2)
     }
 
     /// Where the keys of the lists stand.
@@ -30,28 +42,50 @@ impl Shape {
 /// The features of an impression as of its time: keys, numbers, lists, and what hard search and counters need of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FieldValues {
-    /// Keys, numbers as the bits of two f32 in a word, ends of the lists, keys of the lists.
+    /// Header, keys, numbers as the bits of two f32 in a word, ends of the lists, keys of the lists.
     words: Vec<u64>,
-    category: Option<u64>,
-    surface: Option<u64>,
-    new_item: bool,
 }
 
 impl FieldValues {
     /// Returns the id of the item's category as of the impression.
     pub fn category(&self) -> Option<u64> {
-        self.category
+        self.flagged(CATEGORY, 1)
     }
 
     /// Returns what counters count by. An impression is to be counted after its snapshot was taken, an outcome when its label turns
     /// to 1 ([`crate::attribute::Effect::Positive`]).
     pub fn subjects(&self, user: UserId, item: ItemId) -> Subjects {
-        Subjects { item: item.0, user: user.0, category: self.category, surface: self.surface }
+        let surface = self.flagged(SURFACE, 2);
+        Subjects { item: item.0, user: user.0, category: self.category(), surface }
     }
 
     /// Tells whether the item was new.
     pub fn new_item(&self) -> bool {
-        self.new_item
+        self.words.first().is_some_and(|flags| flags & NEW_ITEM != 0)
+    }
+
+    /// Adds the values to `out` as bytes, eight for each word.
+    pub fn write_bytes(&self, out: &mut Vec<u8>) {
+        out.reserve(8 * self.words.len());
+        for word in &self.words {
+            out.extend_from_slice(&word.to_le_bytes());
+        }
+    }
+
+    /// Becomes the values that [`Self::write_bytes`] wrote. Returns false, and holds nothing, when the bytes are no whole words.
+    pub fn read_bytes(&mut self, bytes: &[u8]) -> bool {
+        self.words.clear();
+        let (words, rest) = bytes.as_chunks::<8>();
+        if !rest.is_empty() {
+            return false;
+        }
+        self.words.extend(words.iter().map(|word| u64::from_le_bytes(*word)));
+        true
+    }
+
+    fn flagged(&self, flag: u64, place: usize) -> Option<u64> {
+        let flags = *self.words.first()?;
+        (flags & flag != 0).then(|| self.words.get(place).copied()).flatten()
     }
 
     pub(super) fn start(
@@ -63,15 +97,19 @@ impl FieldValues {
     ) {
         self.words.clear();
         self.words.resize(shape.list_keys(), 0);
-        (self.category, self.surface, self.new_item) = (category, surface, new_item);
+        let flags =
+            [(category.is_some(), CATEGORY), (surface.is_some(), SURFACE), (new_item, NEW_ITEM)];
+        self.words[0] = flags.into_iter().filter(|(is, _)| *is).map(|(_, flag)| flag).sum();
+        self.words[1] = category.unwrap_or(0);
+        self.words[2] = surface.unwrap_or(0);
     }
 
     pub(super) fn set_key(&mut self, column: usize, key: u64) {
-        self.words[column] = key;
+        self.words[HEADER + column] = key;
     }
 
     pub(super) fn set_number(&mut self, shape: Shape, column: usize, number: f32) {
-        let word = &mut self.words[shape.keys + column / 2];
+        let word = &mut self.words[shape.numbers() + column / 2];
         *word |= u64::from(number.to_bits()) << (32 * (column % 2));
     }
 
@@ -85,9 +123,9 @@ impl FieldValues {
 
     /// Adds the columns to a batch.
     pub(super) fn write(&self, shape: Shape, batch: &mut Batch) {
-        batch.keys.extend_from_slice(&self.words[..shape.keys]);
+        batch.keys.extend_from_slice(&self.words[HEADER..shape.numbers()]);
         for column in 0..shape.numbers {
-            let word = self.words[shape.keys + column / 2] >> (32 * (column % 2));
+            let word = self.words[shape.numbers() + column / 2] >> (32 * (column % 2));
             batch.numbers.push(f32::from_bits(word as u32));
         }
         let mut start = shape.list_keys();

@@ -8,7 +8,8 @@ use super::labels::{LabelRules, Stage};
 use super::open::{OpenSet, mismatch};
 use super::seen::{Seen, name};
 use super::{
-    Effect, Fate, JoinCounts, JoinLimits, Labels, Opened, Orphan, Outcome, Payload, Place, TaskSet,
+    Effect, Fate, JoinCounts, JoinLimits, Kept, Labels, Opened, Orphan, Outcome, Payload, Place,
+    TaskSet,
 };
 use crate::funnel::Funnel;
 use crate::time::EventTime;
@@ -24,7 +25,7 @@ pub struct Joiner<T> {
     pub(super) early: Early,
     pub(super) seen: Seen,
     /// (deadline, number, place, stage) of each open impression's next stage.
-    deadlines: BinaryHeap<Reverse<(EventTime, u64, usize, u8)>>,
+    deadlines: BinaryHeap<Reverse<(EventTime, u64, u32, u8)>>,
     pub(super) watermark: EventTime,
     pub(super) arrivals: u64,
     pub(super) counts: JoinCounts,
@@ -74,8 +75,9 @@ impl<T: Payload> Joiner<T> {
             return None;
         }
         self.counts.opened += 1;
-        let Opened { id, user, item, time, number, payload: () } = opened;
-        let opened = Opened { id, user, item, time, number, payload: snapshot() };
+        let Opened { id, user, item, time, number, new_item, payload: () } = opened;
+        let payload = Kept::Here(snapshot());
+        let opened = Opened { id, user, item, time, number, new_item, payload };
         let place = self.place(opened);
         let arrival = self.rules.arrival();
         if !arrival.is_empty() {
@@ -130,20 +132,28 @@ impl<T: Payload> Joiner<T> {
     ///
     /// # Panics
     /// When the place was given up by [`Self::take`].
-    pub fn get(&self, place: Place) -> &Opened<T> {
+    pub fn get(&self, place: Place) -> &Opened<Kept<T>> {
         &self.opens.get(place).opened
+    }
+
+    /// Gives out what is kept with an open impression; the caller will find it by `number`. Nothing when it was put away before.
+    ///
+    /// # Panics
+    /// When the place was given up by [`Self::take`].
+    pub fn put_away(&mut self, place: Place, number: u64) -> Option<T> {
+        self.opens.put_away(place, number)
     }
 
     /// Takes an impression out after its [`Effect::Closed`].
     ///
     /// # Panics
     /// When the place was given up before.
-    pub fn take(&mut self, place: Place) -> Opened<T> {
+    pub fn take(&mut self, place: Place) -> Opened<Kept<T>> {
         self.opens.take(place)
     }
 
     /// Returns the open impressions in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = &Opened<T>> {
+    pub fn iter(&self) -> impl Iterator<Item = &Opened<Kept<T>>> {
         self.opens.iter().map(|open| &open.opened)
     }
 
@@ -168,7 +178,7 @@ impl<T: Payload> Joiner<T> {
     }
 
     /// Adds an impression to the open ones and sets its next deadline.
-    pub(super) fn place(&mut self, opened: Opened<T>) -> Place {
+    pub(super) fn place(&mut self, opened: Opened<Kept<T>>) -> Place {
         let (time, number) = (opened.time, opened.number);
         let place = self.opens.insert(opened, self.rules.at_once());
         self.schedule(time, number, place, 0);
@@ -181,7 +191,7 @@ impl<T: Payload> Joiner<T> {
         self.deadlines.push(Reverse((
             time + stages[stage].window,
             number,
-            place.0,
+            u32::try_from(place.0).unwrap_or(u32::MAX),
             u8::try_from(stage).unwrap_or(u8::MAX),
         )));
     }
@@ -358,7 +368,7 @@ impl<T: Payload> Joiner<T> {
             && deadline < self.watermark
         {
             self.deadlines.pop();
-            let (place, stage) = (Place(slot), usize::from(stage));
+            let (place, stage) = (Place(slot as usize), usize::from(stage));
             let open = self.opens.get(place);
             let (time, positive) = (open.opened.time, open.positive);
             let Stage { closed, learned, .. } = self.rules.stages()[stage];
@@ -369,6 +379,9 @@ impl<T: Payload> Joiner<T> {
             effects.push(Effect::Final { place, labels: Labels::known(closed, positive) });
             if stage + 1 < self.rules.stages().len() {
                 self.schedule(time, number, place, stage + 1);
+                if stage == 0 {
+                    effects.push(Effect::Waits { place });
+                }
             } else {
                 self.close(place, effects);
             }

@@ -12,6 +12,8 @@
 //!   and again as positives when the outcome is seen. A positive that is late under either rule is only counted.
 //! - Where views open the funnel, the view's own label is certain and learned at arrival under either rule.
 //! - Windows close in the order of (deadline, arrival), whatever the steps of the watermark.
+//! - What the caller keeps with an impression may be put away once its first window is over ([`Effect::Waits`]): to find the impressions
+//!   of outcomes and to close windows the joiner needs nothing of it.
 //!
 //! Every behaviour has exactly one [`Fate`], and [`JoinCounts`] adds up to what came in. Any order of arrival within the allowed
 //! lateness gives the same final labels (the tests compare with a brute force over the whole log).
@@ -51,6 +53,15 @@ impl Payload for () {
     }
 }
 
+/// Where what the caller keeps with an open impression is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kept<T> {
+    /// With the joiner.
+    Here(T),
+    /// The caller put it away, and finds it by this number.
+    Away(u64),
+}
+
 /// An impression that waits for its labels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Opened<T> {
@@ -64,6 +75,8 @@ pub struct Opened<T> {
     pub time: EventTime,
     /// Its number in the order of arrival; grows within a shard.
     pub number: u64,
+    /// Its item was new.
+    pub new_item: bool,
     /// What the caller keeps with it.
     pub payload: T,
 }
@@ -172,6 +185,12 @@ pub enum Effect {
         place: Place,
         /// The labels of the tasks whose windows have closed now.
         labels: Labels,
+    },
+    /// The first of several windows has closed: from here on what is kept with the impression is needed only when a further outcome
+    /// turns a label or a further window is learned, so it may be put away with [`Joiner::put_away`].
+    Waits {
+        /// The impression.
+        place: Place,
     },
     /// All windows have closed. It is the last effect of this impression and is to be followed by [`Joiner::take`].
     Closed {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
 
-use super::{Opened, Orphan, Outcome, Payload, Place, TaskSet};
+use super::{Kept, Opened, Orphan, Outcome, Payload, Place, TaskSet};
 use crate::ids::{EventId, ItemId, UserId};
 use crate::pages::PagedSlab;
 use crate::time::EventTime;
@@ -21,7 +21,7 @@ const MOST_OUTCOMES: u16 = 64;
 /// An open impression with what was seen of it.
 #[derive(Clone, Debug)]
 pub(super) struct Open<T> {
-    pub(super) opened: Opened<T>,
+    pub(super) opened: Opened<Kept<T>>,
     /// Tasks with an outcome that names this impression, and those known from the start.
     pub(super) named: TaskSet,
     /// Tasks with any outcome.
@@ -38,7 +38,7 @@ pub(super) struct Open<T> {
 
 /// An outcome without a named impression, kept because a newer impression may yet arrive out of order.
 #[derive(Clone, Copy, Debug)]
-struct Kept {
+struct Unnamed {
     task: u8,
     time: EventTime,
     next: u32,
@@ -50,7 +50,7 @@ pub(super) struct OpenSet<T> {
     opens: PagedSlab<Open<T>, PAGE>,
     ids: HashMap<(UserId, EventId), u32, FixedState>,
     newest: HashMap<(UserId, ItemId), u32, FixedState>,
-    outcomes: PagedSlab<Kept, PAGE>,
+    outcomes: PagedSlab<Unnamed, PAGE>,
     payload_bytes: usize,
 }
 
@@ -73,10 +73,11 @@ impl<T: Payload> OpenSet<T> {
         &mut self.opens[place.0]
     }
 
-    /// Returns about how many bytes impressions and outcomes take: for each its own size, its entries of two maps, its deadline.
+    /// Returns about how many bytes impressions and outcomes take: for each its own size, its entries of two maps, its deadline, and what
+    /// is kept with it here.
     pub(super) fn memory(&self) -> usize {
-        self.opens.len() * (size_of::<Open<T>>() + 2 * 32 + 32)
-            + self.outcomes.len() * size_of::<Kept>()
+        self.opens.len() * (size_of::<Open<T>>() + 2 * 40 + 24)
+            + self.outcomes.len() * size_of::<Unnamed>()
             + self.payload_bytes
     }
 
@@ -101,7 +102,7 @@ impl<T: Payload> OpenSet<T> {
     }
 
     /// Adds an impression of which `known` tasks are seen already.
-    pub(super) fn insert(&mut self, opened: Opened<T>, known: TaskSet) -> Place {
+    pub(super) fn insert(&mut self, opened: Opened<Kept<T>>, known: TaskSet) -> Place {
         self.payload_bytes += opened.payload.memory();
         let (user, item, id, time) = (opened.user, opened.item, opened.id, opened.time);
         let mut newer = NONE;
@@ -145,7 +146,7 @@ impl<T: Payload> OpenSet<T> {
             return;
         }
         let task_number = u8::try_from(task).unwrap_or(u8::MAX);
-        let kept = Kept { task: task_number, time, next: open.outcomes };
+        let kept = Unnamed { task: task_number, time, next: open.outcomes };
         open.outcomes = u32::try_from(self.outcomes.insert(kept)).unwrap_or(NONE);
         open.kept += 1;
     }
@@ -204,8 +205,21 @@ impl<T: Payload> OpenSet<T> {
         }
     }
 
+    /// Gives out what is kept with an impression, unless that was put away before.
+    pub(super) fn put_away(&mut self, place: Place, number: u64) -> Option<T> {
+        let payload = &mut self.opens[place.0].opened.payload;
+        if matches!(payload, Kept::Away(_)) {
+            return None;
+        }
+        self.payload_bytes -= payload.memory();
+        match std::mem::replace(payload, Kept::Away(number)) {
+            Kept::Here(payload) => Some(payload),
+            Kept::Away(_) => None,
+        }
+    }
+
     /// Frees the place of a closed impression.
-    pub(super) fn take(&mut self, place: Place) -> Opened<T> {
+    pub(super) fn take(&mut self, place: Place) -> Opened<Kept<T>> {
         let open = self.opens.remove(place.0);
         self.payload_bytes -= open.opened.payload.memory();
         open.opened
@@ -226,7 +240,7 @@ impl<T: Payload> OpenSet<T> {
 #[derive(Clone, Debug)]
 pub(super) struct OpenPicture<T> {
     opens: PagedSlab<Open<T>, PAGE>,
-    outcomes: PagedSlab<Kept, PAGE>,
+    outcomes: PagedSlab<Unnamed, PAGE>,
 }
 
 impl<T: Payload> OpenPicture<T> {
@@ -242,13 +256,25 @@ impl<T: Payload> OpenPicture<T> {
 }
 
 /// The outcomes of one impression from one on.
-fn chain(outcomes: &PagedSlab<Kept, PAGE>, first: u32) -> impl Iterator<Item = (usize, EventTime)> {
+fn chain(
+    outcomes: &PagedSlab<Unnamed, PAGE>,
+    first: u32,
+) -> impl Iterator<Item = (usize, EventTime)> {
     let mut next = first;
     std::iter::from_fn(move || {
         let kept = outcomes.get(next as usize)?;
         next = kept.next;
         Some((usize::from(kept.task), kept.time))
     })
+}
+
+impl<T: Payload> Payload for Kept<T> {
+    fn memory(&self) -> usize {
+        match self {
+            Self::Here(payload) => payload.memory(),
+            Self::Away(_) => 0,
+        }
+    }
 }
 
 /// Returns why an outcome cannot belong to an impression whose window ends at `end`.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::early::{EarlyPicture, Waiting};
 use super::open::OpenPicture;
 use super::seen::{SeenPicture, SeenState};
-use super::{JoinCounts, JoinLimits, Joiner, Opened, Orphan, Payload, TaskSet};
+use super::{JoinCounts, JoinLimits, Joiner, Kept, Opened, Orphan, Payload, TaskSet};
 use crate::funnel::Funnel;
 use crate::time::EventTime;
 
@@ -23,7 +23,7 @@ pub struct JoinerState<T> {
 /// An open impression with the outcomes seen of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct OpenState<T> {
-    opened: Opened<T>,
+    opened: Opened<Kept<T>>,
     named: TaskSet,
     turned: TaskSet,
     outcomes: Vec<(usize, EventTime)>,
@@ -70,14 +70,12 @@ impl<T: Payload> JoinerPicture<T> {
                 let opened = &open.opened;
                 let mut outcomes: Vec<(usize, EventTime)> = self.opens.kept(open).collect();
                 outcomes.reverse();
-                let opened = Opened {
-                    id: opened.id,
-                    user: opened.user,
-                    item: opened.item,
-                    time: opened.time,
-                    number: opened.number,
-                    payload: &opened.payload,
+                let payload = match &opened.payload {
+                    Kept::Here(payload) => Kept::Here(payload),
+                    Kept::Away(number) => Kept::Away(*number),
                 };
+                let Opened { id, user, item, time, number, new_item, .. } = *opened;
+                let opened = Opened { id, user, item, time, number, new_item, payload };
                 OpenState { opened, named: open.named, turned: open.turned, outcomes }
             })
             .collect();

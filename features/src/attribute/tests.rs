@@ -34,7 +34,8 @@ fn funnel(entry: Entry, tasks: &[(Option<usize>, i64, LabelRule)]) -> Funnel {
 
 fn impression(id: u64, user: u64, item: u64, time: i64) -> Opened<()> {
     let (id, user, item) = (EventId(id), UserId(user), ItemId(item));
-    Opened { id, user, item, time: EventTime(time), number: id.0, payload: () }
+    let time = EventTime(time);
+    Opened { id, user, item, time, number: id.0, new_item: false, payload: () }
 }
 
 fn outcome(id: u64, kind: u8, user: u64, item: u64, time: i64) -> Outcome {
@@ -66,6 +67,8 @@ struct Driven {
     funnel: Funnel,
     joiner: Joiner<u64>,
     effects: Vec<Effect>,
+    /// What was put away, where that is done.
+    away: Option<Vec<u64>>,
     told: Vec<Told>,
     /// Labels that have become final of impressions that are still open.
     finals: std::collections::HashMap<u64, Labels>,
@@ -78,6 +81,7 @@ impl Driven {
             funnel: funnel.clone(),
             joiner,
             effects: Vec::new(),
+            away: None,
             told: Vec::new(),
             finals: Default::default(),
         }
@@ -124,13 +128,30 @@ impl Driven {
                 })
                 .collect()
         };
+        let is_payload = |away: &Option<Vec<u64>>, opened: &Opened<Kept<u64>>| match opened.payload
+        {
+            Kept::Here(payload) => payload == opened.number,
+            Kept::Away(at) => away.as_ref().unwrap()[at as usize] == opened.number,
+        };
         for effect in self.effects.drain(..) {
             let told = match effect {
                 Effect::Positive { place, tasks, time } => {
+                    assert!(is_payload(&self.away, self.joiner.get(place)));
                     Told::Positive(self.joiner.get(place).id.0, tasks.iter().collect(), time.0)
                 }
                 Effect::Example { place, labels } => {
+                    assert!(is_payload(&self.away, self.joiner.get(place)));
                     Told::Example(self.joiner.get(place).id.0, text(labels))
+                }
+                Effect::Waits { place } => {
+                    if let Some(away) = &mut self.away {
+                        let before = self.joiner.memory();
+                        let number = away.len() as u64;
+                        away.extend(self.joiner.put_away(place, number));
+                        assert_eq!(self.joiner.memory(), before - 8);
+                        assert_eq!(self.joiner.put_away(place, 0), None, "once");
+                    }
+                    continue;
                 }
                 Effect::Final { place, labels } => {
                     let id = self.joiner.get(place).id.0;
@@ -145,7 +166,7 @@ impl Driven {
                         Some(labels),
                         "told window by window"
                     );
-                    assert_eq!(opened.payload, opened.number);
+                    assert!(is_payload(&self.away, &opened));
                     Told::Closed(opened.id.0, text(labels))
                 }
             };
@@ -215,6 +236,24 @@ fn tasks_with_equal_windows_are_learned_together_and_others_at_their_own_time() 
     driven.act(outcome(4, 1, 1, 1, 7));
     driven.told();
     assert_eq!(driven.finish(), [example(1, "-1-"), closed(1, "110")]);
+}
+
+#[test]
+fn what_is_kept_may_be_put_away_after_the_first_of_several_windows() {
+    let mut driven = Driven::new(&chain([5, 20, 5], Wait));
+    driven.away = Some(Vec::new());
+    for (id, time) in [(1, 0), (2, 1)] {
+        driven.open(impression(id, id, 1, time));
+    }
+    driven.advance(6);
+    assert_eq!(driven.away, Some(vec![1]), "its first window is over");
+    driven.finish();
+    assert_eq!(driven.away, Some(vec![1, 2]));
+    let mut driven = Driven::new(&chain([5, 5, 5], Wait));
+    driven.away = Some(Vec::new());
+    driven.open(impression(1, 1, 1, 0));
+    driven.finish();
+    assert_eq!(driven.away, Some(Vec::new()), "nothing waits longer");
 }
 
 #[test]
@@ -449,9 +488,10 @@ prop_compose! {
     }
 }
 
-/// Plays a log, stored and restored once if so wished.
-fn play(log: &Log, restored: bool) -> (Vec<Told>, JoinCounts) {
+/// Plays a log, stored and restored once if so wished, and with what may be put away put away.
+fn play(log: &Log, restored: bool, away: bool) -> (Vec<Told>, JoinCounts) {
     let mut driven = Driven::new(&log.funnel);
+    driven.away = away.then(Vec::new);
     let mut newest = i64::MIN;
     for (i, record) in log.records.iter().enumerate() {
         match record {
@@ -484,7 +524,7 @@ proptest! {
 
     #[test]
     fn any_arrival_within_the_lateness_gives_the_labels_of_brute_force(log in logs()) {
-        let (told, counts) = play(&log, false);
+        let (told, counts) = play(&log, false, false);
         let truth = truth(&log.funnel, &log.records);
         prop_assert_eq!(counts.duplicate_impressions, truth.duplicate_impressions);
         for (mut kind, expected) in counts.kinds.iter().copied().zip(&truth.kinds) {
@@ -533,7 +573,7 @@ proptest! {
 
     #[test]
     fn windows_close_in_the_order_of_deadline_and_arrival(log in logs()) {
-        let (told, _) = play(&log, false);
+        let (told, _) = play(&log, false, false);
         let longest = log.funnel.longest_window().0;
         let mut before = (i64::MIN, 0);
         for told in told {
@@ -549,6 +589,11 @@ proptest! {
 
     #[test]
     fn a_restored_joiner_goes_on_as_if_nothing_had_happened(log in logs()) {
-        prop_assert_eq!(play(&log, true), play(&log, false));
+        prop_assert_eq!(play(&log, true, false), play(&log, false, false));
+    }
+
+    #[test]
+    fn what_was_put_away_changes_nothing(log in logs(), restored in any::<bool>()) {
+        prop_assert_eq!(play(&log, restored, true), play(&log, false, false));
     }
 }

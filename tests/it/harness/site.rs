@@ -227,6 +227,14 @@ impl Daemon {
         self.running.kill()
     }
 
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// With its own words, when it does not.
+    pub(crate) fn ended(self) -> anyhow::Result<Finished> {
+        self.running.wait()
+    }
+
     /// Stops it in order (SIGTERM); fails unless it ends well.
     ///
     /// # Errors

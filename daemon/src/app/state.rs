@@ -1,0 +1,90 @@
+//! What a start begins with: the state of the last checkpoint or nothing, and a capture of the run if one is wanted.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::Options;
+use crate::capture::{Capture, Start};
+use crate::checkpoint::{Checkpoint, Opening, Resumed, write_full};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::error::Stop;
+use crate::kafka::{Lane, NextOffset};
+use crate::learn::trainer::Trainer;
+use crate::live::checkpointer::lanes;
+use crate::parts;
+use crate::pipeline::Pipeline;
+
+/// What a start begins with.
+pub(super) struct State {
+    pub(super) pipeline: Pipeline,
+    pub(super) trainer: Trainer,
+    /// Makes the checkpoints to come.
+    pub(super) checkpoint: Checkpoint,
+    /// Where reading goes on; partitions that are not there begin as configured.
+    pub(super) offsets: BTreeMap<Lane, NextOffset>,
+    pub(super) capture: Option<Capture>,
+}
+
+impl State {
+    /// Puts back what is on disk, or begins with nothing.
+    pub(super) fn open(
+        config: &Config,
+        options: &Options,
+        partitions: usize,
+        clock: &Clock,
+    ) -> Result<Self, Stop> {
+        let setup = parts::setup(config, partitions, &config.checkpoint.path, options.new_model);
+        let Opening { checkpoint, pipeline, parameters, resumed } =
+            Checkpoint::open(setup, parts::rules(config), clock)?;
+        let mut trainer = parts::trainer(config)?;
+        parts::restore(config, &mut trainer, parameters)?;
+        let mut state =
+            Self { pipeline, trainer, checkpoint, offsets: BTreeMap::new(), capture: None };
+        if let Some(folder) = &options.capture {
+            state.capture = Some(state.capture(config, folder, resumed.is_some())?);
+        }
+        if let Some(resumed) = &resumed {
+            state.offsets = lanes(&config.kafka.topics, &resumed.offsets).collect();
+            tell(resumed);
+        }
+        Ok(state)
+    }
+
+    /// Begins to capture, with a copy of what was put back.
+    fn capture(&self, config: &Config, folder: &Path, resumed: bool) -> Result<Capture, Stop> {
+        let setup = self.checkpoint.setup();
+        let start = Start {
+            partitions: u32::try_from(setup.partitions).unwrap_or(u32::MAX),
+            fingerprint: setup.identity.fingerprint(),
+            seed: config.learn.seed,
+            resumed,
+        };
+        let capture = Capture::create(folder, config.capture_bytes, start)?;
+        if resumed {
+            let write = |mut to: &mut dyn std::io::Write| self.trainer.write(&mut to);
+            write_full(&capture.start_folder(), setup, &self.pipeline, write)?;
+        }
+        Ok(capture)
+    }
+}
+
+fn tell(resumed: &Resumed) {
+    tracing::info!(number = resumed.number, "going on from a checkpoint");
+    if let Some(lost) = resumed.lost {
+        tracing::warn!(
+            lost,
+            resumed.number,
+            "the store has lost a newer checkpoint: records since the older one are read again"
+        );
+    }
+    if resumed.dropped > 0 {
+        tracing::warn!(
+            dropped = resumed.dropped,
+            "open impressions of another schema were dropped"
+        );
+    }
+    if let Some(difference) = &resumed.difference {
+        tracing::warn!(difference, "new parameters for another model, the state is kept");
+    }
+}

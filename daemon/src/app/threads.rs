@@ -1,0 +1,232 @@
+//! The parts that run in threads, and what they share, in the order in which they are started.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+use parking_lot::RwLock;
+
+use super::Daemon;
+use crate::capture::Capture;
+use crate::checkpoint::Checkpoint;
+use crate::config::Config;
+use crate::error::Stop;
+use crate::http::Wait;
+use crate::kafka::{
+    Connection, Consumer, ConsumerSettings, DeadLetters, Lane, NextOffset, Producer,
+    ProducerSettings, Source, TopicRole,
+};
+use crate::learn::trainer::Trainer;
+use crate::live::checkpointer::Checkpointer;
+use crate::live::ingest::Ingest;
+use crate::live::learn::{Learner, snapshot};
+use crate::live::watch::Watch;
+use crate::live::{Shared, Work};
+use crate::pipeline::Pipeline;
+use crate::publish::{self, KafkaOutlet, Publisher};
+use crate::serve::{Serving, requests};
+
+/// How long the ingest thread may take for its last checkpoint, and the learner for its last batches.
+const LAST_DEADLINE: Duration = Duration::from_secs(60);
+/// How long other parts may take to stop.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Micro-batches that wait for the learner, and used ones that wait to be filled again.
+const WORK: usize = 16;
+
+/// What writes to Kafka.
+pub(super) struct Producers {
+    /// Dead letters.
+    letters: Arc<Producer>,
+    /// Answers.
+    replies: Arc<Producer>,
+    /// Embeddings and top lists.
+    outputs: Arc<Producer>,
+}
+
+impl Producers {
+    /// Opens all of them.
+    pub(super) fn open(connection: &Connection) -> Result<Self, Stop> {
+        let open = |settings| {
+            let opened = Producer::open(&settings);
+            opened.map(Arc::new).map_err(|t| Stop::kafka("opening a producer", t))
+        };
+        Ok(Self {
+            letters: open(ProducerSettings::new(connection.clone()))?,
+            replies: open(ProducerSettings::for_responses(connection.clone()))?,
+            outputs: open(ProducerSettings::new(connection.clone()))?,
+        })
+    }
+}
+
+impl Daemon {
+    /// Makes what threads share: the state with the parameters, and what answering reads of both.
+    pub(super) fn share(
+        &self,
+        config: &Config,
+        pipeline: Pipeline,
+        trainer: Trainer,
+    ) -> (Arc<Shared>, Arc<Serving>) {
+        let pipeline = Arc::new(RwLock::new(pipeline));
+        let serving = Arc::new(Serving::new(
+            Arc::clone(&pipeline),
+            snapshot(&trainer),
+            Arc::clone(trainer.learner().embeddings()),
+            config.serve.clone(),
+            config.model.spec.name(),
+            self.clock.clone(),
+        ));
+        let shared = Arc::new(Shared::new(
+            pipeline,
+            trainer,
+            self.clock.clone(),
+            Arc::clone(&self.metrics),
+            Arc::clone(&self.readiness),
+            config.kafka.topics.clone(),
+        ));
+        *self.status.write() = Some(Arc::clone(&shared));
+        (shared, serving)
+    }
+
+    /// Starts to read items, users and events from where the state ends.
+    pub(super) fn consumer(
+        &self,
+        config: &Config,
+        offsets: BTreeMap<Lane, NextOffset>,
+    ) -> Result<Arc<Consumer>, Stop> {
+        self.readiness.wait_for(Wait::Catalogue, "items and users are being read");
+        self.readiness.wait_for(Wait::Lag, "events are being read");
+        let topics = &config.kafka.topics;
+        let mut sources = vec![
+            Source::new(TopicRole::Items, &topics.items),
+            Source::new(TopicRole::Users, &topics.users),
+            Source::new(TopicRole::Events, &topics.events),
+        ];
+        sources[2].start = config.kafka.start;
+        let mut settings =
+            ConsumerSettings::new(self.connection.clone(), &config.kafka.group, sources);
+        settings.offsets = offsets;
+        let consumer = Consumer::start(settings);
+        consumer.map(Arc::new).map_err(|t| Stop::kafka("starting the consumer", t))
+    }
+
+    /// Starts the learner, the checkpointer and, before both in the flow, the ingest thread.
+    #[expect(clippy::too_many_arguments, reason = "wiring: each is one of the parts")]
+    pub(super) fn learn(
+        &mut self,
+        config: &Config,
+        shared: &Arc<Shared>,
+        serving: &Arc<Serving>,
+        consumer: &Arc<Consumer>,
+        producers: &Producers,
+        checkpoint: Checkpoint,
+        capture: Option<Capture>,
+    ) -> Result<(), Stop> {
+        let (work_sender, work) = bounded::<Work>(WORK);
+        let (used_sender, used) = bounded(2 * WORK);
+        let learner = Learner {
+            shared: Arc::clone(shared),
+            serving: Arc::clone(serving),
+            work,
+            used: used_sender,
+        };
+        let letters = &producers.letters;
+        let (jobs_sender, jobs) = bounded(1);
+        let (done, checkpointed) = bounded(1);
+        let checkpointer = Checkpointer {
+            shared: Arc::clone(shared),
+            checkpoint,
+            letters: Arc::clone(letters),
+            consumer: Arc::clone(consumer),
+            jobs,
+            done,
+        };
+        let dead_letter = config.kafka.topics.dead_letter.clone();
+        let ingest = Ingest {
+            shared: Arc::clone(shared),
+            consumer: Arc::clone(consumer),
+            work: work_sender,
+            used,
+            dead_letters: DeadLetters::new(Arc::clone(letters), dead_letter),
+            checkpoints: jobs_sender,
+            checkpointed,
+            interval: config.checkpoint.interval,
+            capture,
+            max_age: config.learn.max_age,
+            open_bytes: config.open_bytes,
+            faults: self.supervisor.faults(),
+        };
+        let supervisor = &mut self.supervisor;
+        supervisor.thread("learner", LAST_DEADLINE, |shutdown| learner.run(shutdown))?;
+        supervisor.thread("checkpointer", LAST_DEADLINE, |end| checkpointer.run(end))?;
+        supervisor.thread("ingest", LAST_DEADLINE, |shutdown| ingest.run(shutdown))
+    }
+
+    /// Starts to publish embeddings and top lists.
+    pub(super) fn publish(
+        &mut self,
+        config: &Config,
+        shared: &Arc<Shared>,
+        serving: &Arc<Serving>,
+        producers: &Producers,
+    ) -> Result<(), Stop> {
+        let topics = &config.kafka.topics;
+        let settings = publish::Settings {
+            interval: config.publish_interval,
+            refresh: config.retrieval.refresh,
+            lists: config.scores,
+        };
+        let changes = Arc::clone(shared);
+        let publisher = Publisher::new(
+            Arc::clone(serving),
+            Arc::clone(&self.metrics),
+            KafkaOutlet::new(Arc::clone(&producers.outputs), &topics.embeddings, &topics.scores),
+            Box::new(move || changes.trainer.lock().retriever_mut().touched()),
+            settings,
+        );
+        self.supervisor.thread("publisher", DEADLINE, |shutdown| publisher.run(shutdown))
+    }
+
+    /// Starts to answer requests.
+    pub(super) fn answer(
+        &mut self,
+        config: &Config,
+        serving: &Arc<Serving>,
+        producers: &Producers,
+    ) -> Result<(), Stop> {
+        let topics = &config.kafka.topics;
+        let asked =
+            requests::consumer(self.connection.clone(), &config.kafka.group, &topics.requests)
+                .map_err(|t| Stop::kafka("starting the consumer of requests", t))?;
+        let (intake, scorers) = requests::build(
+            serving,
+            &self.metrics,
+            &topics.responses,
+            &config.kafka.reply_topics,
+            asked,
+            &producers.replies,
+        );
+        for (i, scorer) in scorers.into_iter().enumerate() {
+            let name = format!("scorer-{i}");
+            self.supervisor.thread(&name, DEADLINE, |shutdown| scorer.run(shutdown))?;
+        }
+        self.supervisor.thread("requests", DEADLINE, |shutdown| intake.run(shutdown))
+    }
+
+    /// Starts to watch all of it.
+    pub(super) fn watch(
+        &mut self,
+        shared: &Arc<Shared>,
+        consumer: &Arc<Consumer>,
+        producers: Producers,
+    ) -> Result<(), Stop> {
+        let Producers { letters, replies, outputs } = producers;
+        let gauges = Arc::clone(consumer);
+        let watch = Watch {
+            shared: Arc::clone(shared),
+            consumer: Box::new(move || gauges.gauges()),
+            producers: vec![letters, replies, outputs],
+        };
+        self.supervisor.thread("watch", DEADLINE, |shutdown| watch.run(shutdown))
+    }
+}
