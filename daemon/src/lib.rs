@@ -23,3 +23,5 @@ pub mod shutdown;
 pub mod store;
 pub mod supervise;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;

@@ -8,8 +8,8 @@ use super::*;
 use crate::checkpoint::{Checkpoint, Identity, Setup, write_full};
 use crate::clock::Clock;
 use crate::pipeline::Rules;
-use crate::pipeline::stream::{assert_same, fetch, rules, settle, stream, tally};
 use crate::pipeline::work::LearnBatch;
+use crate::testing::stream::{assert_same, fetch, rules, settle, stream, tally};
 
 const BOUND: u64 = 64 << 20;
 

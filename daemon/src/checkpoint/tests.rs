@@ -13,11 +13,11 @@ use super::*;
 use crate::error::Exit;
 use crate::learn::trainer::Trainer;
 use crate::pipeline::record::Record;
-use crate::pipeline::stream::{Owned, assert_same, rules, settle, stream, take, tally};
 use crate::pipeline::work::LearnBatch;
 use crate::pipeline::{Pipeline, Rules};
 use crate::store::keys::{self, Room};
 use crate::store::{Batch, MemoryStore, SledStore, StoreError};
+use crate::testing::stream::{Owned, assert_same, rules, settle, stream, take, tally};
 
 const RECORDS: usize = 5_000;
 
@@ -468,7 +468,7 @@ fn another_model_is_refused_in_words_and_taken_on_request() {
     setup.topics[0] = "elsewhere".into();
     assert_eq!(again(&setup, &rules).err().unwrap().exit(), Exit::Config);
     setup.topics[0] = "events".into();
-    let renamed = crate::pipeline::stream::rules(Entry::View { negatives: 1 }, LabelRule::Fnw);
+    let renamed = crate::testing::stream::rules(Entry::View { negatives: 1 }, LabelRule::Fnw);
     setup.identity = Identity::new(&renamed, Vec::new());
     let stop = again(&setup, &renamed).err().unwrap();
     assert!(stop.to_string().contains("from click, cart, look to view, click, look"), "{stop}");

@@ -17,8 +17,6 @@ pub mod shard;
 pub mod shared;
 pub mod spill;
 pub mod state;
-#[cfg(test)]
-pub(crate) mod stream;
 mod take;
 pub mod touched;
 pub mod work;

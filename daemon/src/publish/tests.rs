@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::metrics::LabelSets;
-use crate::serve::shop::{AFTER, EXPIRY, ITEMS, START, Shop, USERS, name};
+use crate::testing::shop::{AFTER, EXPIRY, ITEMS, START, Shop, USERS, name};
 
 const LISTS: config::Scores =
     config::Scores { budget: 1.0, k: 5, interval: Duration::from_secs(10) };

@@ -18,8 +18,6 @@ mod sieve;
 mod unanswered;
 
 #[cfg(test)]
-pub(crate) mod shop;
-#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

@@ -11,8 +11,8 @@ use sluice_features::time::EventTime;
 use sluice_models::model::Workspace;
 use sluice_models::retrieval::Index;
 
-use super::shop::{AFTER, CATEGORIES, CLICK, ITEMS, START, Shop, name, request};
 use super::{Asker, Code, ItemIndex, Scorer, append};
+use crate::testing::shop::{AFTER, CATEGORIES, CLICK, ITEMS, START, Shop, name, request};
 
 /// Asks and returns the answer as JSON.
 fn ask(scorer: &mut Scorer, message: &Value) -> Value {

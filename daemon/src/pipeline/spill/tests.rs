@@ -6,8 +6,8 @@ use parking_lot::Mutex;
 use sluice_features::funnel::{Entry, LabelRule};
 
 use super::*;
-use crate::pipeline::stream::{assert_same, rules, settle, stream, take, tally};
 use crate::pipeline::{Pipeline, Rules};
+use crate::testing::stream::{assert_same, rules, settle, stream, take, tally};
 
 /// Pages in memory.
 #[derive(Default)]

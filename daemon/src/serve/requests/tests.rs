@@ -8,8 +8,8 @@ use super::*;
 use crate::clock::Clock;
 use crate::kafka::{EmbeddedBroker, OwnedRecord, ProducerSettings, Reader, Start};
 use crate::metrics::LabelSets;
-use crate::serve::shop::Shop;
 use crate::serve::{KINDS, OUTCOMES};
+use crate::testing::shop::Shop;
 
 const PATIENT: Duration = Duration::from_secs(60);
 

@@ -17,11 +17,11 @@ use sluice_models::learner::{Learner, default_priors};
 use sluice_models::retrieval::{Retriever, RetrieverSpec};
 use sluice_models::spec::ModelSpec;
 
-use super::{Serving, Snapshot};
 use crate::clock::Clock;
 use crate::config;
 use crate::pipeline::record::Record;
 use crate::pipeline::{Pipeline, Rules};
+use crate::serve::{Serving, Snapshot};
 
 /// The time of the first impression.
 pub(crate) const START: i64 = 1_700_000_000_000;

@@ -10,10 +10,11 @@ use sluice_features::schema::{
 use sluice_features::time::{EventTime, Span};
 use sluice_features::wire::Topic;
 
-use super::counts::Counts;
-use super::record::Record;
-use super::work::LearnBatch;
-use super::{Pipeline, Rules};
+use crate::pipeline::counts::Counts;
+use crate::pipeline::record::Record;
+use crate::pipeline::shard::Shard;
+use crate::pipeline::work::LearnBatch;
+use crate::pipeline::{Pipeline, Rules};
 
 /// A funnel `click`, then `cart` after it, and the extra behaviour `look`. `entry` opens it.
 pub(crate) fn rules(entry: Entry, labels: LabelRule) -> Rules {
@@ -223,7 +224,7 @@ pub(crate) fn assert_same(left: &[LearnBatch], right: &[LearnBatch]) {
 
 /// What was counted, and where the topics stand.
 pub(crate) fn tally(pipeline: &Pipeline) -> (Counts, JoinCounts, u64, Vec<[i64; 3]>) {
-    let next = |topic| move |shard: &super::shard::Shard| shard.next(topic);
+    let next = |topic| move |shard: &Shard| shard.next(topic);
     let offsets = pipeline
         .shards()
         .iter()

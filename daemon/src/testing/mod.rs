@@ -1,0 +1,4 @@
+//! What several tests of this crate stand on: records, and a shop that has learned some.
+
+pub(crate) mod shop;
+pub(crate) mod stream;
