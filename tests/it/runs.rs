@@ -17,8 +17,11 @@ pub(crate) const TESTS: &[Test] = &[
     ("after_kills_everything_is_counted_exactly_once", kills_lose_and_double_nothing),
 ];
 
+/// Rows come and go within the hour of a small shop.
+const SHORT_LIVED: &str = "\n[table]\nexpiry = \"20m\"\n";
+
 fn a_replay_is_the_live_run() -> Outcome {
-    let site = Site::new(&*shared()?, "live", SMALL)?;
+    let site = Site::new(&*shared()?, "live", &format!("{SMALL}{SHORT_LIVED}"))?;
     site.make_topics(3)?;
     let (file, half) = (site.path("shop.jsonl"), site.path("half.jsonl"));
     let capture = site.path("capture").display().to_string();
@@ -44,7 +47,7 @@ fn a_replay_is_the_live_run() -> Outcome {
 fn a_file_replayed_twice() -> Outcome {
     let folder = tempfile::tempdir()?;
     let (file, config) = (folder.path().join("shop.jsonl"), folder.path().join("sluice.toml"));
-    std::fs::write(&config, SMALL)?;
+    std::fs::write(&config, format!("{SMALL}{SHORT_LIVED}"))?;
     let lines = shop::simulate(&file, 6_000)?;
     let config = config.display().to_string();
     let replay = |more: &[&str]| -> anyhow::Result<Value> {

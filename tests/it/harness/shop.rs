@@ -23,10 +23,6 @@ tower = [8]
 
 [retrieval]
 width = 8
-
-# Rows come and go within the few thousand impressions of a test.
-[table]
-expiry = "6h"
 "#;
 
 /// What a file of records holds, counted line by line.
