@@ -3,4 +3,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash ops/setup.sh
+# Silent where nothing has to be built; the first time it takes some minutes, and cargo says how far it is.
+cargo build --release --package sluice-ops --bin sluice
 exec cargo run --release --quiet --package sluice-ops --bin sluice -- demo "$@"

@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::error::{Exit, Stop};
 use crate::http::{Pages, Readiness, Server, Wait};
 use crate::kafka::{Connection, Consumer, EmbeddedBroker, TopicRole};
-use crate::live::Shared;
+use crate::live::Live;
 use crate::metrics::{LabelSets, Metrics};
 use crate::parts;
 use crate::serve::Serving;
@@ -78,7 +78,7 @@ pub struct Daemon {
     clock: Clock,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
-    status: Arc<RwLock<Option<Arc<Shared>>>>,
+    status: Arc<RwLock<Option<Arc<Live>>>>,
     embedded: Option<EmbeddedBroker>,
     connection: Connection,
     address: SocketAddr,
@@ -90,7 +90,7 @@ pub struct Running {
     supervisor: Supervisor,
     consumer: Arc<Consumer>,
     /// What its threads share.
-    pub shared: Arc<Shared>,
+    pub shared: Arc<Live>,
     /// What answering reads.
     pub serving: Arc<Serving>,
     /// The embedded broker, if there is one: it ends with the daemon.
@@ -121,7 +121,7 @@ impl Daemon {
         let server = runtime.block_on(Server::bind(config.listen))?;
         let address = server.address();
         tracing::info!(%address, "listening");
-        let status: Arc<RwLock<Option<Arc<Shared>>>> = Arc::default();
+        let status: Arc<RwLock<Option<Arc<Live>>>> = Arc::default();
         let seen = Arc::clone(&status);
         let pages = Pages {
             metrics: Arc::clone(&metrics),

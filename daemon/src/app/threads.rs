@@ -22,7 +22,7 @@ use crate::live::checkpointer::Checkpointer;
 use crate::live::ingest::Ingest;
 use crate::live::learn::{Learner, snapshot};
 use crate::live::watch::Watch;
-use crate::live::{Shared, Work};
+use crate::live::{Live, Work};
 use crate::pipeline::Pipeline;
 use crate::publish::{self, KafkaOutlet, Publisher};
 use crate::serve::{Serving, requests};
@@ -66,7 +66,7 @@ impl Daemon {
         config: &Config,
         pipeline: Pipeline,
         trainer: Trainer,
-    ) -> (Arc<Shared>, Arc<Serving>) {
+    ) -> (Arc<Live>, Arc<Serving>) {
         let pipeline = Arc::new(RwLock::new(pipeline));
         let serving = Arc::new(Serving::new(
             Arc::clone(&pipeline),
@@ -76,7 +76,7 @@ impl Daemon {
             config.model.spec.name(),
             self.clock.clone(),
         ));
-        let shared = Arc::new(Shared::new(
+        let shared = Arc::new(Live::new(
             pipeline,
             trainer,
             self.clock.clone(),
@@ -115,7 +115,7 @@ impl Daemon {
     pub(super) fn learn(
         &mut self,
         config: &Config,
-        shared: &Arc<Shared>,
+        shared: &Arc<Live>,
         serving: &Arc<Serving>,
         consumer: &Arc<Consumer>,
         producers: &Producers,
@@ -166,7 +166,7 @@ impl Daemon {
     pub(super) fn publish(
         &mut self,
         config: &Config,
-        shared: &Arc<Shared>,
+        shared: &Arc<Live>,
         serving: &Arc<Serving>,
         producers: &Producers,
     ) -> Result<(), Stop> {
@@ -216,7 +216,7 @@ impl Daemon {
     /// Starts to watch all of it.
     pub(super) fn watch(
         &mut self,
-        shared: &Arc<Shared>,
+        shared: &Arc<Live>,
         consumer: &Arc<Consumer>,
         producers: Producers,
     ) -> Result<(), Stop> {

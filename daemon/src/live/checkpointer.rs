@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::Shared;
+use super::Live;
 use crate::checkpoint::{Checkpoint, Cut, Offset, Outcome};
 use crate::config::Topics;
 use crate::error::Stop;
@@ -37,7 +37,7 @@ pub struct Job {
 /// What the checkpointer is made of.
 pub struct Checkpointer {
     /// What it shares with ingest and learner.
-    pub shared: Arc<Shared>,
+    pub shared: Arc<Live>,
     /// Makes the checkpoints.
     pub checkpoint: Checkpoint,
     /// To be flushed before a checkpoint: the producer of dead letters.

@@ -13,17 +13,14 @@ use sluice_features::time::{EventTime, Span};
 use sluice_features::wire::Topic;
 
 use super::checkpointer::Job;
-use super::room::{Change, Room};
-use super::{Shared, Work};
+use super::room::Room;
+use super::{Live, Work};
 use crate::capture::{Capture, Decision};
 use crate::checkpoint::{Changes, Cut};
 use crate::error::Stop;
 use crate::http::Wait;
-use crate::kafka::{
-    Batch, Consumer, ConsumerEvent, DeadLetter, DeadLetters, Lane, Origin, TopicRole,
-};
+use crate::kafka::{Batch, Consumer, ConsumerEvent, DeadLetter, DeadLetters, Origin, TopicRole};
 use crate::pipeline::record::Record;
-use crate::pipeline::shard::Shard;
 use crate::pipeline::work::LearnBatch;
 use crate::shutdown::Shutdown;
 use crate::supervise::Faults;
@@ -46,7 +43,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(10);
 /// What the ingest thread is made of.
 pub struct Ingest {
     /// What it shares with the learner.
-    pub shared: Arc<Shared>,
+    pub shared: Arc<Live>,
     /// The consumer of events, items and users.
     pub consumer: Arc<Consumer>,
     /// To the learner.
@@ -72,7 +69,7 @@ pub struct Ingest {
 }
 
 /// What changes while it runs.
-struct State {
+pub(super) struct State {
     filling_since: Option<Duration>,
     looked: Duration,
     /// When the newest checkpoint in force was begun, or the start.
@@ -83,8 +80,8 @@ struct State {
     /// What the next checkpoint writes of what has changed, as far as it is gathered.
     changes: Changes,
     /// When each partition last had a record.
-    last: Vec<Duration>,
-    room: Room,
+    pub(super) last: Vec<Duration>,
+    pub(super) room: Room,
 }
 
 impl Ingest {
@@ -329,63 +326,6 @@ impl Ingest {
         metrics.state.capture_bytes.set(captured as f64);
     }
 
-    /// Tells of each partition whether all that it has is taken. While reading waits for room that is known only as long as the poll thread
-    /// goes on fetching.
-    fn read_up(&self, state: &State) -> Vec<bool> {
-        let partitions = (0i32..).take(state.last.len());
-        if !state.room.is_full() {
-            let caught_up = self.shared.is_caught_up();
-            return partitions.map(|partition| caught_up && !state.room.holds(partition)).collect();
-        }
-        let gauges = self.consumer.gauges();
-        let fetching = gauges.connected && !gauges.paused;
-        let at_end = |partition| {
-            let lane = Lane { role: TopicRole::Events, partition };
-            gauges.lanes.iter().any(|status| status.lane == lane && status.lag() == 0)
-        };
-        let read_up = |partition| fetching && at_end(partition) && !state.room.holds(partition);
-        partitions.map(read_up).collect()
-    }
-
-    /// Lets reading wait where open impressions take all the memory that they may, and go on when there is room.
-    fn look_at_room(&self, state: &mut State) {
-        let bytes = self.shared.pipeline.read().open_bytes() as u64;
-        let (change, most) = (state.room.look(bytes), state.room.most());
-        let readiness = &self.shared.readiness;
-        match change {
-            Some(Change::Near) => tracing::warn!(
-                bytes,
-                most,
-                "open impressions come near open.max_bytes: at the bound reading waits"
-            ),
-            Some(Change::Full) => {
-                self.shared.metrics.join.open_paused.set(1.0);
-                readiness.wait_for(Wait::Open, open_text(most, true));
-                tracing::error!(bytes, most, "open impressions take open.max_bytes: reading waits");
-            }
-            Some(Change::Free) => {
-                self.shared.metrics.join.open_paused.set(0.0);
-                readiness.clear(Wait::Open);
-                tracing::info!(bytes, most, "there is room for open impressions: reading goes on");
-            }
-            None => {}
-        }
-    }
-
-    /// Says while reading waits whether it can go on by itself.
-    fn look_for_an_end(&self, state: &State) {
-        if !state.room.is_full() {
-            return;
-        }
-        let read_up = self.read_up(state);
-        let ends = {
-            let pipeline = self.shared.pipeline.read();
-            let open = pipeline.shards().iter().map(Shard::open_impressions);
-            open.zip(read_up).any(|(open, read_up)| open > 0 && read_up)
-        };
-        self.shared.readiness.wait_for(Wait::Open, open_text(state.room.most(), ends));
-    }
-
     /// Ends the batch that fills, and sets aside all that a checkpoint of everything up to here needs: the pipeline at once, the
     /// parameters when the learner has come so far. The checkpointer writes it while this thread goes on.
     fn begin_checkpoint(&mut self, state: &mut State) -> Result<(), Stop> {
@@ -476,17 +416,4 @@ impl Ingest {
         }
         Ok(())
     }
-}
-
-/// Says why reading waits for room, and what ends that.
-fn open_text(most: u64, ends: bool) -> String {
-    let end = if ends {
-        "it goes on when windows of partitions that are read up have closed; to go on at once"
-    } else {
-        "every partition has records that wait, so no window closes by itself; to go on"
-    };
-    format!(
-        "open impressions take open.max_bytes = {most} bytes and reading waits: {end}, start again with a larger bound: \
-         nothing is lost"
-    )
 }

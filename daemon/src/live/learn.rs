@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::{Shared, Work};
+use super::{Live, Work};
 use crate::error::Stop;
 use crate::http::Wait;
 use crate::learn::trainer::{Trainer, TrainerImage, WorkReport};
@@ -27,7 +27,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// What the learner is made of.
 pub struct Learner {
     /// What it shares with the ingest thread.
-    pub shared: Arc<Shared>,
+    pub shared: Arc<Live>,
     /// Where its snapshots go.
     pub serving: Arc<Serving>,
     /// What to do.

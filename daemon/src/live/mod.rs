@@ -32,7 +32,7 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::work::LearnBatch;
 
 /// What ingest and learner share with each other and with those who watch.
-pub struct Shared {
+pub struct Live {
     /// The state of the pipeline. The ingest thread alone writes.
     pub pipeline: Arc<RwLock<Pipeline>>,
     /// The parameters. The learner holds the lock during a step.
@@ -51,7 +51,7 @@ pub struct Shared {
     held: AtomicU64,
 }
 
-impl Shared {
+impl Live {
     /// Creates what is shared, at the start.
     pub fn new(
         pipeline: Arc<RwLock<Pipeline>>,

@@ -9,7 +9,10 @@
 
 use std::collections::VecDeque;
 
-use crate::kafka::Batch;
+use super::ingest::{Ingest, State};
+use crate::http::Wait;
+use crate::kafka::{Batch, Lane, TopicRole};
+use crate::pipeline::shard::Shard;
 
 /// What has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +75,78 @@ impl Room {
     pub(super) fn holds(&self, partition: i32) -> bool {
         self.held.iter().any(|batch| batch.lane().partition == partition)
     }
+}
+
+impl Ingest {
+    /// Tells of each partition whether all that it has is taken. While reading waits for room that is known only as long as the poll thread
+    /// goes on fetching.
+    pub(super) fn read_up(&self, state: &State) -> Vec<bool> {
+        let partitions = (0i32..).take(state.last.len());
+        if !state.room.is_full() {
+            let caught_up = self.shared.is_caught_up();
+            return partitions.map(|partition| caught_up && !state.room.holds(partition)).collect();
+        }
+        let gauges = self.consumer.gauges();
+        let fetching = gauges.connected && !gauges.paused;
+        let at_end = |partition| {
+            let lane = Lane { role: TopicRole::Events, partition };
+            gauges.lanes.iter().any(|status| status.lane == lane && status.lag() == 0)
+        };
+        let read_up = |partition| fetching && at_end(partition) && !state.room.holds(partition);
+        partitions.map(read_up).collect()
+    }
+
+    /// Lets reading wait where open impressions take all the memory that they may, and go on when there is room.
+    pub(super) fn look_at_room(&self, state: &mut State) {
+        let bytes = self.shared.pipeline.read().open_bytes() as u64;
+        let (change, most) = (state.room.look(bytes), state.room.most());
+        let readiness = &self.shared.readiness;
+        match change {
+            Some(Change::Near) => tracing::warn!(
+                bytes,
+                most,
+                "open impressions come near open.max_bytes: at the bound reading waits"
+            ),
+            Some(Change::Full) => {
+                self.shared.metrics.join.open_paused.set(1.0);
+                readiness.wait_for(Wait::Open, open_text(most, true));
+                tracing::error!(bytes, most, "open impressions take open.max_bytes: reading waits");
+            }
+            Some(Change::Free) => {
+                self.shared.metrics.join.open_paused.set(0.0);
+                readiness.clear(Wait::Open);
+                tracing::info!(bytes, most, "there is room for open impressions: reading goes on");
+            }
+            None => {}
+        }
+    }
+
+    /// Says while reading waits whether it can go on by itself.
+    pub(super) fn look_for_an_end(&self, state: &State) {
+        if !state.room.is_full() {
+            return;
+        }
+        let read_up = self.read_up(state);
+        let ends = {
+            let pipeline = self.shared.pipeline.read();
+            let open = pipeline.shards().iter().map(Shard::open_impressions);
+            open.zip(read_up).any(|(open, read_up)| open > 0 && read_up)
+        };
+        self.shared.readiness.wait_for(Wait::Open, open_text(state.room.most(), ends));
+    }
+}
+
+/// Says why reading waits for room, and what ends that.
+fn open_text(most: u64, ends: bool) -> String {
+    let end = if ends {
+        "it goes on when windows of partitions that are read up have closed; to go on at once"
+    } else {
+        "every partition has records that wait, so no window closes by itself; to go on"
+    };
+    format!(
+        "open impressions take open.max_bytes = {most} bytes and reading waits: {end}, start again with a larger bound: \
+         nothing is lost"
+    )
 }
 
 #[cfg(test)]

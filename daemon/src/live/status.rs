@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::Shared;
+use super::Live;
 
-impl Shared {
+impl Live {
     /// Returns counts, figures and sizes of this moment. Percentages and means are over the whole stream since the model began.
     pub fn status(&self) -> Value {
         let (counts, joined, open, items, behaviours) = {

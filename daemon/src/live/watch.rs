@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Shared;
+use super::Live;
 use crate::error::Stop;
 use crate::kafka::{ConsumerGauges, Producer};
 use crate::shutdown::Shutdown;
@@ -16,7 +16,7 @@ const SLOW: u32 = 5;
 /// What is watched.
 pub struct Watch {
     /// The threads' shared state.
-    pub shared: Arc<Shared>,
+    pub shared: Arc<Live>,
     /// The consumer of events, items and users.
     pub consumer: Box<dyn Fn() -> ConsumerGauges + Send>,
     /// The producers.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, anyhow, ensure};
 use parking_lot::Mutex;
 use sluice_daemon::kafka::{Outgoing, Producer, ProducerSettings};
-use sluice_daemon::live::Shared;
+use sluice_daemon::live::Live;
 use sluice_daemon::shutdown::Shutdown;
 use sluice_features::wire::Topic;
 
@@ -118,7 +118,7 @@ impl Feed {
 struct Feeder {
     producer: Producer,
     topics: [(Topic, String); 3],
-    shared: Arc<Shared>,
+    shared: Arc<Live>,
     told: Arc<Told>,
     stop: Shutdown,
     interval: Duration,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sluice_daemon::live::Shared;
+use sluice_daemon::live::Live;
 
 use super::feed::Feed;
 use crate::simulate::TASKS;
@@ -74,7 +74,7 @@ impl Meter {
     }
 
     /// Returns the figures of this moment.
-    pub(super) fn measure(&mut self, shared: &Shared, feed: &Feed) -> Figures {
+    pub(super) fn measure(&mut self, shared: &Live, feed: &Feed) -> Figures {
         let now = Instant::now();
         let (sent, taken) = (feed.sent(), shared.records());
         let status = shared.status();

@@ -11,14 +11,14 @@ use sluice_daemon::app::{Daemon, Options};
 use sluice_daemon::config::Config;
 use sluice_daemon::error::{Exit, Stop};
 use sluice_daemon::kafka::Connection;
-use sluice_daemon::live::Shared;
+use sluice_daemon::live::Live;
 use sluice_daemon::shutdown::Shutdown;
 use tempfile::TempDir;
 
 /// A running daemon; its state folder is removed when this is dropped.
 pub(crate) struct Inside {
     /// What the daemon's threads share: its figures.
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<Live>,
     /// How to reach the broker.
     pub(crate) connection: Connection,
     /// The prefix of all topics.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use sluice_daemon::kafka::{Outgoing, Producer, ProducerSettings};
-use sluice_daemon::live::Shared;
+use sluice_daemon::live::Live;
 use sluice_daemon::shutdown::Shutdown;
 use sluice_features::wire::Topic;
 
@@ -78,7 +78,7 @@ impl Load {
 struct Sender {
     producer: Producer,
     topics: [(Topic, String); 3],
-    shared: Arc<Shared>,
+    shared: Arc<Live>,
     stop: Shutdown,
     interval: Option<Duration>,
     taken_before: u64,
