@@ -13,6 +13,7 @@
 pub mod assemble;
 pub mod attribute;
 pub mod attributes;
+pub mod candidates;
 pub mod catalogue;
 pub mod counters;
 pub mod event;

@@ -231,6 +231,22 @@ impl Schema {
         self.indices(Field::is_number)
     }
 
+    /// Tells whether a field may differ between two candidates of one request: it is the item's or its category's, or counts by them. All
+    /// other fields are the same for all candidates, none of which has a place yet.
+    ///
+    /// # Panics
+    /// When there is no such field, or no counter that it names.
+    pub fn is_own(&self, field: usize) -> bool {
+        match &self.fields[field].source {
+            Source::Item(_) | Source::Event(EventField::Item | EventField::Category) => true,
+            Source::Counter(counter) => {
+                let by = &self.counters[*counter].by;
+                by.contains(&Subject::Item) || by.contains(&Subject::Category)
+            }
+            Source::Event(_) | Source::Context(_) | Source::User(_) => false,
+        }
+    }
+
     /// Returns the key column that holds the candidate item, in the item table.
     pub fn target_item(&self) -> Option<usize> {
         self.key_column(self.item_table, |source| *source == Source::Event(EventField::Item))

@@ -56,12 +56,16 @@ pub(super) struct Column {
     kind: Kind,
     salt: u64,
     missing: Missing,
+    /// See [`Schema::is_own`].
+    pub(super) own: bool,
 }
 
 impl Column {
-    pub(super) fn new(schema: &Schema, field: &Field) -> Self {
+    pub(super) fn new(schema: &Schema, field: usize) -> Self {
+        let own = schema.is_own(field);
+        let field: &Field = &schema.fields[field];
         let salt = if field.is_number() { 0 } else { schema.tables[field.table].salt() };
-        Self { source: field.source.clone(), kind: field.kind, salt, missing: field.missing }
+        Self { source: field.source.clone(), kind: field.kind, salt, missing: field.missing, own }
     }
 
     /// Returns the key of a value as of `time`.

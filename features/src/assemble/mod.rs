@@ -5,12 +5,14 @@
 //! FieldValues + history + labels                 --append----> a row of a Batch (when labels are known)
 //! ```
 //!
-//! Learning and answering use the same two functions, so both see the same rows. Nothing later than the impression's time enters:
+//! Learning and answering use the same functions for a column and for a look into the history, so both see the same rows; the candidates of
+//! a request hold what they have in common once ([`Assembler::start`], [`Assembler::add`]). Nothing later than the impression's time enters:
 //! counters are read at arrival, items and users as of the time, behaviours strictly before it.
 
 mod columns;
 mod history;
 mod negatives;
+mod request;
 mod values;
 
 #[cfg(test)]
@@ -127,7 +129,7 @@ impl Assembler {
     /// When a field or history names a table that the schema does not have.
     pub fn new(schema: &Schema, category: AttributeKey) -> Self {
         let columns = |fields: Vec<usize>| -> Vec<Column> {
-            fields.into_iter().map(|i| Column::new(schema, &schema.fields[i])).collect()
+            fields.into_iter().map(|field| Column::new(schema, field)).collect()
         };
         Self {
             keys: columns(schema.key_fields()),
@@ -179,7 +181,7 @@ impl Assembler {
     /// Adds an example to a batch, looking into its user's behaviours strictly before its time.
     pub fn append(&self, example: &Labelled<'_>, history: &impl History, batch: &mut Batch) {
         for (lookup, histories) in self.lookups.iter().zip(&mut batch.histories) {
-            self.look(lookup, example, history, histories);
+            self.look(lookup, example.values.category(), example.time, history, histories);
         }
         self.append_rest(example, batch);
     }
@@ -199,7 +201,9 @@ impl Assembler {
         for (lookup, histories) in self.lookups.iter().zip(&mut batch.histories) {
             match lookup {
                 Lookup::Newest { .. } => repeat_last(histories),
-                Lookup::Matching { .. } => self.look(lookup, example, history, histories),
+                Lookup::Matching { .. } => {
+                    self.look(lookup, example.values.category(), example.time, history, histories);
+                }
             }
         }
         self.append_rest(example, batch);
@@ -248,7 +252,8 @@ impl Assembler {
     fn look(
         &self,
         lookup: &Lookup,
-        example: &Labelled<'_>,
+        category: Option<u64>,
+        time: EventTime,
         history: &impl History,
         into: &mut Histories,
     ) {
@@ -257,14 +262,14 @@ impl Assembler {
             into.items.push(salted_key(self.item_salt, past.item));
             let category = past.category.unwrap_or(MISSING);
             into.categories.push(salted_key(self.category_salt, category));
-            let gap = gap_id(example.time - past.time);
+            let gap = gap_id(time - past.time);
             into.gaps.push(salted_key(self.gap_salt, gap));
         };
         match *lookup {
-            Lookup::Newest { limit } => history.newest(example.time, limit, &self.read, visit),
+            Lookup::Newest { limit } => history.newest(time, limit, &self.read, visit),
             Lookup::Matching { limit } => {
-                if let Some(category) = example.values.category() {
-                    history.matching(category, example.time, limit, &self.read, visit);
+                if let Some(category) = category {
+                    history.matching(category, time, limit, &self.read, visit);
                 }
             }
         }

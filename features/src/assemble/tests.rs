@@ -6,6 +6,7 @@ use super::columns::small_id;
 use super::*;
 use crate::attribute::Kept;
 use crate::attributes::number_id;
+use crate::candidates::Candidates;
 use crate::event::BehaviourType;
 use crate::example::LabelMode;
 use crate::funnel::{Entry, Funnel, LabelRule, Task};
@@ -585,6 +586,54 @@ fn candidates_of_one_request_are_the_same_rows_however_they_are_looked_up() {
     assert_eq!(alike.histories[0].starts, [0, 3, 6, 9, 12]);
     assert_eq!(alike.histories[1].starts, [0, 2, 3, 3, 5]);
     assert_eq!(alike, apart);
+}
+
+#[test]
+fn candidates_hold_the_rows_of_a_batch_with_what_is_common_once() {
+    let mut world = everything();
+    let categories = [b"39", b"40", b"39"].map(|name| Some(stable_hash(name)));
+    world.history.0 = (0..3).map(|i| past(i as u64 + 1, categories[i], 50 + i as i64, 0)).collect();
+    world.items.apply(4, EventTime(1), Some(attributes(&[(CATEGORY, text("40"))])));
+    let by_category =
+        Counter { by: vec![Subject::User, Subject::Category], ..world.schema.counters[0].clone() };
+    world.schema.counters.push(by_category);
+    let counted = world.schema.fields.iter().find(|f| f.source == Source::Counter(0)).cloned();
+    let counted = counted.expect("a field that counts by surface");
+    world.schema.fields.insert(1, Field { source: Source::Counter(1), ..counted });
+    world.counters = Counters::new(&world.schema.counters, 100);
+    let subjects = Subjects { user: USER.0, category: categories[0], ..Subjects::default() };
+    world.counters.impression(&subjects, EventTime(60));
+    let assembler = Assembler::new(&world.schema, key(CATEGORY));
+    let known = Known { items: &world.items, users: &world.users, counters: &world.counters };
+    let nothing = Attributes::default();
+    let mut candidates = Candidates::new(&world.schema);
+    for time in [100, 55] {
+        let shown = Shown { time: EventTime(time), surface: Some(7), ..shown(&nothing) };
+        let mut repeated = assembler.batch();
+        assembler.start(&shown, &known, &world.history, &mut candidates);
+        assert!(candidates.is_empty());
+        // 999 is an item that nobody has heard of.
+        for item in [1, 4, 999, 3, 2, 1] {
+            let shown = Shown { item: ItemId(item), new_item: item == 999, ..shown };
+            let mut values = FieldValues::default();
+            assembler.snapshot(&shown, &known, &mut values);
+            let example = Labelled {
+                impression: EventId(0),
+                offset: 0.0,
+                ..labelled(&values, &shown, Labels::default())
+            };
+            assembler.append(&example, &world.history, &mut repeated);
+            assembler.add(&shown, &known, &world.history, &mut candidates);
+        }
+        let mut expanded = assembler.batch();
+        candidates.expand(&world.schema, &mut expanded);
+        assert_eq!(expanded, repeated);
+        assert_eq!(candidates.histories[0].starts.len(), 2, "one list of the newest");
+        let groups = candidates.groups.iter().max().map_or(0, |&most| most as usize + 1);
+        assert_eq!(candidates.histories[1].starts.len(), groups + 1);
+        assert!(groups < candidates.size(), "{:?}", candidates.groups);
+        assert!(!candidates.common.keys.is_empty() && !candidates.own.keys.is_empty());
+    }
 }
 
 #[test]
