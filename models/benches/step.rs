@@ -3,7 +3,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sluice_features::example::Batch;
-use sluice_models::model::Workspace;
+use sluice_models::model::{Scoring, Workspace};
 use sluice_models::spec::ModelSpec;
 use sluice_models::synthetic::Synthetic;
 
@@ -24,20 +24,26 @@ fn steps(criterion: &mut Criterion) {
     }
 }
 
+/// 500 candidates of one user: with what they have in common computed once, and as 500 examples.
 fn scores(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("score/reference");
-    let spec = ModelSpec::reference();
-    let mut source = Synthetic::new(&spec, 7);
-    let learner = source.learner(&spec, 1).expect("the benchmark's model is valid");
-    let request = source.candidates(500, 50, 50);
-    let (mut workspace, mut out) = (Workspace::default(), vec![0.0; 1500]);
-    group.throughput(Throughput::Elements(500));
-    group.bench_function("500 candidates", |bencher| {
-        bencher.iter(|| {
-            learner.model().score(learner.embeddings(), &request, &mut workspace, &mut out);
+    for (name, spec) in [("reference", ModelSpec::reference()), ("default", ModelSpec::default())] {
+        let mut group = criterion.benchmark_group(format!("score/{name}"));
+        let mut source = Synthetic::new(&spec, 7);
+        let learner = source.learner(&spec, 1).expect("the benchmark's model is valid");
+        let (model, rows) = (learner.model(), learner.embeddings());
+        let candidates = source.request(500, 50, 50);
+        let (mut scoring, mut out) = (Scoring::default(), vec![0.0; 1500]);
+        group.throughput(Throughput::Elements(500));
+        group.bench_function("500 candidates", |bencher| {
+            bencher.iter(|| model.score_candidates(rows, &candidates, &mut scoring, &mut out));
         });
-    });
-    group.finish();
+        let (mut batch, mut workspace) = (Batch::new(0, 2), Workspace::default());
+        candidates.expand(source.schema(), &mut batch);
+        group.bench_function("500 examples", |bencher| {
+            bencher.iter(|| model.score(rows, &batch, &mut workspace, &mut out));
+        });
+        group.finish();
+    }
 }
 
 criterion_group!(benches, steps, scores);

@@ -11,8 +11,11 @@
 //! fixed order; whatever they need stands in a [`Workspace`] that grows to the largest slice.
 
 mod assemble;
+mod candidate_rows;
+mod candidates;
 mod plan;
 mod rows;
+mod split;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -36,13 +39,17 @@ use crate::spec::{ModelSpec, SpecError};
 use crate::work::{Probe, Stage};
 use assemble::Features;
 pub(crate) use assemble::entries;
+pub(crate) use candidate_rows::{CandidateRows, CandidateStore, Places};
+pub use candidates::Scoring;
 pub(crate) use plan::Plan;
 pub use rows::{Embeddings, Rows};
+pub(crate) use split::{Side, Split};
 
 /// The layers of a model, without numbers.
 #[derive(Debug)]
 struct Graph {
     plan: Plan,
+    split: Split,
     deep: Option<Deep>,
     crossing: Option<Crossing>,
     funnel: Funnel,
@@ -130,7 +137,9 @@ impl<R: Real> Model<R> {
         let crossing = Crossing::build(&mut layout, &spec.crossing, &plan, parents.len());
         let inputs = deep.as_ref().map(|deep| deep.sharing.outputs());
         let funnel = Funnel::new(&mut layout, &spec.funnel, parents, inputs, priors);
-        let graph = Arc::new(Graph { plan, deep, crossing, funnel });
+        let outputs = deep.as_ref().map_or(0, |deep| deep.interest.outputs());
+        let split = Split::new(schema, &plan, outputs);
+        let graph = Arc::new(Graph { plan, split, deep, crossing, funnel });
         Ok(Self { graph, params: Params::initial(Arc::new(layout), seed) })
     }
 
@@ -174,7 +183,7 @@ impl<R: Real> Model<R> {
         pass: &mut Pass<R>,
         probe: &mut P,
     ) {
-        let Graph { plan, deep, crossing, funnel } = &*self.graph;
+        let Graph { plan, deep, crossing, funnel, .. } = &*self.graph;
         let outputs = deep.as_ref().map_or(0, |deep| deep.interest.outputs());
         pass.features.gather(plan, plan.fields + outputs, batch, slice, rows);
         if let Some(deep) = deep {
@@ -215,7 +224,7 @@ impl<R: Real> Model<R> {
         probe: &mut P,
     ) {
         probe.enter(Stage::TowersBack);
-        let Graph { plan, deep, crossing, funnel } = &*self.graph;
+        let Graph { plan, deep, crossing, funnel, .. } = &*self.graph;
         let (n, params) = (slice.len(), &self.params);
         let targets = Targets::slice(batch, slice.clone(), labelled);
         pass.dlogits.reshape(n, funnel.tasks());

@@ -8,6 +8,7 @@
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use sluice_features::candidates::Candidates;
 use sluice_features::example::{About, Batch, Histories, LabelMode};
 use sluice_features::ids::{EventId, ItemId, UserId, salted_key};
 use sluice_features::schema::{EventField, Field, Kind, Lookup, Missing, Schema, Source, Table};
@@ -127,29 +128,36 @@ impl Synthetic {
         batch
     }
 
-    /// Makes the candidates of one user: all have the same `newest` behaviours, and each `matching` ones of its own tag.
-    pub fn candidates(&mut self, size: usize, newest: usize, matching: usize) -> Batch {
-        let mut batch = self.empty();
+    /// Makes the candidates of one user, with `newest` behaviours, and `matching` ones of each tag among them.
+    pub fn request(&mut self, size: usize, newest: usize, matching: usize) -> Candidates {
+        let mut candidates = Candidates::new(&self.schema);
         let user = self.skewed(FIELDS[2].1);
         let circumstances = [self.skewed(15), self.random.random_range(0..24)];
-        let mut shared = Histories::default();
-        self.history(&mut shared, newest, None);
+        let own = |field: &usize| self.schema.is_own(*field);
+        let (own, common): (Vec<usize>, Vec<usize>) = (0..FIELDS.len()).partition(own);
+        let mut keys = self.keys(user, 0, circumstances);
+        candidates.common.keys.extend(common.iter().map(|&field| keys[field]));
+        for (look, length) in self.lengths(newest, matching).into_iter().take(1) {
+            self.history(&mut candidates.histories[look], length, None);
+        }
         for _ in 0..size {
             let item = self.random.random_range(0..FIELDS[0].1);
-            self.example(&mut batch, user, item, circumstances);
-            for (k, length) in self.lengths(newest, matching) {
-                let history = &mut batch.histories[k];
-                if k == 0 {
-                    history.items.extend(&shared.items);
-                    history.categories.extend(&shared.categories);
-                    history.gaps.extend(&shared.gaps);
-                    history.starts.push(history.items.len() as u32);
-                } else {
-                    self.history(history, length, Some(item));
+            keys = self.keys(user, item, circumstances);
+            candidates.own.keys.extend(own.iter().map(|&field| keys[field]));
+            if candidates.join(Some(derived(item, 1, FIELDS[1].1))) {
+                for (look, length) in self.lengths(newest, matching).into_iter().skip(1) {
+                    self.history(&mut candidates.histories[look], length, Some(item));
                 }
             }
-            batch.labels.extend([0.0; PARENTS.len()]);
+            candidates.about.push(about(user, item));
         }
+        candidates
+    }
+
+    /// Makes the same candidates as a batch, in which everything is repeated.
+    pub fn candidates(&mut self, size: usize, newest: usize, matching: usize) -> Batch {
+        let mut batch = self.empty();
+        self.request(size, newest, matching).expand(&self.schema, &mut batch);
         batch
     }
 
@@ -167,29 +175,28 @@ impl Synthetic {
         looks.map(length).collect()
     }
 
+    /// The keys of all fields.
+    fn keys(&self, user: u64, item: u64, circumstances: [u64; 2]) -> Vec<u64> {
+        let fields = FIELDS.iter().zip(&self.salts).enumerate();
+        let key = |(k, ((source, values), salt)): (usize, (&(EventField, u64), &u64))| {
+            let id = match (k, source) {
+                (0, _) => item,
+                (2, _) => user,
+                (_, EventField::Item | EventField::Category) => derived(item, k, *values),
+                (_, EventField::User) => derived(user, k, *values),
+                (_, EventField::Surface) => circumstances[0],
+                (_, EventField::Time | EventField::Position) => circumstances[1],
+            };
+            salted_key(*salt, id)
+        };
+        fields.map(key).collect()
+    }
+
     fn example(&self, batch: &mut Batch, user: u64, item: u64, circumstances: [u64; 2]) {
-        let keys =
-            FIELDS.iter().zip(&self.salts).enumerate().map(|(k, ((source, values), salt))| {
-                let id = match (k, source) {
-                    (0, _) => item,
-                    (2, _) => user,
-                    (_, EventField::Item | EventField::Category) => derived(item, k, *values),
-                    (_, EventField::User) => derived(user, k, *values),
-                    (_, EventField::Surface) => circumstances[0],
-                    (_, EventField::Time | EventField::Position) => circumstances[1],
-                };
-                salted_key(*salt, id)
-            });
-        batch.keys.extend(keys);
+        batch.keys.extend(self.keys(user, item, circumstances));
         batch.modes.extend([LabelMode::Final; PARENTS.len()]);
         batch.offsets.push(0.0);
-        batch.about.push(About {
-            impression: EventId(0),
-            user: UserId(user),
-            item: ItemId(item),
-            time: EventTime(0),
-            new_item: false,
-        });
+        batch.about.push(about(user, item));
     }
 
     /// Adds a history, of the tag of an item if there is one.
@@ -215,6 +222,16 @@ impl Synthetic {
     /// A value below `values`, small ones more often.
     fn skewed(&mut self, values: u64) -> u64 {
         skew(self.random.random(), values)
+    }
+}
+
+fn about(user: u64, item: u64) -> About {
+    About {
+        impression: EventId(0),
+        user: UserId(user),
+        item: ItemId(item),
+        time: EventTime(0),
+        new_item: false,
     }
 }
 

@@ -44,10 +44,36 @@ impl Fm {
         let weight = params.matrix(self.weight);
         for (x, mut logits) in x.rows().into_iter().zip(logits.rows_mut()) {
             for start in (0..self.width).step_by(CHUNK) {
-                let (sum, square, count) = self.sums(x, start);
+                let (sum, square, count) = self.sums(x, self.fields, start);
                 for (logit, v) in logits.iter_mut().zip(weight.rows()) {
                     for k in 0..count {
                         *logit += v[start + k] * half(sum[k] * sum[k] - square[k]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds to `logits` `[n, T]` of candidates: the first columns of `common` `[1, ..]` are the fields that all share, those of `own` `[n, ..]`
+    /// the others.
+    pub fn score(
+        &self,
+        params: &Params<f32>,
+        common: ArrayView2<'_, f32>,
+        own: ArrayView2<'_, f32>,
+        own_fields: usize,
+        mut logits: ArrayViewMut2<'_, f32>,
+    ) {
+        let weight = params.matrix(self.weight);
+        let common_fields = self.fields - own_fields;
+        for start in (0..self.width).step_by(CHUNK) {
+            let (shared, square, count) = self.sums(common.row(0), common_fields, start);
+            for (x, mut logits) in own.rows().into_iter().zip(logits.rows_mut()) {
+                let (own, own_square, _) = self.sums(x, own_fields, start);
+                for (logit, v) in logits.iter_mut().zip(weight.rows()) {
+                    for k in 0..count {
+                        let sum = shared[k] + own[k];
+                        *logit += v[start + k] * half(sum * sum - (square[k] + own_square[k]));
                     }
                 }
             }
@@ -67,7 +93,7 @@ impl Fm {
         let (weight, mut dweight) = (params.matrix(self.weight), grads.matrix_mut(self.weight));
         for ((x, dlogits), mut dx) in x.rows().into_iter().zip(dlogits.rows()).zip(dx.rows_mut()) {
             for start in (0..self.width).step_by(CHUNK) {
-                let (sum, square, count) = self.sums(x, start);
+                let (sum, square, count) = self.sums(x, self.fields, start);
                 let mut dc = [R::zero(); CHUNK];
                 for (t, &dlogit) in dlogits.iter().enumerate() {
                     for k in 0..count {
@@ -86,11 +112,16 @@ impl Fm {
         }
     }
 
-    /// `Σ_f e_f` and `Σ_f e_f²` of up to [`CHUNK`] columns from `start`, and how many those are.
-    fn sums<R: Real>(&self, x: ArrayView1<R>, start: usize) -> ([R; CHUNK], [R; CHUNK], usize) {
+    /// `Σ_f e_f` and `Σ_f e_f²` of the first `fields` for up to [`CHUNK`] columns from `start`, and how many those are.
+    fn sums<R: Real>(
+        &self,
+        x: ArrayView1<R>,
+        fields: usize,
+        start: usize,
+    ) -> ([R; CHUNK], [R; CHUNK], usize) {
         let count = CHUNK.min(self.width - start);
         let (mut sum, mut square) = ([R::zero(); CHUNK], [R::zero(); CHUNK]);
-        for field in 0..self.fields {
+        for field in 0..fields {
             let at = field * self.width + start;
             for k in 0..count {
                 let e = x[at + k];

@@ -5,11 +5,12 @@
 
 use std::ops::Range;
 
+use sluice_features::candidates::{Candidates, Columns};
 use sluice_features::example::Batch;
 
 use crate::kernels::Real;
 use crate::layers::Grid;
-use crate::model::{Plan, Rows, entries};
+use crate::model::{CandidateRows, CandidateStore, Places, Plan, Rows, Side, Split, entries};
 use crate::params::{Block, Layout, Params, Start};
 use crate::work::product;
 
@@ -60,6 +61,58 @@ impl Linear {
                 for (out, &w) in out.iter_mut().zip(w) {
                     *out += R::from_f64(f64::from(x)) * w;
                 }
+            }
+        }
+    }
+
+    /// Writes `logits` `[n, T]` of candidates, which stand in `order`; there is at least one.
+    pub(crate) fn score(
+        &self,
+        params: &Params<f32>,
+        candidates: &Candidates,
+        order: &[u32],
+        split: &Split,
+        rows: &CandidateRows,
+        logits: &mut Grid<f32>,
+    ) {
+        let store = &rows.stores[self.store];
+        logits.zero(order.len(), logits.columns());
+        let (side, columns) = (&split.common, &candidates.common);
+        self.score_side(params, side, columns, store, &store.common, 0, logits.row_mut(0));
+        let (first, others) = logits.values_mut().split_at_mut(self.numbers.columns());
+        others.chunks_exact_mut(first.len()).for_each(|row| row.copy_from_slice(first));
+        let (side, columns) = (&split.own, &candidates.own);
+        for (row, &candidate) in order.iter().enumerate() {
+            let (candidate, out) = (candidate as usize, logits.row_mut(row));
+            self.score_side(params, side, columns, store, &store.own, candidate, out);
+        }
+    }
+
+    /// Adds the part of one row of the columns of one side.
+    fn score_side(
+        &self,
+        params: &Params<f32>,
+        side: &Side,
+        columns: &Columns,
+        store: &CandidateStore,
+        places: &Places,
+        row: usize,
+        out: &mut [f32],
+    ) {
+        for column in 0..places.columns {
+            add(1.0, store.key(places, row, column), out);
+        }
+        for (number, list) in columns.lists.iter().enumerate() {
+            let (entries, share) = entries(list, row);
+            for entry in entries {
+                add(share, store.list(places, number, entry), out);
+            }
+        }
+        let weights = params.matrix(self.numbers);
+        let values = &columns.numbers[row * side.numbers.len()..];
+        for (&number, &x) in side.numbers.iter().zip(values) {
+            for (out, &w) in out.iter_mut().zip(weights.row(number)) {
+                *out += x * w;
             }
         }
     }

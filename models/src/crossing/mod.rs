@@ -9,11 +9,12 @@ use std::ops::Range;
 
 pub use fm::Fm;
 pub use linear::Linear;
+use sluice_features::candidates::Candidates;
 use sluice_features::example::Batch;
 
 use crate::kernels::Real;
 use crate::layers::Grid;
-use crate::model::{Plan, Rows};
+use crate::model::{CandidateRows, Plan, Rows, Split};
 use crate::params::{Layout, Params};
 use crate::spec::CrossingSpec;
 
@@ -38,6 +39,11 @@ impl Crossing {
         (fm.is_some() || linear.is_some()).then_some(Self { fm, linear })
     }
 
+    /// Whether there is a factorisation machine.
+    pub(crate) fn has_fm(&self) -> bool {
+        self.fm.is_some()
+    }
+
     /// Operations for so many examples, see [`crate::work`].
     pub(crate) fn operations(&self, examples: usize) -> u64 {
         let fm = self.fm.map_or(0, |fm| fm.operations(examples));
@@ -60,6 +66,27 @@ impl Crossing {
         }
         if let Some(linear) = &self.linear {
             linear.forward(params, batch, slice, rows, logits);
+        }
+    }
+
+    /// Writes `logits` `[n, T]` of candidates, which stand in `order`; `common` and `own` are their features.
+    pub(crate) fn score(
+        &self,
+        params: &Params<f32>,
+        candidates: &Candidates,
+        order: &[u32],
+        split: &Split,
+        rows: &CandidateRows,
+        [common, own]: [&Grid<f32>; 2],
+        logits: &mut Grid<f32>,
+    ) {
+        match &self.linear {
+            Some(linear) => linear.score(params, candidates, order, split, rows, logits),
+            None => logits.values_mut().fill(0.0),
+        }
+        if let Some(fm) = &self.fm {
+            let fields = split.own.keys.len();
+            fm.score(params, common.view(), own.view(), fields, logits.view_mut());
         }
     }
 

@@ -11,9 +11,9 @@ use ndarray::{ArrayView2, ArrayViewMut2, s};
 
 use super::History;
 use super::din::{softmax, softmax_slope};
-use crate::kernels::{Activation, Real};
+use crate::kernels::{Activation, Real, softmax_rows};
 use crate::layers::{Grid, numbers, numbers_mut};
-use crate::params::{Block, Layout, Params, Start};
+use crate::params::{Block, Layout, Params, Start, view, view_mut};
 use crate::work::product;
 
 /// The attention.
@@ -37,6 +37,19 @@ pub struct AttentionTape<R> {
     dquery: Grid<R>,
     dcarried: Grid<R>,
     dattention: Grid<R>,
+}
+
+/// Memory of [`Attention::score`], which serves again.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AttentionScratch {
+    /// `[I, H (I + G)]`: for each head `Q_h K_hᵀ`.
+    joint: Grid<f32>,
+    /// `[n, H (I + G)]`
+    carried: Grid<f32>,
+    /// `[candidates of a group * H, behaviours]`
+    scores: Grid<f32>,
+    /// `[n, H (I + G)]`
+    heads: Grid<f32>,
 }
 
 impl Attention {
@@ -108,6 +121,54 @@ impl Attention {
                 }
             }
         }
+    }
+
+    /// Operations of [`Attention::score`] for so many targets, which have so many behaviours altogether.
+    pub(super) fn shared_operations(&self, targets: usize, pairs: usize) -> u64 {
+        let (item, wide) = (self.query.rows(), self.outputs());
+        let joint = product(item, self.width, wide) + product(targets, item, wide);
+        joint + 2 * product(pairs, 1, wide)
+    }
+
+    /// Writes `out` for candidates that share the list of their group: those of group `g` are `groups[g]..groups[g + 1]`.
+    pub(super) fn score(
+        &self,
+        params: &Params<f32>,
+        target: ArrayView2<'_, f32>,
+        lists: &History<'_, f32>,
+        groups: &[usize],
+        scratch: &mut AttentionScratch,
+        mut out: ArrayViewMut2<'_, f32>,
+    ) {
+        let (n, z, wide) = (target.nrows(), self.key.rows(), self.outputs());
+        let AttentionScratch { joint, carried, scores, heads } = scratch;
+        joint.reshape(target.ncols(), wide);
+        for h in 0..self.heads {
+            let head = |block: Block| params.matrix(block).slice_move(s![.., self.columns(h)]);
+            let to = joint.part_mut(h * z..(h + 1) * z);
+            f32::matmul_nt(head(self.query), head(self.key), false, to);
+        }
+        carried.reshape(n, wide);
+        f32::matmul(target, joint.view(), None, Activation::None, carried.view_mut());
+        heads.reshape(n, wide);
+        for (list, rows) in lists.ranges().zip(groups.windows(2)) {
+            // A row of each head: [candidates H, I + G].
+            let (numbers, rows) =
+                (rows[0] * wide..rows[1] * wide, (rows[1] - rows[0]) * self.heads);
+            let to = &mut heads.values_mut()[numbers.clone()];
+            if list.is_empty() {
+                to.fill(0.0);
+                continue;
+            }
+            let list = lists.behaviours.slice(s![list, ..]);
+            scores.reshape(rows, list.nrows());
+            let carried = view(&carried.values()[numbers], rows, z);
+            f32::matmul_nt(carried, list, false, scores.view_mut());
+            softmax_rows(scores.view_mut());
+            let to = view_mut(to, rows, z);
+            f32::matmul(scores.view(), list, None, Activation::None, to);
+        }
+        out.assign(&heads.view());
     }
 
     /// Given `dout`, overwrites its `grads` and `dbehaviours` and adds to `dtarget`.

@@ -10,11 +10,11 @@
 //!
 //! Shapes: `t` `[n, I]`, `e` `[m, I]`, `W₁` `[4 I, h₁]`, `W₂` `[h₁, h₂]`, `W₃` `[h₂, 1]`.
 
-use ndarray::{ArrayView2, ArrayViewMut2};
+use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 use serde::{Deserialize, Serialize};
 
 use super::History;
-use crate::kernels::{Activation, Real};
+use crate::kernels::{Activation, ActivationUnit, Real, activation_unit};
 use crate::layers::{Dense, Grid, Sink, numbers, numbers_mut};
 use crate::params::{Layout, Params};
 use crate::work::product;
@@ -144,6 +144,41 @@ impl Din {
                 R::axpy(tape.weight.row(j)[0], numbers(history.behaviours.row(j)), pooled);
             }
         }
+    }
+
+    /// Operations of [`Din::score`] for so many targets and behaviours.
+    pub(super) fn shared_operations(&self, targets: usize, behaviours: usize) -> u64 {
+        let (pairs, h1) = (targets * behaviours, self.first.outputs());
+        let each = product(targets + behaviours, self.item, h1) + product(pairs, self.item, h1);
+        let layers = [self.second, self.last].map(|layer| layer.operations(pairs));
+        each + layers.iter().sum::<u64>() + product(pairs, 1, self.item)
+    }
+
+    /// Writes `pooled` `[n, I]` for targets that share one history `[m, I]`.
+    pub(super) fn score(
+        &self,
+        params: &Params<f32>,
+        target: ArrayView2<'_, f32>,
+        behaviours: ArrayView2<'_, f32>,
+        tape: &mut DinTape<f32>,
+        pooled: ArrayViewMut2<'_, f32>,
+    ) {
+        self.split(params, tape);
+        let (of_behaviour, of_pair) = tape.pair_weight.view().split_at(Axis(0), self.item);
+        let unit = ActivationUnit {
+            targets: target,
+            behaviours,
+            of_target: tape.target_weight.view(),
+            of_behaviour,
+            of_pair,
+            first_bias: params.slice(self.first.bias),
+            second: params.matrix(self.second.weight),
+            second_bias: params.slice(self.second.bias),
+            last: params.slice(self.last.weight),
+            last_bias: params.slice(self.last.bias)[0],
+            softmax: self.normalise == Normalise::Softmax,
+        };
+        activation_unit(&unit, pooled);
     }
 
     /// Given `dpooled`, overwrites the unit's `grads` and `dbehaviours` and adds to `dtarget`.

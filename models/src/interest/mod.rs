@@ -5,10 +5,12 @@
 
 mod attention;
 mod base;
+mod candidates;
 mod din;
 mod sim;
 
 pub use attention::{Attention, AttentionTape};
+pub(crate) use candidates::InterestScratch;
 pub use din::{Din, DinTape, Normalise};
 pub(crate) use din::{softmax, softmax_slope};
 use ndarray::{ArrayView2, ArrayViewMut2};

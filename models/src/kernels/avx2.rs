@@ -165,6 +165,14 @@ impl Lanes for Avx2 {
         proven!(scale(a, n))
     }
     #[inline(always)]
+    fn scale_near(self, a: __m256, n: __m256) -> __m256 {
+        // The exponent is raised in place. A NaN has no `n`: nothing is added to it.
+        proven!({
+            let n = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n));
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), n))
+        })
+    }
+    #[inline(always)]
     fn sum(self, a: __m256) -> f32 {
         proven!(sum(a))
     }

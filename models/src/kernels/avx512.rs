@@ -100,6 +100,10 @@ impl Lanes for Avx512 {
         proven!(_mm512_scalef_ps(a, n))
     }
     #[inline(always)]
+    fn scale_near(self, a: __m512, n: __m512) -> __m512 {
+        proven!(_mm512_scalef_ps(a, n))
+    }
+    #[inline(always)]
     fn sum(self, a: __m512) -> f32 {
         proven!(_mm512_reduce_add_ps(a))
     }

@@ -57,6 +57,8 @@ pub(super) trait Lanes: Copy {
     fn round(self, a: Self::F) -> Self::F;
     /// `a 2ⁿ` for an integral `n` within ±200; NaN when either is.
     fn scale(self, a: Self::F, n: Self::F) -> Self::F;
+    /// `a 2ⁿ` for an `a` between 1/2 and 2 and an integral `n` within ±126; NaN stays NaN.
+    fn scale_near(self, a: Self::F, n: Self::F) -> Self::F;
     /// The sum over the lanes, in a fixed order.
     fn sum(self, a: Self::F) -> f32;
 

@@ -129,6 +129,17 @@ pub trait Real:
         plain::matmul_add(x, w, y);
     }
 
+    /// `y = act(y + x w)`
+    fn matmul_onto(
+        x: ArrayView2<Self>,
+        w: ArrayView2<Self>,
+        act: Activation,
+        mut y: ArrayViewMut2<Self>,
+    ) {
+        Self::matmul_add(x, w, y.view_mut());
+        y.iter_mut().for_each(|y| *y = act.apply(*y));
+    }
+
     /// `dw = xᵀ dy`, or `dw += xᵀ dy` when `add`.
     fn matmul_tn(x: ArrayView2<Self>, dy: ArrayView2<Self>, add: bool, dw: ArrayViewMut2<Self>) {
         check_product([x.dim(), dw.dim(), dy.dim()]);
@@ -244,6 +255,15 @@ impl_real!(f32 {
     fn matmul_add(x: ArrayView2<Self>, w: ArrayView2<Self>, y: ArrayViewMut2<Self>) {
         let (x, w, y) = (Matrix::new(x), Matrix::new(w), MatrixMut::new(y));
         product::matmul(Proof::current(), x, w, true, None, Activation::None, y);
+    }
+    fn matmul_onto(
+        x: ArrayView2<Self>,
+        w: ArrayView2<Self>,
+        act: Activation,
+        y: ArrayViewMut2<Self>,
+    ) {
+        let (x, w, y) = (Matrix::new(x), Matrix::new(w), MatrixMut::new(y));
+        product::matmul(Proof::current(), x, w, true, None, act, y);
     }
     fn matmul_tn(x: ArrayView2<Self>, dy: ArrayView2<Self>, add: bool, dw: ArrayViewMut2<Self>) {
         let (x, dy, dw) = (Matrix::new(x), Matrix::new(dy), MatrixMut::new(dw));

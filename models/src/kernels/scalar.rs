@@ -92,6 +92,10 @@ impl Lanes for Scalar {
         })
     }
     #[inline(always)]
+    fn scale_near(self, a: Self::F, n: Self::F) -> Self::F {
+        zip(a, n, |a, n| a * power_of_two(n as i32))
+    }
+    #[inline(always)]
     fn sum(self, a: Self::F) -> f32 {
         ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
     }

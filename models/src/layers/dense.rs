@@ -6,6 +6,7 @@
 use ndarray::{ArrayView2, ArrayViewMut2};
 
 use super::grid::{numbers, numbers_mut};
+use super::{SplitInput, SplitScratch};
 use crate::kernels::{Activation, Real};
 use crate::params::{Block, Layout, Params, Start};
 use crate::work::product;
@@ -71,6 +72,18 @@ impl Dense {
     pub fn forward<R: Real>(&self, params: &Params<R>, x: ArrayView2<R>, y: ArrayViewMut2<R>) {
         let bias = Some(params.slice(self.bias));
         R::matmul(x, params.matrix(self.weight), bias, self.activation, y);
+    }
+
+    /// Writes `y` for inputs that share some of their columns.
+    pub fn score(
+        &self,
+        params: &Params<f32>,
+        x: &SplitInput<'_>,
+        scratch: &mut SplitScratch,
+        y: ArrayViewMut2<'_, f32>,
+    ) {
+        let (weight, bias) = (params.matrix(self.weight), params.slice(self.bias));
+        x.matmul(weight, bias, self.activation, scratch, y);
     }
 
     /// Given `y` and `dy`, overwrites the gradients of the parameters and gives `dx`. `dy` becomes the gradient of `X W + b`.

@@ -6,6 +6,7 @@
 mod dense;
 mod grid;
 mod layer_norm;
+mod split;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -13,3 +14,4 @@ pub use dense::{Dense, Sink};
 pub use grid::Grid;
 pub(crate) use grid::{numbers, numbers_mut};
 pub use layer_norm::{LayerNorm, NormTape};
+pub use split::{Narrow, SplitInput, SplitScratch};

@@ -21,6 +21,13 @@ pub(crate) struct Column {
     pub(crate) width: usize,
 }
 
+impl Column {
+    /// Its columns of `x`.
+    pub(crate) fn rows(&self) -> std::ops::Range<usize> {
+        self.offset..self.offset + self.width
+    }
+}
+
 /// The stores of one look into the history: items, categories and, where they count, ages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Look {

@@ -17,7 +17,7 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 use super::Below;
 use crate::interest::{softmax, softmax_slope};
 use crate::kernels::{Activation, Real};
-use crate::layers::{Dense, Grid, LayerNorm, NormTape, Sink};
+use crate::layers::{Dense, Grid, LayerNorm, NormTape, Sink, SplitInput, SplitScratch};
 use crate::params::{Block, Layout, Params, Start};
 use crate::spec::ExpertNorm;
 use crate::work::product;
@@ -183,20 +183,22 @@ impl Level {
         experts + gates
     }
 
+    /// How many columns the features are multiplied to: first layers and gates.
+    pub(super) fn first_columns(&self) -> usize {
+        let columns = |group: &Group| {
+            let first = group.first.map_or(0, |first| first.outputs());
+            first + group.gate.map_or(0, |(weight, _)| weight.columns())
+        };
+        self.groups.iter().map(columns).sum()
+    }
+
     pub(super) fn forward<'x, R: Real + 'x>(
         &self,
         params: &Params<R>,
         stream: &dyn Fn(usize) -> ArrayView2<'x, R>,
         tape: &mut LevelTape<R>,
     ) {
-        let n = stream(0).nrows();
-        let experts = self.further.len();
-        tape.hidden.resize_with(self.widths.len(), Grid::default);
-        tape.norms.resize_with(self.norms.len(), NormTape::default);
-        for (hidden, &width) in tape.hidden.iter_mut().zip(&self.widths) {
-            hidden.reshape(n, experts * width);
-        }
-        tape.gates.reshape(n, self.gates.iter().map(|g| g.experts.len()).sum());
+        self.reshape(stream(0).nrows(), tape);
         for group in &self.groups {
             if let Some(first) = &group.first {
                 let columns = columns(&group.experts, self.widths[0]);
@@ -208,6 +210,45 @@ impl Level {
                 R::matmul(stream(group.stream), weight, bias, Activation::None, logits);
             }
         }
+        self.forward_further(params, tape);
+    }
+
+    /// [`Level::forward`] of a lowest level over candidates, which share some of their features.
+    pub(super) fn score(
+        &self,
+        params: &Params<f32>,
+        x: &SplitInput<'_>,
+        scratch: &mut SplitScratch,
+        tape: &mut LevelTape<f32>,
+    ) {
+        self.reshape(x.own.nrows(), tape);
+        for group in &self.groups {
+            if let Some(first) = &group.first {
+                let columns = columns(&group.experts, self.widths[0]);
+                first.score(params, x, scratch, tape.hidden[0].part_mut(columns));
+            }
+            if let Some((weight, bias)) = group.gate {
+                let (weight, bias) = (params.matrix(weight), params.slice(bias));
+                let logits = tape.gates.part_mut(group.columns.clone());
+                x.matmul(weight, bias, Activation::None, scratch, logits);
+            }
+        }
+        self.forward_further(params, tape);
+    }
+
+    fn reshape<R: Real>(&self, n: usize, tape: &mut LevelTape<R>) {
+        let experts = self.further.len();
+        tape.hidden.resize_with(self.widths.len(), Grid::default);
+        tape.norms.resize_with(self.norms.len(), NormTape::default);
+        for (hidden, &width) in tape.hidden.iter_mut().zip(&self.widths) {
+            hidden.reshape(n, experts * width);
+        }
+        tape.gates.reshape(n, self.gates.iter().map(|g| g.experts.len()).sum());
+    }
+
+    /// From the first layers and the gates' logits to the outputs.
+    fn forward_further<R: Real>(&self, params: &Params<R>, tape: &mut LevelTape<R>) {
+        let n = tape.hidden[0].rows();
         for (k, further) in self.further.iter().enumerate() {
             for (l, layer) in further.iter().enumerate() {
                 let (below, above) = tape.hidden.split_at_mut(l + 1);

@@ -16,7 +16,7 @@ mod level;
 use ndarray::{ArrayView2, ArrayViewMut2};
 
 use crate::kernels::Real;
-use crate::layers::Grid;
+use crate::layers::{Grid, SplitInput, SplitScratch};
 use crate::params::{Layout, Params};
 use crate::spec::{ExpertNorm, SharingSpec};
 use level::{Gate, Shape};
@@ -121,6 +121,31 @@ impl Sharing {
     /// Operations for so many examples, see [`crate::work`].
     pub(crate) fn operations(&self, examples: usize) -> u64 {
         self.levels.iter().map(|level| level.operations(examples)).sum()
+    }
+
+    /// Operations of [`Sharing::score`] for so many examples with these features.
+    pub(crate) fn shared_operations(&self, x: &SplitInput<'_>) -> u64 {
+        let all = self.operations(x.own.nrows());
+        let columns = self.levels[0].first_columns();
+        all - x.unshared_operations(columns) + x.operations(columns)
+    }
+
+    /// [`Sharing::forward`] over candidates, which share some of their features.
+    pub fn score(
+        &self,
+        params: &Params<f32>,
+        x: &SplitInput<'_>,
+        scratch: &mut SplitScratch,
+        tape: &mut SharingTape<f32>,
+    ) {
+        tape.levels.resize_with(self.levels.len(), LevelTape::default);
+        for (k, level) in self.levels.iter().enumerate() {
+            let (below, here) = tape.levels.split_at_mut(k);
+            match below.last() {
+                None => level.score(params, x, scratch, &mut here[0]),
+                Some(below) => level.forward(params, &|s| below.stream(s), &mut here[0]),
+            }
+        }
     }
 
     /// What the tower of each task reads, after [`Sharing::forward`]: one `[n, E]` for each task.
