@@ -10,9 +10,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_features::assemble::FieldValues;
 use sluice_features::attributes::Attributes;
-use sluice_features::example::Batch;
+use sluice_features::candidates::Candidates as Examples;
 use sluice_features::ids::{ItemId, UserId, stable_hash};
 use sluice_features::reject::{Reason, Rejection};
 use sluice_features::time::{EventTime, Span};
@@ -20,12 +19,13 @@ use sluice_features::wire::{
     ErrorBody, ErrorResponse, Filter, NotFinite, Probabilities, Request, RequestKind, Response,
     Scored, Scores, encode_error, encode_response, encode_scores,
 };
-use sluice_models::model::Workspace;
+use sluice_models::model::Scoring;
 use sluice_models::retrieval::IndexError;
 
 use super::candidates::Candidates;
 use super::finder::Finder;
-use super::{Asker, Code, Serving, Snapshot, Unanswered, append};
+use super::gather::{add, start};
+use super::{Asker, Code, Serving, Snapshot, Unanswered};
 use crate::pipeline::Pipeline;
 
 /// Makes answers on one thread. All its memory serves again.
@@ -33,9 +33,8 @@ pub struct Scorer {
     serving: Arc<Serving>,
     finder: Finder,
     candidates: Candidates,
-    batch: Batch,
-    values: FieldValues,
-    workspace: Workspace<f32>,
+    examples: Examples,
+    work: Scoring,
     /// `[candidates, tasks]`; empty for `similar`.
     p: Vec<f32>,
     scores: Vec<f32>,
@@ -61,18 +60,14 @@ struct Due {
 impl Scorer {
     /// Creates a scorer.
     pub fn new(serving: Arc<Serving>) -> Self {
-        let (finder, batch) = {
-            let pipeline = serving.pipeline.read();
-            let finder = Finder::new(&pipeline, &serving.snapshot.load().towers);
-            (finder, pipeline.assembler().batch())
-        };
+        let finder = Finder::new(&serving.pipeline.read(), &serving.snapshot.load().towers);
+        let examples = Examples::new(&serving.rules.schema);
         Self {
             serving,
             finder,
             candidates: Candidates::default(),
-            batch,
-            values: FieldValues::default(),
-            workspace: Workspace::default(),
+            examples,
+            work: Scoring::default(),
             p: Vec::new(),
             scores: Vec::new(),
             order: Vec::new(),
@@ -169,6 +164,11 @@ impl Scorer {
         refuse(id, unanswered, &mut self.output);
     }
 
+    /// Counts the operations behind the answer that was made last ([`Scoring::operations`]), with the parameters now in force.
+    pub fn operations(&self) -> u64 {
+        self.work.operations(&self.serving.snapshot.load().model, &self.examples)
+    }
+
     /// Returns the message that was made last.
     pub fn output(&self) -> &[u8] {
         &self.output
@@ -194,11 +194,12 @@ impl Scorer {
         if request.filter.seen == Some(false) {
             sieve.exclude_seen(&pipeline, asker.user, asker.time);
         }
+        start(&pipeline, asker, &mut self.examples);
         for name in &request.items {
             let item = ItemId::of(name);
             if sieve.lets(&self.serving, item, asker.time) {
-                self.candidates.push_named(&pipeline, name);
-                append(&pipeline, asker, item, &mut self.values, &mut self.batch);
+                self.candidates.push_named(&pipeline, item, name);
+                add(&pipeline, asker, item, &mut self.examples);
             }
         }
         Ok(Unknown { user: !knows_user(&pipeline, request), item: false })
@@ -232,9 +233,9 @@ impl Scorer {
         for &item in found {
             self.candidates.push_known(&pipeline, item);
         }
+        start(&pipeline, asker, &mut self.examples);
         for place in 0..self.candidates.len() {
-            let item = self.candidates.id(place);
-            append(&pipeline, asker, item, &mut self.values, &mut self.batch);
+            add(&pipeline, asker, self.candidates.id(place), &mut self.examples);
         }
         Ok(())
     }
@@ -280,11 +281,8 @@ impl Scorer {
     fn score(&mut self, snapshot: &Snapshot) -> Result<(), Unanswered> {
         let tasks = snapshot.model.tasks();
         self.p.resize(self.candidates.len() * tasks, 0.0);
-        if self.batch.is_empty() {
-            return Ok(());
-        }
-        let embeddings = &self.serving.embeddings;
-        snapshot.model.score(embeddings, &self.batch, &mut self.workspace, &mut self.p);
+        let (model, rows) = (&snapshot.model, &self.serving.embeddings);
+        model.score_candidates(rows, &self.examples, &mut self.work, &mut self.p);
         if self.p.iter().any(|p| !p.is_finite()) {
             return Err(not_finite());
         }
@@ -295,7 +293,7 @@ impl Scorer {
 
     fn clear(&mut self) {
         self.candidates.clear();
-        self.batch.clear();
+        self.examples.clear();
         self.p.clear();
         self.scores.clear();
     }

@@ -22,8 +22,7 @@ impl Candidates {
     }
 
     /// Adds an item by its name. It is unknown when no record has ever named it.
-    pub(super) fn push_named(&mut self, pipeline: &Pipeline, name: &str) {
-        let id = ItemId::of(name);
+    pub(super) fn push_named(&mut self, pipeline: &Pipeline, id: ItemId, name: &str) {
         self.push(id, name, pipeline.shared().items.text(id.0) != Some(name));
     }
 

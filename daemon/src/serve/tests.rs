@@ -6,11 +6,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sluice_features::assemble::FieldValues;
 use sluice_features::attributes::{AttributeKey, Attributes, Value as Attribute};
+use sluice_features::candidates::Candidates;
 use sluice_features::ids::{ItemId, UserId, stable_hash};
 use sluice_features::time::EventTime;
-use sluice_models::model::Workspace;
+use sluice_models::model::{Scoring, Workspace};
 use sluice_models::retrieval::Index;
 
+use super::gather::{add, start};
 use super::{Asker, Code, ItemIndex, Scorer, append};
 use crate::testing::shop::{AFTER, CATEGORIES, CLICK, ITEMS, START, Shop, name, request};
 
@@ -111,8 +113,14 @@ fn the_rows_of_a_request_are_those_of_an_impression_at_its_time() {
     };
     let serving = shop.serving.clone();
     let mut served = serving.pipeline.read().assembler().batch();
-    let mut values = FieldValues::default();
-    append(&serving.pipeline.read(), &asker, ItemId::of(&name(item)), &mut values, &mut served);
+    let mut examples = Candidates::new(&serving.rules.schema);
+    start(&serving.pipeline.read(), &asker, &mut examples);
+    add(&serving.pipeline.read(), &asker, ItemId::of(&name(item)), &mut examples);
+    examples.expand(&serving.rules.schema, &mut served);
+    let (mut batch, mut values) =
+        (serving.pipeline.read().assembler().batch(), FieldValues::default());
+    append(&serving.pipeline.read(), &asker, ItemId::of(&name(item)), &mut values, &mut batch);
+    assert_eq!(batch, served);
     shop.impression("parity", user, item, time, json!({"device": "android"}));
     shop.serving.pipeline.write().finish();
     let work = shop.serving.pipeline.write().next_batch().unwrap();
@@ -132,7 +140,8 @@ fn the_rows_of_a_request_are_those_of_an_impression_at_its_time() {
     let tasks = snapshot.model.tasks();
     let (mut one, mut two) = (vec![0.0; tasks], vec![0.0; learned.size() * tasks]);
     let mut workspace = Workspace::default();
-    snapshot.model.score(&serving.embeddings, &served, &mut workspace, &mut one);
+    let rows = &serving.embeddings;
+    snapshot.model.score_candidates(rows, &examples, &mut Scoring::default(), &mut one);
     snapshot.model.score(&serving.embeddings, learned, &mut workspace, &mut two);
     for (one, two) in one.iter().zip(&two) {
         assert!((one - two).abs() < 1e-6);
