@@ -11,6 +11,7 @@ mod limits;
 mod machine;
 mod peers;
 mod report;
+mod scoring;
 mod step;
 
 use anyhow::{Result, bail};
@@ -41,6 +42,8 @@ enum Group {
     Step,
     /// The same in PyTorch
     Peers,
+    /// Candidates of one user, and the answers of one scorer
+    Scoring,
     /// Events, freshness and requests over Kafka, beside an echo of the same bytes
     Kafka,
     /// What a large state costs: the pause of a checkpoint
@@ -52,6 +55,7 @@ impl Group {
         match self {
             Self::Step => step::measure(limits, report),
             Self::Peers => peers::measure(limits, report),
+            Self::Scoring => scoring::measure(limits, report),
             Self::Kafka => kafka::measure(arguments.brokers.as_deref(), limits, report),
             Self::Growth => growth::measure(report),
         }
@@ -155,5 +159,13 @@ mod tests {
         let steps = [16, 64, 256].map(|size| ratio(&format!("step, batch {size}, 1 thread")));
         let scoring = ratio("scoring 500 candidates, history 50 + 50");
         check(&rows, "peers", &[&steps[0], &steps[1], &steps[2], &scoring]);
+    }
+
+    #[test]
+    fn candidates_and_answers_have_their_rows() {
+        let rows = rows(Group::Scoring);
+        let share =
+            "default fields, one scorer without Kafka, rank of 200: share of what the peak allows";
+        check(&rows, "scoring", &["reference, 500 candidates, history 50 + 50", share]);
     }
 }

@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, ensure};
 use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
+use sluice_features::candidates::Candidates;
 use sluice_features::example::Batch;
 use sluice_models::kernels::Path;
-use sluice_models::model::Workspace;
+use sluice_models::model::Scoring;
 use sluice_models::spec::ModelSpec;
 use sluice_models::synthetic::Synthetic;
 
@@ -91,7 +92,9 @@ pub(super) fn measure(limits: &Limits, report: &mut Report) -> Result<()> {
         STEPS.iter().map(|(size, _)| Steps::prepare(&spec, *size)).collect::<Result<Vec<_>>>()?;
     let mut source = Synthetic::new(&spec, 7);
     let [size, newest, matching] = CANDIDATES;
-    let candidates = source.candidates(size, newest, matching);
+    let candidates = source.request(size, newest, matching);
+    let mut examples = Batch::new(0, source.schema().lookups.len());
+    candidates.expand(source.schema(), &mut examples);
 
     let mut table = Numbered::default();
     let job = |kind, batches| Job { kind, threads: 1, batches };
@@ -100,7 +103,7 @@ pub(super) fn measure(limits: &Limits, report: &mut Report) -> Result<()> {
         let batches = steps.batches().iter().map(|batch| table.show(batch)).collect();
         jobs.push(job(Kind::Step, batches));
     }
-    jobs.push(job(Kind::Score, vec![table.show(&candidates)]));
+    jobs.push(job(Kind::Score, vec![table.show(&examples)]));
     let fields = source.schema().fields.len();
     let table_rows = table.0.len();
     let [run_length, all] = [clock::RUN, clock::ALL].map(|length| length.as_secs_f64());
@@ -184,14 +187,16 @@ fn check(lines: Vec<Line>, parameters: usize) -> Result<(String, Vec<Took>)> {
     Ok((version.ok_or_else(|| anyhow!("the script did not name torch's version"))?, took))
 }
 
-/// Seconds of one pass.
-fn scoring(source: &Synthetic, spec: &ModelSpec, candidates: &Batch) -> Result<f64> {
-    let learner = source.learner(spec, 1).map_err(|mistakes| anyhow!("{mistakes:?}"))?;
-    let mut workspace = Workspace::default();
-    let mut out = vec![0.0; candidates.labels.len()];
-    Ok(clock::seconds(|| {
-        learner.model().score(learner.embeddings(), candidates, &mut workspace, &mut out);
-    }))
+/// Seconds of one pass over candidates, as the scorer makes it.
+fn scoring(source: &Synthetic, spec: &ModelSpec, candidates: &Candidates) -> Result<f64> {
+    let mut learner = source.learner(spec, 1).map_err(|mistakes| anyhow!("{mistakes:?}"))?;
+    let mut examples = Batch::new(0, source.schema().lookups.len());
+    candidates.expand(source.schema(), &mut examples);
+    // Every id gets its row.
+    learner.step(&examples);
+    let (model, rows) = (learner.model(), learner.embeddings());
+    let (mut work, mut out) = (Scoring::default(), vec![0.0; candidates.size() * model.tasks()]);
+    Ok(clock::seconds(|| model.score_candidates(rows, candidates, &mut work, &mut out)))
 }
 
 /// Keys, numbered in the order of their first sight.

@@ -1,0 +1,205 @@
+//! Group `scoring`: the candidates of one user on one thread, and the answers of one scorer.
+//!
+//! Operations are those of the products that are made, with what candidates share counted once ([`Scoring::operations`]); sigmoids, gathers and
+//! the rest come on top, so the share of the peak says what is lost to them too. The same candidates as so many examples stand beside
+//! (`unshared`). The ratio to PyTorch stands in group `peers`.
+//!
+//! An answer is all that a scorer does between a decoded request and the encoded answer: names, features, histories, scores, order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use parking_lot::RwLock;
+use sluice_daemon::clock::Clock;
+use sluice_daemon::config::Config;
+use sluice_daemon::parts::{pipeline, retriever_spec};
+use sluice_daemon::pipeline::Pipeline;
+use sluice_daemon::pipeline::record::Record;
+use sluice_daemon::serve::{Scorer, Serving, Snapshot};
+use sluice_features::example::Batch;
+use sluice_features::time::EventTime;
+use sluice_features::wire::{BrokerTime, Request, Topic, decode_request};
+use sluice_models::learner::{Learner, default_priors};
+use sluice_models::model::{Scoring, Workspace};
+use sluice_models::retrieval::Retriever;
+use sluice_models::spec::ModelSpec;
+use sluice_models::synthetic::Synthetic;
+
+use super::clock;
+use super::limits::Limits;
+use super::report::{Report, Row, Target};
+use crate::query::{Kind, question};
+use crate::simulate::{Shop, ShopConfig};
+
+const GROUP: &str = "scoring";
+/// Candidates of one user, and their histories.
+const CANDIDATES: [usize; 3] = [500, 50, 50];
+/// Candidates of a request.
+const ASKED: usize = 200;
+/// Share of the peak that a scorer should hold, in percent.
+const SHARE: f64 = 50.0;
+/// Users about whom is asked, and how often each of them has clicked on each item: more than 50 behaviours of each category.
+const ASKERS: usize = 4;
+const CLICKS: usize = 3;
+/// The shop of those who ask.
+const SHOP: ShopConfig = ShopConfig {
+    users: 250,
+    items: 400,
+    categories: 20,
+    impressions: u64::MAX,
+    per_day: 1_000_000.0,
+    start: 1_704_067_200_000,
+    turnover: 0.0,
+    duplicates: 0.0,
+    bots: 0.0,
+    malformed: 0.0,
+};
+/// Between two behaviours, in milliseconds.
+const STEP: i64 = 1_000;
+
+/// Measures the group.
+///
+/// # Errors
+/// When a model cannot be built or an answer is an error.
+pub(super) fn measure(limits: &Limits, report: &mut Report) -> Result<()> {
+    for (model, spec) in [("reference", ModelSpec::reference()), ("default", ModelSpec::default())]
+    {
+        candidates(model, &spec, limits, report)?;
+    }
+    answers(limits, report)
+}
+
+/// Scores the same candidates again and again.
+fn candidates(model: &str, spec: &ModelSpec, limits: &Limits, report: &mut Report) -> Result<()> {
+    let [size, newest, matching] = CANDIDATES;
+    let mut source = Synthetic::new(spec, 7);
+    let mut learner = source.learner(spec, 1).map_err(|mistakes| anyhow!("{mistakes:?}"))?;
+    let request = source.request(size, newest, matching);
+    let mut examples = Batch::new(0, source.schema().lookups.len());
+    request.expand(source.schema(), &mut examples);
+    // Every id gets its row.
+    learner.step(&examples);
+
+    let (rows, tasks) = (Arc::clone(learner.embeddings()), learner.model().tasks());
+    let (mut work, mut out) = (Scoring::default(), vec![0.0; size * tasks]);
+    let shared =
+        clock::seconds(|| learner.model().score_candidates(&rows, &request, &mut work, &mut out));
+    let mut workspace = Workspace::default();
+    let unshared =
+        clock::seconds(|| learner.model().score(&rows, &examples, &mut workspace, &mut out));
+    let operations = work.operations(learner.model(), &request) as f64;
+
+    let name =
+        |what: &str| format!("{model}, {size} candidates, history {newest} + {matching}{what}");
+    let least = operations / limits.peak[0] / 1e3;
+    report.push(Row::new(GROUP, name(""), shared * 1e6, "us").limit(least));
+    report.push(Row::new(GROUP, name(": candidates"), size as f64 / shared, "1/s"));
+    report.push(Row::new(GROUP, name(": unshared"), unshared * 1e6, "us"));
+    let each = operations / size as f64 / 1e6;
+    report.push(Row::new(GROUP, name(": operations of a candidate"), each, "MFLOP"));
+    let share = 100.0 * least / (shared * 1e6);
+    report.push(Row::new(GROUP, name(": share of the peak"), share, "%"));
+    Ok(())
+}
+
+/// Lets one scorer answer one request after the other.
+fn answers(limits: &Limits, report: &mut Report) -> Result<()> {
+    let (mut scorer, requests) = prepare()?;
+    let asked = EventTime(SHOP.start + 10 * 86_400_000);
+    let (mut next, mut failed) = (requests.iter().cycle(), None);
+    let mut answer = || {
+        let Some(request) = next.next() else { return };
+        if let Err(unanswered) = scorer.answer(request, asked, Duration::ZERO) {
+            failed = Some(unanswered.message);
+        }
+    };
+    (0..requests.len()).for_each(|_| answer());
+    let seconds = clock::seconds(answer);
+    if let Some(message) = failed {
+        return Err(anyhow!("expected answers, found an error: {message}"));
+    }
+    let most = limits.peak[0] * 1e9 / scorer.operations() as f64;
+    let name = format!("default fields, one scorer without Kafka, rank of {ASKED}");
+    let row = Row::new(GROUP, format!("{name}: answers"), 1.0 / seconds, "1/s");
+    report.push(row.limit(most));
+    let share = 100.0 / seconds / most;
+    let row = Row::new(GROUP, format!("{name}: share of what the peak allows"), share, "%");
+    report.push(row.target(Target::AtLeast(SHARE)));
+    Ok(())
+}
+
+/// A scorer on the default configuration, in a shop whose askers have long histories, and its requests.
+fn prepare() -> Result<(Scorer, Vec<Request>)> {
+    let config = Config::build("", &[]).map_err(|mistakes| anyhow!("{mistakes}"))?;
+    let mut pipeline = pipeline(&config, 1);
+    fill(&mut pipeline)?;
+    let parents = config.funnel.parents();
+    let spec = &config.model.spec;
+    let priors = default_priors(&parents);
+    let mut learner = Learner::new(spec, &config.schema, &parents, &priors, 1)
+        .map_err(|mistakes| anyhow!("{mistakes:?}"))?;
+    let retriever = Retriever::new(retriever_spec(&config), &config.schema, 1);
+    pipeline.finish();
+    pipeline.cut();
+    while let Some(work) = pipeline.next_batch() {
+        learner.step(&work.batch);
+    }
+    let snapshot = Snapshot {
+        model: learner.model().clone(),
+        towers: retriever.towers(),
+        learned_until: Some(EventTime(SHOP.start)),
+        version: learner.steps(),
+        sound: true,
+    };
+    let (rows, settings) = (Arc::clone(learner.embeddings()), config.serve.clone());
+    let pipeline = Arc::new(RwLock::new(pipeline));
+    let serving = Serving::new(pipeline, snapshot, rows, settings, "default", Clock::system());
+    let requests = (0..ASKERS).map(|asker| {
+        let items = (1..=SHOP.items).cycle().skip(asker * 7).take(ASKED);
+        let items: Vec<String> = items.map(|item| format!("i{item}")).collect();
+        let (id, user) = (format!("q{asker}"), format!("u{}", asker + 1));
+        let most = u32::try_from(ASKED)?;
+        let text = question(&id, Kind::Rank, Some(&user), &items, most, Duration::from_secs(60))?;
+        let mut request = decode_request(text.as_bytes(), BrokerTime(None))
+            .map_err(|refused| anyhow!("{}", refused.rejection))?;
+        // The requests are answered for as long as it takes.
+        request.deadline = None;
+        Ok(request)
+    });
+    Ok((Scorer::new(Arc::new(serving)), requests.collect::<Result<_>>()?))
+}
+
+/// Describes the shop's items and users, and gives those who ask their histories.
+fn fill(pipeline: &mut Pipeline) -> Result<()> {
+    let mut offset = 0;
+    let mut take = |topic: Topic, key: &str, message: &str, time: i64| -> Result<()> {
+        offset += 1;
+        let (key, value) = (Some(key.as_bytes()), Some(message.as_bytes()));
+        let arrived = EventTime(time);
+        let record = Record { topic, partition: 0, offset, arrived, key, value };
+        pipeline.take(&record).map_err(|rejection| anyhow!("{key:?}: {rejection}"))
+    };
+    for record in Shop::new(SHOP, 1)?.take_while(|record| record.topic != Topic::Events) {
+        take(record.topic, &record.key, &record.message, record.ts)?;
+    }
+    let mut ts = SHOP.start + 86_400_000;
+    for click in 0..CLICKS {
+        for asker in 1..=ASKERS {
+            let user = format!("u{asker}");
+            for item in 1..=SHOP.items {
+                ts += STEP;
+                let (id, item) = (format!("{user}/{item}/{click}"), format!("i{item}"));
+                let seen = format!(
+                    r#"{{"type":"impression","id":"{id}","ts":{ts},"user":"{user}","item":"{item}"}}"#
+                );
+                take(Topic::Events, &user, &seen, ts)?;
+                let clicked = format!(
+                    r#"{{"type":"click","id":"{id}/click","ts":{ts},"user":"{user}","item":"{item}","impression":"{id}"}}"#
+                );
+                take(Topic::Events, &user, &clicked, ts)?;
+            }
+        }
+    }
+    Ok(())
+}
