@@ -3,6 +3,11 @@
 //! A step is: gather rows, forward, loss, backward, sum the gradients of each id, cut the global norm, one step of Adam on the dense parameters and one of
 //! row-wise Adagrad on the rows. A batch whose loss or gradient is not finite is refused: nothing changes but a count (its ids have
 //! been seen all the same). The same batches with the same seed give the same bits.
+//!
+//! A model without a deep part (`sharing = "none"`) has nothing to gain from batches: it takes a step with each example, predicted before it and after the
+//! ones before it, and refuses single examples.
+
+mod each;
 
 use std::sync::Arc;
 
@@ -18,6 +23,7 @@ use crate::optimizers::{Adam, clip_factor, square_norm};
 use crate::params::Params;
 use crate::spec::{ModelSpec, SpecError};
 use crate::work::{Probe, Stage};
+use each::Each;
 
 /// Where the heads start if nobody knows better: the rate of a task without a parent, and of a child given its parent.
 const PRIOR: (f64, f64) = (0.1, 0.2);
@@ -27,13 +33,13 @@ const PRIOR: (f64, f64) = (0.1, 0.2);
 pub struct StepReport {
     /// For each task, its part of the loss (the calibrator's in the child's).
     pub loss: Vec<f64>,
-    /// Global norm of the gradient before it was cut: dense parameters and rows.
+    /// Global norm of the gradient before it was cut: dense parameters and rows. The largest one, where each example is a step.
     pub gradient_norm: f64,
-    /// Loss or gradient was not finite and nothing was learned.
+    /// Loss or gradient was not finite and nothing was learned, from one example at least where each is a step.
     pub refused: bool,
     /// How many examples had a label.
     pub labelled: usize,
-    /// `[size, T]`: what the model predicted before the step, as it is served.
+    /// `[size, T]`: what the model predicted before the step, or before each example's own, as it is served.
     pub probabilities: Vec<f32>,
 }
 
@@ -48,6 +54,7 @@ pub struct Learner {
     adam: Adam<f32>,
     gradients: Params<f32>,
     workspace: Workspace<f32>,
+    one_by_one: Each,
     report: StepReport,
     refused: u64,
     seed: u64,
@@ -73,6 +80,7 @@ impl Learner {
             adam: Adam::new(spec.learning.dense_rate, layout.length()),
             gradients: Params::zeros(layout),
             workspace: Workspace::default(),
+            one_by_one: Each::default(),
             report: StepReport::default(),
             refused: 0,
             seed,
@@ -111,6 +119,10 @@ impl Learner {
         report.labelled = labelled(batch);
         (report.gradient_norm, report.refused) = (0.0, false);
         if batch.is_empty() {
+            return;
+        }
+        if !self.spec.is_deep() {
+            self.each(batch);
             return;
         }
         let (rows, pass) = self.workspace.split();

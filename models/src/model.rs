@@ -158,6 +158,13 @@ impl<R: Real> Model<R> {
         self.graph.funnel.tasks()
     }
 
+    /// Without a deep part: the crossing, the funnel and the numbers of both.
+    pub(crate) fn shallow(&mut self) -> Option<(&Crossing, &Funnel, &mut Params<R>)> {
+        let Graph { deep, crossing, funnel, .. } = &*self.graph;
+        let crossing = crossing.as_ref().filter(|_| deep.is_none())?;
+        Some((crossing, funnel, &mut self.params))
+    }
+
     pub(crate) fn plan(&self) -> &Plan {
         &self.graph.plan
     }

@@ -186,7 +186,8 @@ pub struct LearningSpec {
     pub dense_rate: f64,
     /// Row-wise Adagrad's rate for embeddings.
     pub row_rate: f64,
-    /// Row-wise Adagrad's rate for the rows of `linear`.
+    /// Row-wise Adagrad's rate for the rows of `linear`, over the root of how many an example adds up: fields that are keys or lists. (So the first steps move
+    /// the logit by as much whether there are five fields or fifty.)
     pub linear_rate: f64,
     /// Standard deviation of a new embedding's numbers.
     pub row_deviation: f64,
@@ -251,13 +252,7 @@ impl Default for FunnelSpec {
 
 impl Default for LearningSpec {
     fn default() -> Self {
-        Self {
-            dense_rate: 1e-3,
-            row_rate: 0.05,
-            linear_rate: 0.05,
-            row_deviation: 0.01,
-            clip: 10.0,
-        }
+        Self { dense_rate: 1e-3, row_rate: 0.05, linear_rate: 0.5, row_deviation: 0.01, clip: 10.0 }
     }
 }
 

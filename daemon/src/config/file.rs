@@ -255,7 +255,7 @@ section! {
 section! {
     /// `[learn]`: how it is learned.
     Learn {
-        /// Examples in a step.
+        /// Examples in a step; without a deep part each is a step of its own, and this many are handed over at a time.
         batch: usize = 256,
         /// A step is made with fewer examples when the oldest has waited for so long.
         max_age: Period = Period::milliseconds(200),
@@ -263,8 +263,8 @@ section! {
         dense_rate: f64 = 0.001,
         /// Learning rate of the rows (row-wise Adagrad).
         row_rate: f64 = 0.05,
-        /// Learning rate of the rows of the crossing `linear` (row-wise Adagrad).
-        linear_rate: f64 = 0.05,
+        /// Learning rate of the rows of the crossing `linear` (row-wise Adagrad), divided by the root of the number of fields without numbers.
+        linear_rate: f64 = 0.5,
         /// Standard deviation of the numbers of a new row.
         row_deviation: f64 = 0.01,
         /// The largest norm of a step's gradient; larger ones are scaled down to it. 0: no limit.

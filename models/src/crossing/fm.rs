@@ -112,6 +112,36 @@ impl Fm {
         }
     }
 
+    /// Adds to the `logits` `[T]` of one example, whose `c` are `pairs`.
+    pub(crate) fn add_pairs(&self, params: &Params<f32>, pairs: &[f32], logits: &mut [f32]) {
+        for (logit, v) in logits.iter_mut().zip(params.slice(self.weight).chunks_exact(self.width))
+        {
+            *logit += v.iter().zip(pairs).map(|(v, c)| v * c).sum::<f32>();
+        }
+    }
+
+    /// Given the `dlogits` `[T]` of one example, adds to `grads`.
+    pub(crate) fn differentiate_pairs(
+        &self,
+        pairs: &[f32],
+        dlogits: &[f32],
+        grads: &mut Params<f32>,
+    ) {
+        let rows = grads.slice_mut(self.weight).chunks_exact_mut(self.width);
+        for (&dlogit, dv) in dlogits.iter().zip(rows) {
+            dv.iter_mut().zip(pairs).for_each(|(dv, c)| *dv += dlogit * c);
+        }
+    }
+
+    /// `dc = Σ_t dlogits_t v_t`: the slope by `c` of one example.
+    pub(crate) fn slope(&self, params: &Params<f32>, dlogits: &[f32], dc: &mut [f32]) {
+        dc.fill(0.0);
+        let rows = params.slice(self.weight).chunks_exact(self.width);
+        for (&dlogit, v) in dlogits.iter().zip(rows) {
+            dc.iter_mut().zip(v).for_each(|(dc, v)| *dc += dlogit * v);
+        }
+    }
+
     /// `Σ_f e_f` and `Σ_f e_f²` of the first `fields` for up to [`CHUNK`] columns from `start`, and how many those are.
     fn sums<R: Real>(
         &self,

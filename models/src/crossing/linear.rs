@@ -55,13 +55,7 @@ impl Linear {
                     add(share, store.value(store.list(number, entry)), out);
                 }
             }
-            let count = self.numbers.rows();
-            let numbers = &batch.numbers[example * count..(example + 1) * count];
-            for (&x, w) in numbers.iter().zip(params.matrix(self.numbers).rows()) {
-                for (out, &w) in out.iter_mut().zip(w) {
-                    *out += R::from_f64(f64::from(x)) * w;
-                }
-            }
+            self.add_numbers(params, batch, example, out);
         }
     }
 
@@ -140,14 +134,38 @@ impl Linear {
                     add(share, dlogits, out.row_mut(store.list(number, entry)));
                 }
             }
-            let count = self.numbers.rows();
-            let numbers = &batch.numbers[example * count..(example + 1) * count];
-            let mut dnumbers = grads.matrix_mut(self.numbers);
-            for (&x, mut dw) in numbers.iter().zip(dnumbers.rows_mut()) {
-                for (dw, &dlogit) in dw.iter_mut().zip(dlogits) {
-                    *dw += R::from_f64(f64::from(x)) * dlogit;
-                }
-            }
+            self.differentiate_numbers(batch, example, dlogits, grads);
+        }
+    }
+
+    /// Adds what the numbers of an example say to its `logits` `[T]`.
+    pub(crate) fn add_numbers<R: Real>(
+        &self,
+        params: &Params<R>,
+        batch: &Batch,
+        example: usize,
+        logits: &mut [R],
+    ) {
+        let count = self.numbers.rows();
+        let numbers = &batch.numbers[example * count..(example + 1) * count];
+        for (&x, w) in numbers.iter().zip(params.slice(self.numbers).chunks_exact(logits.len())) {
+            add(R::from_f64(f64::from(x)), w, logits);
+        }
+    }
+
+    /// Given `dlogits` `[T]` of an example, adds to `grads`.
+    pub(crate) fn differentiate_numbers<R: Real>(
+        &self,
+        batch: &Batch,
+        example: usize,
+        dlogits: &[R],
+        grads: &mut Params<R>,
+    ) {
+        let count = self.numbers.rows();
+        let numbers = &batch.numbers[example * count..(example + 1) * count];
+        let dw = grads.slice_mut(self.numbers).chunks_exact_mut(dlogits.len());
+        for (&x, dw) in numbers.iter().zip(dw) {
+            add(R::from_f64(f64::from(x)), dlogits, dw);
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Slot 2: what is added to the logits beside the deep part. One file for each entry.
 //!
-//! With `sharing = "none"` the crossing is the whole model: logistic regression, or a factorisation machine.
+//! With `sharing = "none"` the crossing is the whole model: logistic regression, or a factorisation machine. Then it learns one example
+//! after the other ([`crate::learner`]).
 
 mod fm;
 mod linear;
+mod terms;
 
 use std::ops::Range;
 
@@ -11,6 +13,7 @@ pub use fm::Fm;
 pub use linear::Linear;
 use sluice_features::candidates::Candidates;
 use sluice_features::example::Batch;
+pub(crate) use terms::TermList;
 
 use crate::kernels::Real;
 use crate::layers::Grid;
@@ -48,6 +51,16 @@ impl Crossing {
     pub(crate) fn operations(&self, examples: usize) -> u64 {
         let fm = self.fm.map_or(0, |fm| fm.operations(examples));
         fm + self.linear.map_or(0, |linear| linear.operations(examples))
+    }
+
+    /// The factorisation machine, if there is one.
+    pub(crate) fn fm(&self) -> Option<&Fm> {
+        self.fm.as_ref()
+    }
+
+    /// The linear model, if there is one.
+    pub(crate) fn linear(&self) -> Option<&Linear> {
+        self.linear.as_ref()
     }
 
     /// Writes `logits` `[n, T]` for a slice of the batch whose features are `x`.

@@ -33,6 +33,11 @@ impl Head {
         Self { weights, bias: layout.add("funnel.bias", 1, priors.len(), start) }
     }
 
+    /// `[1, T]`
+    pub(super) fn bias(&self) -> Block {
+        self.bias
+    }
+
     /// Adds to the column of `task` in `logits`.
     pub(super) fn forward<R: Real>(
         &self,

@@ -23,6 +23,7 @@ use crate::params::{Layout, Params};
 use crate::spec::FunnelSpec;
 use aitm::{Transfer, TransferTape};
 use head::Head;
+use targets::Example;
 pub use targets::{Targets, labelled};
 use tower::{Tower, TowerTape};
 
@@ -141,12 +142,41 @@ impl Funnel {
         }
         tape.p.reshape(n, tasks);
         for i in 0..n {
-            let (logits, p) = (tape.logits.row(i), tape.p.row_mut(i));
-            match self.kind {
-                Kind::Esmm => esmm::probabilities(&self.parents, logits, p),
-                _ => p.iter_mut().zip(logits).for_each(|(p, &logit)| *p = logit.sigmoid()),
-            }
+            self.probabilities(tape.logits.row(i), tape.p.row_mut(i));
         }
+    }
+
+    fn probabilities<R: Real>(&self, logits: &[R], p: &mut [R]) {
+        match self.kind {
+            Kind::Esmm => esmm::probabilities(&self.parents, logits, p),
+            _ => p.iter_mut().zip(logits).for_each(|(p, &logit)| *p = logit.sigmoid()),
+        }
+    }
+
+    /// One example without streams: adds the biases to the crossing's `logits` `[T]` and makes `p` its probabilities.
+    pub(crate) fn predict_one<R: Real>(&self, params: &Params<R>, logits: &mut [R], p: &mut [R]) {
+        let biases = params.slice(self.head.bias());
+        logits.iter_mut().zip(biases).for_each(|(logit, &bias)| *logit += bias);
+        self.probabilities(logits, p);
+    }
+
+    /// One example without streams: adds each task's loss to `loss` and makes `dlogits` the slopes.
+    pub(crate) fn judge_one<R: Real>(
+        &self,
+        targets: &Targets<'_>,
+        logits: &[R],
+        p: &[R],
+        dlogits: &mut [R],
+        loss: &mut [f64],
+    ) {
+        dlogits.fill(R::zero());
+        self.slopes_of(&targets.example(0, self.tasks()), logits, p, dlogits, loss);
+    }
+
+    /// One example without streams: adds to `grads`, given its slopes.
+    pub(crate) fn differentiate_one<R: Real>(&self, dlogits: &[R], grads: &mut Params<R>) {
+        let biases = grads.slice_mut(self.head.bias());
+        biases.iter_mut().zip(dlogits).for_each(|(bias, &dlogit)| *bias += dlogit);
     }
 
     /// Adds each task's loss to `loss` (a calibrator's to the child's) and gradients to `dstreams`; overwrites its `grads` and `dextra`.
@@ -219,15 +249,24 @@ impl Funnel {
         for i in 0..n {
             let (logits, p) = (tape.logits.row(i), tape.p.row(i));
             let dlogits = tape.dlogits.row_mut(i);
-            let example = targets.example(i, tasks);
-            match &self.kind {
-                Kind::Independent => example.log_losses(&self.parents, logits, dlogits, loss),
-                Kind::Esmm => esmm::log_losses(&self.parents, &example, logits, p, dlogits, loss),
-                Kind::Aitm { calibrator, .. } => {
-                    example.log_losses(&self.parents, logits, dlogits, loss);
-                    let weight = *calibrator;
-                    aitm::calibrate(&self.parents, &example, weight, p, dlogits, loss);
-                }
+            self.slopes_of(&targets.example(i, tasks), logits, p, dlogits, loss);
+        }
+    }
+
+    fn slopes_of<R: Real>(
+        &self,
+        example: &Example<'_>,
+        logits: &[R],
+        p: &[R],
+        dlogits: &mut [R],
+        loss: &mut [f64],
+    ) {
+        match &self.kind {
+            Kind::Independent => example.log_losses(&self.parents, logits, dlogits, loss),
+            Kind::Esmm => esmm::log_losses(&self.parents, example, logits, p, dlogits, loss),
+            Kind::Aitm { calibrator, .. } => {
+                example.log_losses(&self.parents, logits, dlogits, loss);
+                aitm::calibrate(&self.parents, example, *calibrator, p, dlogits, loss);
             }
         }
     }

@@ -45,12 +45,12 @@ impl Kernel for Adam<'_> {
 }
 
 #[inline(always)]
-fn read<L: Lanes>(lanes: L, from: &[f32], whole: bool) -> L::F {
+pub(super) fn read<L: Lanes>(lanes: L, from: &[f32], whole: bool) -> L::F {
     if whole { lanes.load(from) } else { lanes.load_part(from) }
 }
 
 #[inline(always)]
-fn write<L: Lanes>(lanes: L, to: &mut [f32], whole: bool, value: L::F) {
+pub(super) fn write<L: Lanes>(lanes: L, to: &mut [f32], whole: bool, value: L::F) {
     if whole { lanes.store(to, value) } else { lanes.store_part(to, value) }
 }
 
@@ -88,6 +88,13 @@ impl Kernel for Adagrad<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
+        self.step(lanes);
+    }
+}
+
+impl Adagrad<'_> {
+    #[inline(always)]
+    fn step<L: Lanes>(self, lanes: L) {
         let mut squares = lanes.splat(0.0);
         for g in self.gradient.chunks(L::WIDTH) {
             let g = read(lanes, g, g.len() == L::WIDTH);
@@ -109,6 +116,40 @@ impl Kernel for Adagrad<'_> {
 /// When row and gradient differ in length, or are empty.
 pub fn adagrad_row(row: &mut [f32], gradient: &[f32], accumulator: &mut f32, step: AdagradStep) {
     adagrad_row_on(Proof::current(), row, gradient, accumulator, step);
+}
+
+/// A row to change, its gradient and its accumulator.
+pub type RowStep<'a> = (&'a mut [f32], &'a [f32], &'a mut f32);
+
+/// Rows that take a step one after the other.
+pub trait RowSteps {
+    /// The next row, or none at the end.
+    fn next(&mut self) -> Option<RowStep<'_>>;
+}
+
+struct Adagrads<'a, S> {
+    rows: &'a mut S,
+    step: AdagradStep,
+}
+
+impl<S: RowSteps> Kernel for Adagrads<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        while let Some((row, gradient, accumulator)) = self.rows.next() {
+            assert!(row.len() == gradient.len() && !row.is_empty(), "lengths of row and gradient");
+            Adagrad { row, gradient, accumulator, step: self.step }.step(lanes);
+        }
+    }
+}
+
+/// One step of row-wise Adagrad on each of many rows: the same as [`adagrad_row`] for one after the other, to the bit.
+///
+/// # Panics
+/// When a row and its gradient differ in length, or are empty.
+pub fn adagrad_rows(rows: &mut impl RowSteps, step: AdagradStep) {
+    Proof::current().run(Adagrads { rows, step });
 }
 
 fn adagrad_row_on(

@@ -57,6 +57,8 @@ pub(crate) struct Plan {
     pub(crate) stores: Vec<StoreShape>,
     pub(crate) keys: Vec<Column>,
     pub(crate) lists: Vec<Column>,
+    /// What `linear` adds up for an example beside numbers: key fields and lists.
+    pub(crate) terms: usize,
     pub(crate) numbers: usize,
     /// First column of the numbers in `x`.
     pub(crate) numbers_at: usize,
@@ -97,7 +99,7 @@ impl Plan {
             offset += column.width;
             column
         };
-        let embedded = !stores.is_empty();
+        let (embedded, terms) = (!stores.is_empty(), keys.len() + lists.len());
         let keys: Vec<Column> = keys
             .into_iter()
             .filter(|_| embedded)
@@ -132,6 +134,7 @@ impl Plan {
             stores,
             keys,
             lists,
+            terms,
             numbers,
             numbers_at: offset,
             looks,

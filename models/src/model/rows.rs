@@ -181,7 +181,11 @@ impl Embeddings {
         let rules = &spec.embeddings;
         let store = |(number, shape): (usize, &super::plan::StoreShape)| {
             let learning = &spec.learning;
-            let rate = if shape.linear { learning.linear_rate } else { learning.row_rate };
+            let rate = if shape.linear {
+                learning.linear_rate / (plan.terms.max(1) as f64).sqrt()
+            } else {
+                learning.row_rate
+            };
             let deviation = if shape.linear { 0.0 } else { learning.row_deviation };
             Arc::new(RowStore::new(RowStoreConfig {
                 width: shape.width,

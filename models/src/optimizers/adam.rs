@@ -54,11 +54,16 @@ impl<R: Real> Adam<R> {
             beta1: R::from_f64(BETA1),
             beta2: R::from_f64(BETA2),
             eps: R::from_f64(EPSILON),
-            correction1: R::from_f64(1.0 - BETA1.powi(t)),
-            correction2: R::from_f64(1.0 - BETA2.powi(t)),
+            correction1: R::from_f64(correction(BETA1, t, 400)),
+            correction2: R::from_f64(correction(BETA2, t, 40_000)),
         };
         R::adam(parameters, gradient, &mut self.mean, &mut self.square, &step);
     }
+}
+
+/// `1 - βᵗ`, which is 1 to the last bit where `t` is more than `last`: a step on few parameters would take as long for the power as for itself.
+fn correction(beta: f64, t: i32, last: i32) -> f64 {
+    if t > last { 1.0 } else { 1.0 - beta.powi(t) }
 }
 
 #[cfg(test)]
@@ -77,5 +82,14 @@ mod tests {
         other.step(&mut q, &[0.125, 1.0]);
         assert_eq!(p.map(f32::to_bits), q.map(f32::to_bits));
         assert!((p[0] - 0.8).abs() < 0.05, "{p:?}");
+    }
+
+    #[test]
+    fn corrections_end_where_they_no_longer_change_a_bit() {
+        for (beta, last) in [(BETA1, 400), (BETA2, 40_000)] {
+            let short = correction(beta, last + 1, last);
+            assert_eq!(short.to_bits(), (1.0 - beta.powi(last + 1)).to_bits());
+            assert!(correction(beta, 1, last) < 0.11);
+        }
     }
 }

@@ -20,18 +20,20 @@ mod grouping;
 mod image;
 mod index;
 mod initial;
+mod loan;
 mod shard;
 mod store;
 
 pub use frozen::FrozenRows;
 pub use grouping::Grouping;
 pub use image::{ImageError, ShardImage};
+pub use loan::{Loan, Use};
 pub use store::{RowStore, RowStoreConfig, RowStoreStats};
 
 /// A key's hash: its upper bits choose the shard, its lower bits the place in it. Keys that follow a
 /// pattern are spread by the multiplication.
 #[inline(always)]
-fn hash(key: u64) -> u64 {
+pub(crate) fn hash(key: u64) -> u64 {
     let product = u128::from(key ^ 0x243f_6a88_85a3_08d3) * 0x9e37_79b9_7f4a_7c15;
     (product >> 64) as u64 ^ product as u64
 }

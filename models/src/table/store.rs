@@ -4,8 +4,10 @@
 //! Within them keys go in groups of [`GROUP`]: first the slots of all are asked for, then the rows,
 //! then the work is done, so that the waits for memory overlap.
 
+use std::iter::Zip;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::slice::{ChunksExact, Iter};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use sluice_features::time::{EventTime, Span};
@@ -13,14 +15,14 @@ use sluice_features::time::{EventTime, Span};
 use super::hash;
 use super::image::{ImageError, ShardImage};
 use super::shard::Shard;
-use crate::kernels::{AdagradStep, adagrad_row};
+use crate::kernels::{AdagradStep, RowStep, RowSteps, adagrad_rows};
 
 const SHARD_BITS: u32 = 6;
-const SHARDS: usize = 1 << SHARD_BITS;
+pub(super) const SHARDS: usize = 1 << SHARD_BITS;
 /// Keys for which the locks are held at a time.
-const LOCKED: usize = 1024;
+pub(super) const LOCKED: usize = 1024;
 /// Keys whose memory is asked for at a time.
-const GROUP: usize = 64;
+pub(super) const GROUP: usize = 64;
 /// How often a shard is looked through for rows to expire within the time that they live.
 const TURNS: u32 = 16;
 /// Bytes of keys, after which a look through shards waits for the next call: less than a millisecond.
@@ -28,7 +30,7 @@ const LOOKED: usize = if cfg!(test) { 4 << 10 } else { 256 << 10 };
 /// Rows that are looked at before a step goes on, when room is wanted: some milliseconds.
 const SWEPT: usize = 500_000;
 /// No row.
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 
 /// What the rows of a store are like.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,6 +76,8 @@ pub struct RowStore {
     length: AtomicUsize,
     /// Somebody reads an image of what it was.
     pub(super) frozen: AtomicBool,
+    /// How often rows may have been removed.
+    removals: AtomicU64,
 }
 
 /// The shard of a key with this hash.
@@ -94,7 +98,8 @@ impl RowStore {
         assert!(config.width > 0, "a row has at least one number");
         let rows = config.max_rows / SHARDS;
         let shards = std::array::from_fn(|_| RwLock::new(Shard::new(&config, rows, 0)));
-        Self { config, shards, length: AtomicUsize::new(0), frozen: AtomicBool::new(false) }
+        let (length, frozen, removals) = Default::default();
+        Self { config, shards, length, frozen, removals }
     }
 
     /// What the store was made with.
@@ -201,7 +206,7 @@ impl RowStore {
     }
 
     /// Counts occurrences of a key and returns its row, if it has or gets one.
-    fn occur(&self, shard: &mut Shard, key: u64, now: u32, occurrences: u32) -> u32 {
+    pub(super) fn occur(&self, shard: &mut Shard, key: u64, now: u32, occurrences: u32) -> u32 {
         let hash = hash(key);
         shard.keep(key);
         if let Some(slot) = shard.index.find_mut(key, hash) {
@@ -239,6 +244,7 @@ impl RowStore {
                 return;
             }
             if now.saturating_sub(shard.swept) > span / TURNS {
+                self.removals.fetch_add(1, Ordering::Relaxed);
                 shard.swept = now;
                 looked_at += shard.index.len();
                 let mut removed = std::mem::take(&mut shard.unreported);
@@ -262,15 +268,12 @@ impl RowStore {
             let mut shards: [RwLockWriteGuard<Shard>; SHARDS] = self.each(RwLock::write);
             for (keys, gradients) in keys.chunks(GROUP).zip(gradients.chunks(GROUP * width)) {
                 let places = locate(&shards, keys);
-                let rows = keys.iter().zip(&places).zip(gradients.chunks_exact(width));
-                for ((&key, place), gradient) in rows {
-                    if place.row != NONE {
-                        let shard = &mut *shards[place.shard as usize];
-                        shard.keep(key);
-                        let row = shard.row_mut(place.row);
-                        adagrad_row(row.numbers, gradient, row.accumulator, self.config.step);
-                    }
-                }
+                let mut steps = Steps {
+                    shards: &mut shards,
+                    places: keys.iter().zip(places.iter()),
+                    gradients: gradients.chunks_exact(width),
+                };
+                adagrad_rows(&mut steps, self.config.step);
             }
         }
     }
@@ -312,6 +315,7 @@ impl RowStore {
             let due = |&(_, swept): &(usize, u32)| now.saturating_sub(swept) > span / TURNS;
             let Some((number, _)) = longest_ago.filter(due) else { return };
             let shard = &mut *self.shards[number].write();
+            self.removals.fetch_add(1, Ordering::Relaxed);
             shard.swept = now;
             looked += shard.index.bytes();
             let mut keys = std::mem::take(&mut shard.unreported);
@@ -328,6 +332,7 @@ impl RowStore {
     #[cfg(test)]
     pub(crate) fn expire(&self, now: EventTime) -> Vec<u64> {
         let span = self.config.expiry.map(|span| seconds(span.0));
+        self.removals.fetch_add(1, Ordering::Relaxed);
         let mut keys = Vec::new();
         for shard in &self.shards {
             let shard = &mut *shard.write();
@@ -362,6 +367,7 @@ impl RowStore {
         let rows = self.config.max_rows / SHARDS;
         let built = image.build(&self.config, rows, shard)?;
         let place = &mut *self.shards[shard].write();
+        self.removals.fetch_add(1, Ordering::Relaxed);
         self.length.fetch_add(built.index.len(), Ordering::Relaxed);
         self.length.fetch_sub(place.index.len(), Ordering::Relaxed);
         *place = built;
@@ -375,26 +381,52 @@ impl RowStore {
         shards.fold(0, |sum, shard| hash(sum.wrapping_add(shard)))
     }
 
+    pub(super) fn removals(&self) -> &AtomicU64 {
+        &self.removals
+    }
+
     fn check(&self, keys: &[u64], numbers: usize) {
         assert_eq!(numbers, keys.len() * self.config.width, "numbers for all rows");
     }
 
     /// Takes all locks in ascending order, which all calls keep to.
-    fn each<'a, G>(&'a self, lock: impl Fn(&'a RwLock<Shard>) -> G) -> [G; SHARDS] {
+    pub(super) fn each<'a, G>(&'a self, lock: impl Fn(&'a RwLock<Shard>) -> G) -> [G; SHARDS] {
         std::array::from_fn(|shard| lock(&self.shards[shard]))
     }
 }
 
 /// Where a key's row is.
-#[derive(Clone, Copy)]
-struct Place {
-    shard: u32,
-    row: u32,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) shard: u32,
+    pub(super) row: u32,
+}
+
+/// The rows of a group and their gradients; keys without a row are passed over.
+struct Steps<'a, 'b> {
+    shards: &'a mut [RwLockWriteGuard<'b, Shard>; SHARDS],
+    places: Zip<Iter<'a, u64>, Iter<'a, Place>>,
+    gradients: ChunksExact<'a, f32>,
+}
+
+impl RowSteps for Steps<'_, '_> {
+    #[inline(always)]
+    fn next(&mut self) -> Option<RowStep<'_>> {
+        let mut steps = self.places.by_ref().zip(self.gradients.by_ref());
+        let ((&key, place), gradient) = steps.find(|((_, place), _)| place.row != NONE)?;
+        let shard = &mut *self.shards[place.shard as usize];
+        shard.keep(key);
+        let row = shard.row_mut(place.row);
+        Some((row.numbers, gradient, row.accumulator))
+    }
 }
 
 /// Finds the rows of up to [`GROUP`] keys and asks for their memory.
 #[inline]
-fn locate<G: Deref<Target = Shard>>(shards: &[G; SHARDS], keys: &[u64]) -> [Place; GROUP] {
+pub(super) fn locate<G: Deref<Target = Shard>>(
+    shards: &[G; SHARDS],
+    keys: &[u64],
+) -> [Place; GROUP] {
     let mut hashes = [0; GROUP];
     for (hashed, &key) in hashes.iter_mut().zip(keys) {
         *hashed = hash(key);
@@ -430,7 +462,7 @@ fn copy<G: Deref<Target = Shard>>(
 }
 
 /// Milliseconds as whole seconds; what is outside 1970 to 2106 goes to the ends.
-fn seconds(milliseconds: i64) -> u32 {
+pub(super) fn seconds(milliseconds: i64) -> u32 {
     let seconds = (milliseconds / 1000).max(0);
     u32::try_from(seconds).unwrap_or(u32::MAX)
 }

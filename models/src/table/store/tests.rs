@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 use super::*;
+use crate::kernels::adagrad_row;
 
 const WIDTH: usize = 5;
 

@@ -1,0 +1,314 @@
+//! Models without a deep part learn one example after the other: each is predicted, judged and learned before the next one is predicted.
+//!
+//! With `a` the slopes of an example's loss by its logits, `g_j` the gradient of row `j` and `r_j` the rate that row-wise Adagrad has for it after
+//! this example, the rows take a step with the slopes
+//!
+//! `u_t = a_t / (1 + h |a_t| (1 - |a_t|))`,  `h = Σ_j r_j |g_j|² / |a|²`.
+//!
+//! `h` is by how much the step moves a logit for each unit of slope, `|a| (1 - |a|) = p (1 - p)` the curvature of the log loss: this is the implicit
+//! step, which reads the slope where it arrives, linearised (Kulis and Bartlett 2010; importance-aware updates by Karampatziakis and Langford 2011
+//! answer the same). A young row may so have a high rate and does not overshoot. Dense parameters take a step of Adam with the plain gradient.
+//!
+//! The rows of a batch are found once and lent; the steps go over them where they lie side by side, and they are put back at the end. That is
+//! the same, bit for bit, as batches of one example.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use sluice_features::example::{Batch, LabelMode};
+
+use super::Learner;
+use crate::crossing::{Crossing, TermList};
+use crate::funnel::{Funnel, Targets};
+use crate::kernels::{
+    Terms, advance_rows, move_pairs, move_rows, pair_squares, sum_pairs, sum_rows,
+};
+use crate::optimizers::{Adam, clip_factor, square_norm};
+use crate::params::Params;
+use crate::table::{Loan, RowStore};
+
+/// Buffers, all kept.
+#[derive(Debug, Default)]
+pub(super) struct Each {
+    /// Terms of key fields with lists, and of key fields alone.
+    lists: [TermList; 2],
+    /// Whether the two differ.
+    apart: bool,
+    linear: Side,
+    fm: Side,
+    /// `[width]`: of the machine, the sum of the rows, that of all pairs, and the slopes by it.
+    sum: Vec<f32>,
+    pairs: Vec<f32>,
+    slope: Vec<f32>,
+    /// `[T]`
+    logits: Vec<f32>,
+    p: Vec<f32>,
+    slopes: Vec<f32>,
+    steps: Vec<f32>,
+    loss: Vec<f64>,
+}
+
+/// The rows of one store.
+#[derive(Debug, Default)]
+struct Side {
+    loan: Loan,
+    /// For each term its share, or 0 where its id has no row yet.
+    shares: Vec<f32>,
+    /// Of one example's terms: squared norms of gradients, and rates.
+    squares: Vec<f32>,
+    rates: Vec<f32>,
+}
+
+impl Side {
+    /// Takes out the rows of a slice of a batch.
+    fn lend(&mut self, store: &RowStore, list: &TermList, batch: &Batch, slice: &Range<usize>) {
+        self.shares.clone_from(&list.shares);
+        store.lend(&list.keys, &list.uses, &mut self.loan);
+        if !self.loan.any_late() {
+            return;
+        }
+        for (number, example) in slice.clone().enumerate() {
+            for term in list.range(number) {
+                let (row, time) = (list.rows[term] as usize, batch.about[example].time);
+                let late = |loan: &mut Loan| store.occur_late(list.keys[row], time, row, loan);
+                if self.loan.is_late(row) && !late(&mut self.loan) {
+                    self.shares[term] = 0.0;
+                }
+            }
+        }
+    }
+
+    /// Moves the accumulators of an example's rows on, with gradients cut by a factor, and returns the sum of rates times squared norms.
+    fn advance(&mut self, list: &TermList, number: usize, store: &RowStore, factor: f32) -> f32 {
+        if factor < 1.0 {
+            self.squares.iter_mut().for_each(|square| *square *= factor * factor);
+        }
+        let rows = &list.rows[list.range(number)];
+        self.rates.resize(rows.len(), 0.0);
+        let (scale, step) = (1.0 / store.width() as f32, store.config().step);
+        advance_rows(&mut self.loan.states, rows, &self.squares, scale, step, &mut self.rates)
+    }
+}
+
+/// The parts of a learner that a step reads and writes.
+struct Parts<'a> {
+    crossing: &'a Crossing,
+    funnel: &'a Funnel,
+    params: &'a mut Params<f32>,
+    gradients: &'a mut Params<f32>,
+    adam: &'a mut Adam<f32>,
+    clip: f64,
+    linear: Option<&'a RowStore>,
+    fm: Option<&'a RowStore>,
+}
+
+impl Learner {
+    /// Predicts and learns the examples of a batch one after the other, by a model without a deep part.
+    pub(super) fn each(&mut self, batch: &Batch) {
+        let stores = self.embeddings.stores();
+        let terms = batch.keys.len() + batch.lists.iter().map(|l| l.keys.len()).sum::<usize>();
+        if stores.iter().any(|store| store.is_crowded(terms)) {
+            (0..batch.size()).for_each(|example| self.some(batch, example..example + 1));
+        } else {
+            self.some(batch, 0..batch.size());
+        }
+        let labelled = self.report.labelled.max(1) as f64;
+        self.report.loss.iter_mut().for_each(|loss| *loss /= labelled);
+    }
+
+    fn some(&mut self, batch: &Batch, slice: Range<usize>) {
+        let Some((crossing, funnel, params)) = self.model.shallow() else { return };
+        let mut stores = self.embeddings.stores().iter().map(Arc::as_ref);
+        let fm = crossing.fm().and_then(|_| stores.next());
+        let linear = crossing.linear().and_then(|_| stores.next());
+        let mut parts = Parts {
+            crossing,
+            funnel,
+            params,
+            gradients: &mut self.gradients,
+            adam: &mut self.adam,
+            clip: self.spec.learning.clip,
+            linear,
+            fm,
+        };
+        let (each, report) = (&mut self.one_by_one, &mut self.report);
+        each.lend(&parts, batch, &slice);
+        let mut learned = false;
+        for (number, example) in slice.enumerate() {
+            each.predict(&parts, batch, number, example);
+            report.probabilities.extend_from_slice(&each.p);
+            let tasks = each.p.len();
+            let modes = &batch.modes[example * tasks..(example + 1) * tasks];
+            if modes.iter().all(|&mode| mode == LabelMode::Masked) {
+                continue;
+            }
+            match each.learn(&mut parts, batch, number, example) {
+                Some(norm) => {
+                    report.gradient_norm = report.gradient_norm.max(norm);
+                    report.loss.iter_mut().zip(&each.loss).for_each(|(sum, loss)| *sum += loss);
+                    learned = true;
+                }
+                None => {
+                    report.refused = true;
+                    self.refused += 1;
+                }
+            }
+        }
+        if learned {
+            let [all, fields] = [0, usize::from(each.apart)].map(|list| &each.lists[list].keys);
+            linear.iter().for_each(|store| store.take_back(all, &each.linear.loan));
+            fm.iter().for_each(|store| store.take_back(fields, &each.fm.loan));
+        }
+    }
+}
+
+impl Each {
+    /// Takes out all rows of a slice of a batch.
+    fn lend(&mut self, parts: &Parts<'_>, batch: &Batch, slice: &Range<usize>) {
+        let [all, fields] = &mut self.lists;
+        all.group(batch, slice.clone(), parts.linear.is_some());
+        // A machine has no lists: where there are any and both models, their terms differ.
+        self.apart = parts.linear.is_some() && parts.fm.is_some() && !batch.lists.is_empty();
+        if self.apart {
+            fields.group(batch, slice.clone(), false);
+        }
+        if let Some(store) = parts.linear {
+            self.linear.lend(store, all, batch, slice);
+        }
+        if let Some(store) = parts.fm {
+            let list = if self.apart { fields } else { all };
+            self.fm.lend(store, list, batch, slice);
+        }
+        let tasks = parts.funnel.tasks();
+        for buffer in [&mut self.logits, &mut self.p, &mut self.slopes, &mut self.steps] {
+            buffer.resize(tasks, 0.0);
+        }
+        self.loss.resize(tasks, 0.0);
+        let width = parts.fm.map_or(0, RowStore::width);
+        for buffer in [&mut self.sum, &mut self.pairs, &mut self.slope] {
+            buffer.resize(width, 0.0);
+        }
+    }
+
+    /// Makes `logits` and `p` those of an example: the `number`-th of the slice, number `example` of the batch.
+    fn predict(&mut self, parts: &Parts<'_>, batch: &Batch, number: usize, example: usize) {
+        self.logits.fill(0.0);
+        if let (Some(linear), Some(store)) = (parts.crossing.linear(), parts.linear) {
+            let terms = terms(&self.lists[0], &self.linear.shares, number);
+            sum_rows(&self.linear.loan.numbers, store.width(), terms, &mut self.logits);
+            linear.add_numbers(parts.params, batch, example, &mut self.logits);
+        }
+        if let (Some(fm), Some(store)) = (parts.crossing.fm(), parts.fm) {
+            let list = &self.lists[usize::from(self.apart)];
+            let terms = terms(list, &self.fm.shares, number);
+            let numbers = &self.fm.loan.numbers;
+            sum_pairs(numbers, store.width(), terms, &mut self.sum, &mut self.pairs);
+            fm.add_pairs(parts.params, &self.pairs, &mut self.logits);
+        }
+        parts.funnel.predict_one(parts.params, &mut self.logits, &mut self.p);
+    }
+
+    /// Learns the example that was just predicted. Returns the norm of its gradient before it was cut, or nothing where it is not finite: then
+    /// nothing was learned.
+    fn learn(
+        &mut self,
+        parts: &mut Parts<'_>,
+        batch: &Batch,
+        number: usize,
+        example: usize,
+    ) -> Option<f64> {
+        self.loss.fill(0.0);
+        let targets = Targets::slice(batch, example..example + 1, 1);
+        parts.funnel.judge_one(&targets, &self.logits, &self.p, &mut self.slopes, &mut self.loss);
+        let norm = self.differentiate(parts, batch, number, example);
+        if !norm.is_finite() || self.loss.iter().any(|loss| !loss.is_finite()) {
+            return None;
+        }
+        let curvature = |slope: f32| (slope.abs() * (1.0 - slope.abs())).max(0.0);
+        let steps = self.steps.iter_mut().zip(&self.slopes);
+        steps.for_each(|(step, &slope)| *step = curvature(slope));
+        let factor = clip_factor(norm, parts.clip) as f32;
+        if factor < 1.0 {
+            let gradients = parts.gradients.values_mut().iter_mut();
+            gradients.chain(&mut self.slopes).for_each(|g| *g *= factor);
+        }
+        let length = square_norm(&self.slopes);
+        if length > 0.0 {
+            let mut change = 0.0;
+            if let Some(store) = parts.linear {
+                change += self.linear.advance(&self.lists[0], number, store, factor);
+            }
+            if let Some(store) = parts.fm {
+                let list = &self.lists[usize::from(self.apart)];
+                change += self.fm.advance(list, number, store, factor);
+            }
+            let h = change / length;
+            for (step, &slope) in self.steps.iter_mut().zip(&self.slopes) {
+                *step = slope / (1.0 + h * *step);
+            }
+            self.step(parts, number);
+        }
+        parts.adam.step(parts.params.values_mut(), parts.gradients.values());
+        Some(norm)
+    }
+
+    /// Makes the gradients of dense parameters, and the squared norms of those of rows. Returns the norm of the whole.
+    fn differentiate(
+        &mut self,
+        parts: &mut Parts<'_>,
+        batch: &Batch,
+        number: usize,
+        example: usize,
+    ) -> f64 {
+        let gradients = &mut *parts.gradients;
+        gradients.values_mut().fill(0.0);
+        parts.funnel.differentiate_one(&self.slopes, gradients);
+        let mut square = 0.0;
+        if let Some(linear) = parts.crossing.linear() {
+            linear.differentiate_numbers(batch, example, &self.slopes, gradients);
+            let Side { shares, squares, .. } = &mut self.linear;
+            let length = square_norm(&self.slopes);
+            squares.clear();
+            let range = self.lists[0].range(number);
+            squares.extend(shares[range].iter().map(|share| share * share * length));
+            square += f64::from(squares.iter().sum::<f32>());
+        }
+        if let (Some(fm), Some(store)) = (parts.crossing.fm(), parts.fm) {
+            fm.differentiate_pairs(&self.pairs, &self.slopes, gradients);
+            fm.slope(parts.params, &self.slopes, &mut self.slope);
+            let list = &self.lists[usize::from(self.apart)];
+            let Side { loan, shares, squares, .. } = &mut self.fm;
+            let terms = terms(list, shares, number);
+            squares.resize(terms.rows.len(), 0.0);
+            let (sum, slope, width) = (&self.sum, &self.slope, store.width());
+            pair_squares(&loan.numbers, width, terms, sum, slope, squares);
+            square += f64::from(squares.iter().sum::<f32>());
+        }
+        (square + f64::from(square_norm(gradients.values()))).sqrt()
+    }
+
+    /// Moves the rows.
+    fn step(&mut self, parts: &Parts<'_>, number: usize) {
+        if let Some(store) = parts.linear {
+            let Side { loan, shares, rates, .. } = &mut self.linear;
+            let terms = terms(&self.lists[0], shares, number);
+            move_rows(&mut loan.numbers, store.width(), terms, rates, &self.steps);
+        }
+        if let (Some(fm), Some(store)) = (parts.crossing.fm(), parts.fm) {
+            fm.slope(parts.params, &self.steps, &mut self.slope);
+            let list = &self.lists[usize::from(self.apart)];
+            let Side { loan, shares, rates, .. } = &mut self.fm;
+            let (terms, width) = (terms(list, shares, number), store.width());
+            move_pairs(&mut loan.numbers, width, terms, rates, &self.sum, &self.slope);
+        }
+    }
+}
+
+/// The terms of the `number`-th example with these shares.
+fn terms<'a>(list: &'a TermList, shares: &'a [f32], number: usize) -> Terms<'a> {
+    let range = list.range(number);
+    Terms { rows: &list.rows[range.clone()], shares: &shares[range] }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! Rows lent for a while: taken out of the store once for many examples, changed outside by whoever has the loan, and put back once.
+//!
+//! Between the two nothing may remove a row; readers see the rows as they were until they are put back.
+
+use std::ops::DerefMut;
+use std::sync::atomic::Ordering;
+
+use parking_lot::{RwLock, RwLockWriteGuard};
+
+use super::hash;
+use super::shard::Shard;
+use super::store::{GROUP, LOCKED, NONE, Place, RowStore, SHARDS, seconds, shard_of};
+use sluice_features::time::EventTime;
+
+/// How one key is used by those who ask for its row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// How many of them there are.
+    pub count: u32,
+    /// The time of the newest.
+    pub time: EventTime,
+}
+
+/// Rows of a store by the place of their key in the list that was asked for. Its memory is used again.
+#[derive(Clone, Debug, Default)]
+pub struct Loan {
+    /// `[keys, width]`; zeros where there is no row.
+    pub numbers: Vec<f32>,
+    /// `[keys]`: the accumulators of row-wise Adagrad.
+    pub states: Vec<f32>,
+    places: Vec<Place>,
+    /// Which keys had no row when they were asked for.
+    late: Vec<bool>,
+    removals: u64,
+}
+
+impl Loan {
+    /// Whether the key at this place had no row when it was asked for.
+    pub fn is_late(&self, place: usize) -> bool {
+        self.late[place]
+    }
+
+    /// Whether there is any such key.
+    pub fn any_late(&self) -> bool {
+        self.late.contains(&true)
+    }
+
+    fn fill(&mut self, place: usize, shard: &mut Shard, row: u32, width: usize) {
+        let row = shard.row_mut(row);
+        self.numbers[place * width..][..width].copy_from_slice(row.numbers);
+        self.states[place] = *row.accumulator;
+    }
+}
+
+impl RowStore {
+    /// Whether so many more rows might make the store look for rows that are due to expire: what one example removes another one may want then, and only
+    /// one at a time is exact.
+    pub fn is_crowded(&self, keys: usize) -> bool {
+        self.config().expiry.is_some() && self.len().saturating_add(keys) > self.config().max_rows
+    }
+
+    /// Takes out the rows of distinct `keys` (none is 0), counts their uses and marks the rows as used. New ids get their row at once, unless admission or want of room makes it a question of order: then they are [late](Loan::is_late), nothing
+    /// of theirs is counted, and each of their occurrences is told to [`Self::occur_late`].
+    ///
+    /// # Panics
+    /// When the lengths differ.
+    pub fn lend(&self, keys: &[u64], uses: &[Use], loan: &mut Loan) {
+        assert_eq!(uses.len(), keys.len(), "a use for each key");
+        let width = self.width();
+        loan.numbers.resize(keys.len() * width, 0.0);
+        loan.states.resize(keys.len(), 0.0);
+        loan.places.clear();
+        loan.places.resize(keys.len(), Place { shard: 0, row: NONE });
+        loan.late.clear();
+        loan.late.resize(keys.len(), false);
+        loan.removals = self.removals().load(Ordering::Relaxed);
+        let at_once = self.config().admission <= 1
+            && self.len().saturating_add(keys.len()) <= self.config().max_rows;
+        for start in (0..keys.len()).step_by(LOCKED) {
+            let end = keys.len().min(start + LOCKED);
+            let mut shards: [RwLockWriteGuard<Shard>; SHARDS] = self.each(RwLock::write);
+            for first in (start..end).step_by(GROUP) {
+                let group = first..end.min(first + GROUP);
+                let mut hashes = [0; GROUP];
+                for (hashed, &key) in hashes.iter_mut().zip(&keys[group.clone()]) {
+                    *hashed = hash(key);
+                    shards[shard_of(*hashed)].index.prefetch(*hashed);
+                }
+                for (place, &hash) in group.clone().zip(&hashes) {
+                    let number = shard_of(hash);
+                    let shard = shards[number].deref_mut();
+                    let mut row = NONE;
+                    shard.keep(keys[place]);
+                    if let Some(slot) = shard.index.find_mut(keys[place], hash) {
+                        slot.last_used = slot.last_used.max(seconds(uses[place].time.0));
+                        row = slot.row;
+                        shard.prefetch_row(row);
+                    }
+                    loan.places[place] = Place { shard: number as u32, row };
+                }
+                for place in group {
+                    let found = &mut loan.places[place];
+                    let (shard, Use { count, time }) =
+                        (&mut shards[found.shard as usize], uses[place]);
+                    if found.row != NONE {
+                        let counted = shard.row_mut(found.row).count;
+                        *counted = counted.saturating_add(count);
+                    } else if at_once {
+                        found.row = self.occur(shard, keys[place], seconds(time.0), count);
+                    } else {
+                        loan.late[place] = true;
+                        loan.numbers[place * width..][..width].fill(0.0);
+                        continue;
+                    }
+                    let row = found.row;
+                    loan.fill(place, shard, row, width);
+                }
+            }
+        }
+    }
+
+    /// One occurrence of a late key. Returns whether it has a row from here on.
+    pub fn occur_late(&self, key: u64, time: EventTime, place: usize, loan: &mut Loan) -> bool {
+        let number = shard_of(hash(key));
+        let mut guard = self.shards[number].write();
+        let shard = guard.deref_mut();
+        let row = self.occur(shard, key, seconds(time.0), 1);
+        loan.places[place] = Place { shard: number as u32, row };
+        if row != NONE {
+            loan.fill(place, shard, row, self.width());
+        }
+        row != NONE
+    }
+
+    /// Puts the rows of a loan of `keys` back as they are now.
+    ///
+    /// # Panics
+    /// When rows were removed in between, or when a length was changed.
+    pub fn take_back(&self, keys: &[u64], loan: &Loan) {
+        let width = self.width();
+        assert_eq!(keys.len(), loan.places.len(), "keys of a loan");
+        assert_eq!(loan.numbers.len(), loan.places.len() * width, "numbers of a loan");
+        assert_eq!(
+            self.removals().load(Ordering::Relaxed),
+            loan.removals,
+            "rows were removed during a loan"
+        );
+        let rows = loan.numbers.chunks_exact(width).zip(&loan.states);
+        let mut rows = keys.iter().zip(&loan.places).zip(rows);
+        for start in (0..loan.places.len()).step_by(LOCKED) {
+            let end = loan.places.len().min(start + LOCKED);
+            let mut shards: [RwLockWriteGuard<Shard>; SHARDS] = self.each(RwLock::write);
+            for ((&key, place), (numbers, &state)) in rows.by_ref().take(end - start) {
+                if place.row != NONE {
+                    let shard = shards[place.shard as usize].deref_mut();
+                    shard.keep(key);
+                    let row = shard.row_mut(place.row);
+                    row.numbers.copy_from_slice(numbers);
+                    *row.accumulator = state;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::kernels::AdagradStep;
+use crate::table::RowStoreConfig;
+
+const WIDTH: usize = 3;
+
+fn store(admission: u8, max_rows: usize) -> Arc<RowStore> {
+    Arc::new(RowStore::new(RowStoreConfig {
+        width: WIDTH,
+        seed: 4,
+        initial_scale: 0.1,
+        admission,
+        max_rows,
+        expiry: None,
+        step: AdagradStep { rate: 0.05, eps: 1e-10 },
+    }))
+}
+
+fn uses(count: usize) -> Vec<Use> {
+    vec![Use { count: 2, time: EventTime(5000) }; count]
+}
+
+fn all(store: &RowStore) -> Vec<crate::table::ShardImage> {
+    (0..RowStore::SHARDS).map(|shard| store.export(shard)).collect()
+}
+
+#[test]
+fn what_is_lent_comes_back_and_nothing_else_changes() {
+    let (store, other) = (store(1, 10_000), store(1, 10_000));
+    let keys: Vec<u64> = (1..=3000).collect();
+    let mut loan = Loan::default();
+    store.lend(&keys, &uses(3000), &mut loan);
+    assert!(!loan.any_late());
+    let mut read = vec![0.0; 3000 * WIDTH];
+    other.gather_or_insert_counted(&keys, &[2; 3000], EventTime(5000), &mut read);
+    assert_eq!(loan.numbers, read);
+    store.take_back(&keys, &loan);
+    assert_eq!(store.checksum(), other.checksum());
+
+    let before = all(&store);
+    let frozen = store.freeze();
+    store.lend(&keys[..1500], &uses(1500), &mut loan);
+    loan.numbers.iter_mut().for_each(|x| *x += 1.0);
+    loan.states.fill(7.0);
+    store.gather(&keys[..1500], &mut read[..1500 * WIDTH]);
+    assert_eq!(other.len(), 3000);
+    assert!(read.iter().all(|x| *x < 0.9), "readers see the rows as they were");
+    store.take_back(&keys[..1500], &loan);
+    assert_eq!(frozen.collect::<Vec<_>>(), before, "a frozen image is of before the loan");
+    store.gather(&keys, &mut read);
+    assert!(read[..1500 * WIDTH].iter().all(|x| *x > 0.4));
+    assert!(read[1500 * WIDTH..].iter().all(|x| *x < 0.9));
+}
+
+#[test]
+fn late_keys_get_a_row_at_the_occurrence_that_is_due() {
+    let store = store(3, 1);
+    let mut loan = Loan::default();
+    store.lend(&[8, 9], &uses(2), &mut loan);
+    assert!(loan.is_late(0) && loan.is_late(1));
+    let mut occur =
+        |key: u64, loan: &mut Loan| store.occur_late(key, EventTime(9000), key as usize - 8, loan);
+    let found = [9, 9, 8, 9, 9, 8, 8].map(|key| occur(key, &mut loan));
+    // The third of 9 is the first row, and there is no room for 8.
+    assert_eq!(found, [false, false, false, true, true, false, false]);
+    assert!(loan.numbers[..WIDTH].iter().all(|x| x.abs() < f32::MIN_POSITIVE));
+    assert!(loan.numbers[WIDTH..].iter().any(|x| x.abs() > 0.0));
+    store.take_back(&[8, 9], &loan);
+    assert_eq!((store.len(), store.stats().refused), (1, 1));
+}
+
+#[test]
+#[should_panic(expected = "rows were removed during a loan")]
+fn rows_stay_during_a_loan() {
+    let store = store(1, 100);
+    let mut loan = Loan::default();
+    store.lend(&[1], &uses(1), &mut loan);
+    store.expire(EventTime(9_000_000));
+    store.take_back(&[1], &loan);
+}
