@@ -14,6 +14,20 @@ pub fn prefetch<T>(slice: &[T], index: usize) {
     let _ = (slice, index);
 }
 
+/// Tells the processor that a place will be read or packed before long: it comes into the second cache, and the first is left as it is. Any
+/// pointer will do.
+#[inline(always)]
+pub(super) fn prefetch_far(place: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a hint reads nothing, and every x86-64 processor has the instruction.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(place.cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
+
 /// Asks the system to put memory that is not yet used into huge pages, as far as whole ones fit.
 /// Random reads of a large table then seldom wait for an address to be translated. Does nothing
 /// where the system has no such advice, or does not take it.

@@ -10,6 +10,7 @@ use super::buffer::{Scratch, with_scratch, with_turned};
 use super::column;
 use super::lanes::{Kernel, Lanes};
 use super::matrix::{Matrix, MatrixMut};
+use super::memory::prefetch_far;
 use super::pack::{self, Block, panel_vectors};
 use super::path::Proof;
 use super::real::Activation;
@@ -246,6 +247,13 @@ impl Product<'_> {
                 let steps = steps_in_block.min(depth - step);
                 // SAFETY: the block is cut to the matrix, and `right` has room for a whole one.
                 unsafe { self.pack_right(lanes, step, steps, column, columns, right) };
+                let ahead = if !panelwise {
+                    Ahead::nothing()
+                } else if step + steps < depth {
+                    self.ahead(step + steps, steps_in_block, column, columns)
+                } else {
+                    self.ahead(0, steps_in_block, column + columns, columns)
+                };
                 for row in (0..self.y.rows).step_by(height) {
                     let rows = height.min(self.y.rows - row);
                     let ends = (step == 0, step + steps == depth);
@@ -255,11 +263,11 @@ impl Product<'_> {
                     unsafe {
                         if self.order == Order::LeftTransposed {
                             self.pack_left::<L>(area, left);
-                            self.sweep::<L, true>(lanes, area, left, right);
+                            self.sweep::<L, true>(lanes, area, left, right, ahead);
                         } else {
                             let from =
                                 self.left.pointer.add(row * self.left.stride + step).cast_mut();
-                            self.sweep::<L, false>(lanes, area, from, right);
+                            self.sweep::<L, false>(lanes, area, from, right, ahead);
                         }
                     }
                 }
@@ -297,6 +305,18 @@ impl Product<'_> {
         }
     }
 
+    /// Where the block of the right operand lies that is packed next.
+    #[inline(always)]
+    fn ahead(&self, step: usize, steps: usize, column: usize, columns: usize) -> Ahead {
+        let (stride, width) = (self.right.stride, self.y.columns);
+        let (steps, columns) = (steps.min(self.depth() - step), columns.min(width - column));
+        let (row, rows, start, length) = match self.order {
+            Order::RightTransposed => (column, columns, step, steps),
+            Order::Plain | Order::LeftTransposed => (step, steps, column, columns),
+        };
+        Ahead { from: self.right.pointer.wrapping_add(row * stride + start), stride, rows, length }
+    }
+
     /// Packs an area of the left operand, whose rows are the steps.
     ///
     /// # Safety
@@ -324,6 +344,7 @@ impl Product<'_> {
         area: Area,
         left: *const f32,
         right: *const f32,
+        ahead: Ahead,
     ) {
         let mut start = 0;
         while start < area.columns {
@@ -333,6 +354,7 @@ impl Product<'_> {
             let mut done = 0;
             while done < area.rows {
                 let rows = (area.rows - done).min(L::TILE_ROWS);
+                ahead.ask(done, done + rows, area.rows);
                 // SAFETY: done.. and start.. are cut to the area; panels and groups lie one after
                 // the other.
                 unsafe {
@@ -377,6 +399,38 @@ struct Area {
     steps: usize,
     /// Whether these steps are the first, and the last.
     ends: (bool, bool),
+}
+
+/// What is packed next: it is asked for while the tiles before it are computed.
+#[derive(Clone, Copy)]
+struct Ahead {
+    from: *const f32,
+    stride: usize,
+    rows: usize,
+    /// Numbers of a row.
+    length: usize,
+}
+
+impl Ahead {
+    fn nothing() -> Self {
+        Self { from: std::ptr::null(), stride: 0, rows: 0, length: 0 }
+    }
+
+    /// Asks for the share of tile rows `done..then` of `all`.
+    #[inline(always)]
+    fn ask(self, done: usize, then: usize, all: usize) {
+        const LINE: usize = 16;
+        if self.length == 0 {
+            return;
+        }
+        for row in self.rows * done / all..self.rows * then / all {
+            let row = self.from.wrapping_add(row * self.stride);
+            for start in (0..self.length).step_by(LINE) {
+                prefetch_far(row.wrapping_add(start));
+            }
+            prefetch_far(row.wrapping_add(self.length.saturating_sub(1)));
+        }
+    }
 }
 
 /// Cuts a length into even blocks of at most `block` and, save for the last, whole multiples.
