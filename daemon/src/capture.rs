@@ -33,6 +33,8 @@ pub struct Start {
     pub fingerprint: u64,
     /// The seed of everything random.
     pub seed: u64,
+    /// Threads of a step: another number gives other bits.
+    pub threads: u32,
     /// The run began with a checkpoint: [`Captured::start_folder`] has it.
     pub resumed: bool,
 }

@@ -12,6 +12,7 @@ use sluice_models::retrieval::{Retriever, RetrieverSpec};
 use crate::checkpoint::{Checked, Identity, Setup};
 use crate::config::Config;
 use crate::error::Stop;
+use crate::learn::pool::Pool;
 use crate::learn::trainer::{Judge, Trainer};
 use crate::pipeline::{Pipeline, Rules};
 
@@ -61,7 +62,7 @@ pub fn pipeline(config: &Config, partitions: usize) -> Pipeline {
 /// Returns a trainer that has learned nothing.
 ///
 /// # Errors
-/// When the model cannot be built; the configuration has been checked, so that is a bug.
+/// When the model cannot be built (the configuration has been checked, so that is a bug), or when the system gives no threads.
 pub fn trainer(config: &Config) -> Result<Trainer, Stop> {
     let priors: Vec<f64> = config.model.priors.iter().map(|prior| f64::from(*prior)).collect();
     let parents = config.funnel.parents();
@@ -72,7 +73,7 @@ pub fn trainer(config: &Config) -> Result<Trainer, Stop> {
                 Stop::config(mistakes.join("; "))
             })?;
     let retriever = Retriever::new(retriever_spec(config), &config.schema, config.learn.seed);
-    Ok(Trainer::new(learner, retriever, judge(config)))
+    Ok(Trainer::new(learner, retriever, judge(config), Pool::new(config.learn.threads)?))
 }
 
 /// Returns a judge that has judged nothing.

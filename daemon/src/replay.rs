@@ -120,7 +120,7 @@ pub fn captured(config: &Config, folder: &Path, clock: &Clock) -> Result<Outcome
     let capture = Captured::open(folder)?;
     let mut config = config.clone();
     let start = capture.start().clone();
-    config.learn.seed = start.seed;
+    (config.learn.seed, config.learn.threads) = (start.seed, start.threads as usize);
     let setup = |folder: &Path| parts::setup(&config, start.partitions as usize, folder, false);
     let identity = setup(folder).identity.fingerprint();
     if identity != start.fingerprint {
@@ -202,4 +202,54 @@ pub fn late_and_orphaned(counts: &JoinCounts) -> (u64, u64) {
 /// Returns the event time up to which everything due has been learned, 1970 before the first event.
 pub fn learned_until(trainer: &Trainer) -> EventTime {
     trainer.covered().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use sluice_features::wire::Topic;
+
+    use super::*;
+
+    /// The checksum after 400 impressions, every third of them clicked.
+    fn learned(threads: usize) -> u64 {
+        let text = format!("[learn]\nbatch = 64\nthreads = {threads}\n");
+        let config = Config::build(&text, &[]).unwrap();
+        let start = 1_700_000_000_000_i64;
+        let outcome = files(&config, &Clock::system(), |feed| {
+            for k in 0..400_i64 {
+                let time = start + k * 1000;
+                let (user, item) = (format!("u{}", k % 17), format!("i{}", k * k % 23));
+                let shown = json!({"type": "impression", "id": format!("{k}"), "ts": time,
+                    "user": user, "item": item, "surface": "home"});
+                let clicked = json!({"type": "click", "id": format!("click {k}"), "ts": time + 100,
+                    "user": user, "item": item, "impression": format!("{k}")});
+                let events = [Some(shown), Some(clicked).filter(|_| k % 3 == 0)];
+                for (n, event) in (0..).zip(events.into_iter().flatten()) {
+                    let value = serde_json::to_vec(&event).unwrap();
+                    let record = Record {
+                        topic: Topic::Events,
+                        partition: 0,
+                        offset: 2 * k + n,
+                        arrived: EventTime(time + 1000),
+                        key: Some(user.as_bytes()),
+                        value: Some(&value),
+                    };
+                    feed.take(&record).unwrap();
+                }
+            }
+            feed.decide(Pipeline::finish);
+            Ok(())
+        })
+        .unwrap();
+        assert!(outcome.trainer.learner().steps() > 5);
+        outcome.trainer.checksum()
+    }
+
+    #[test]
+    fn the_same_number_of_threads_learns_the_same_bits() {
+        assert_eq!(learned(1), learned(1));
+        assert_eq!(learned(2), learned(2));
+        assert_ne!(learned(1), learned(2), "two slices are summed in another order");
+    }
 }

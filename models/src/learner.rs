@@ -2,12 +2,14 @@
 //!
 //! A step is: gather rows, forward, loss, backward, sum the gradients of each id, cut the global norm, one step of Adam on the dense parameters and one of
 //! row-wise Adagrad on the rows. A batch whose loss or gradient is not finite is refused: nothing changes but a count (its ids have
-//! been seen all the same). The same batches with the same seed give the same bits.
+//! been seen all the same). The same batches with the same seed and number of threads give the same bits. Passes and optimisers run in pieces
+//! on the threads of an [`Executor`]; without one, on the caller's.
 //!
 //! A model without a deep part (`sharing = "none"`) has nothing to gain from batches: it takes a step with each example, predicted before it and after the
-//! ones before it, and refuses single examples.
+//! ones before it, and refuses single examples. Nor has it pieces: it stays on the calling thread.
 
 mod each;
+mod slices;
 
 use std::sync::Arc;
 
@@ -16,14 +18,15 @@ use sluice_features::schema::Schema;
 use sluice_features::time::EventTime;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::executor::{Alone, Executor};
 use crate::funnel::labelled;
-use crate::layers::Grid;
-use crate::model::{Embeddings, Model, Workspace};
-use crate::optimizers::{Adam, clip_factor, square_norm};
+use crate::model::{Embeddings, Model, Rows, Workspace};
+use crate::optimizers::{Adam, clip_factor};
 use crate::params::Params;
 use crate::spec::{ModelSpec, SpecError};
 use crate::work::{Probe, Stage};
 use each::Each;
+use slices::Slices;
 
 /// Where the heads start if nobody knows better: the rate of a task without a parent, and of a child given its parent.
 const PRIOR: (f64, f64) = (0.1, 0.2);
@@ -52,9 +55,13 @@ pub struct Learner {
     model: Model<f32>,
     embeddings: Arc<Embeddings>,
     adam: Adam<f32>,
-    gradients: Params<f32>,
+    rows: Rows<f32>,
+    slices: Slices,
+    /// Of predictions.
     workspace: Workspace<f32>,
     one_by_one: Each,
+    /// Of steps with single examples; no numbers where there are none.
+    gradients: Params<f32>,
     report: StepReport,
     refused: u64,
     seed: u64,
@@ -75,12 +82,15 @@ impl Learner {
     ) -> Result<Self, Vec<SpecError>> {
         let model = Model::build(spec, schema, parents, priors, seed)?;
         let layout = model.params().layout().clone();
+        let length = layout.length();
         Ok(Self {
             embeddings: Arc::new(Embeddings::new(model.plan(), spec, seed)),
-            adam: Adam::new(spec.learning.dense_rate, layout.length()),
-            gradients: Params::zeros(layout),
+            adam: Adam::new(spec.learning.dense_rate, length),
+            rows: Rows::default(),
+            slices: Slices::default(),
             workspace: Workspace::default(),
             one_by_one: Each::default(),
+            gradients: Params::zeros(if spec.is_deep() { Arc::default() } else { layout }),
             report: StepReport::default(),
             refused: 0,
             seed,
@@ -96,25 +106,34 @@ impl Learner {
     /// # Panics
     /// When the batch was made for another schema.
     pub fn step(&mut self, batch: &Batch) -> &StepReport {
-        self.step_probed(batch, &mut ())
+        self.step_on(batch, &Alone, &mut ())
     }
 
-    /// Like [`Self::step`], and the probe hears how far it is.
+    /// Like [`Self::step`], in as many pieces as the executor has threads; the probe hears how far the calling thread is.
     ///
     /// # Panics
-    /// When the batch was made for another schema.
-    pub fn step_probed<P: Probe>(&mut self, batch: &Batch, probe: &mut P) -> &StepReport {
+    /// When the batch was made for another schema, or when the executor panics.
+    pub fn step_on<E: Executor + ?Sized, P: Probe + Send>(
+        &mut self,
+        batch: &Batch,
+        executor: &E,
+        probe: &mut P,
+    ) -> &StepReport {
         probe.enter(Stage::Gather);
-        self.pass(batch, probe);
+        self.work(batch, executor, probe);
         probe.enter(Stage::Outside);
         &self.report
     }
 
-    fn pass<P: Probe>(&mut self, batch: &Batch, probe: &mut P) {
-        let tasks = self.model.tasks();
+    fn work<E: Executor + ?Sized, P: Probe + Send>(
+        &mut self,
+        batch: &Batch,
+        executor: &E,
+        probe: &mut P,
+    ) {
         let report = &mut self.report;
         report.loss.clear();
-        report.loss.resize(tasks, 0.0);
+        report.loss.resize(self.model.tasks(), 0.0);
         report.probabilities.clear();
         report.labelled = labelled(batch);
         (report.gradient_norm, report.refused) = (0.0, false);
@@ -125,22 +144,16 @@ impl Learner {
             self.each(batch);
             return;
         }
-        let (rows, pass) = self.workspace.split();
+        let (rows, slices) = (&mut self.rows, &mut self.slices);
         rows.prepare(self.model.plan(), batch);
         self.embeddings.learn(rows, newest(batch));
-        let slice = 0..batch.size();
-        self.model.forward(batch, &slice, rows, pass, probe);
-        report.probabilities.extend_from_slice(pass.probabilities());
+        slices.pass(&self.model, batch, rows, executor, probe, report);
         if report.labelled == 0 {
             return;
         }
 
-        let (gradients, loss) = (&mut self.gradients, &mut report.loss);
-        let labelled = report.labelled;
-        self.model.backward(batch, &slice, labelled, rows, pass, gradients, loss, probe);
         probe.enter(Stage::Dense);
-        let square = pass.drows.iter().map(|drows| f64::from(square_norm(drows.values())));
-        let square = f64::from(square_norm(self.gradients.values())) + square.sum::<f64>();
+        let square = slices.sum(executor);
         report.gradient_norm = square.sqrt();
         report.refused = !square.is_finite() || report.loss.iter().any(|loss| !loss.is_finite());
         if report.refused {
@@ -148,15 +161,9 @@ impl Learner {
             return;
         }
         let factor = clip_factor(report.gradient_norm, self.spec.learning.clip) as f32;
-        if factor < 1.0 {
-            let drows = pass.drows.iter_mut().map(Grid::values_mut);
-            for values in drows.chain([self.gradients.values_mut()]) {
-                values.iter_mut().for_each(|g| *g *= factor);
-            }
-        }
-        self.adam.step(self.model.params_mut().values_mut(), self.gradients.values());
-        probe.enter(Stage::Rows);
-        self.embeddings.apply(rows, &pass.drows);
+        let parameters = self.model.params_mut().values_mut();
+        let (adam, embeddings) = (&mut self.adam, &self.embeddings);
+        slices.apply(factor, parameters, adam, embeddings, rows, executor, probe);
     }
 
     /// Predicts a batch: `[size, T]`. Nothing is learned or counted. The answer is kept until the next call.

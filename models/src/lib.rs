@@ -5,6 +5,7 @@
 pub mod checkpoint;
 pub mod crossing;
 pub mod evaluate;
+pub mod executor;
 pub mod funnel;
 #[cfg(test)]
 mod gradcheck;

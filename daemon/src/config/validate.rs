@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use sluice_features::attributes::AttributeKey;
 use sluice_features::funnel::{Entry, Funnel, LabelRule, Task};
 use sluice_features::wire::MAX_CANDIDATES;
+use sluice_models::executor::MOST_PIECES;
 use sluice_models::spec::{EmbeddingSpec, LearningSpec, ModelSpec};
 
 use super::expression::Expression;
@@ -182,7 +183,7 @@ fn learn(file: &file::Learn, m: &mut Mistakes) -> Learn {
         )
         .duration(),
         seed: file.seed,
-        threads: within(m, "learn.threads", file.threads, 1..=256),
+        threads: within(m, "learn.threads", file.threads, 1..=MOST_PIECES),
     }
 }
 

@@ -14,6 +14,7 @@ use sluice_models::learner::Learner;
 use sluice_models::retrieval::{Retriever, RetrieverImage, RetrieverSpec};
 
 use super::guard::{Breach, Guard};
+use super::pool::Pool;
 use crate::pipeline::work::{LearnBatch, Role};
 
 type Kept = PagedMap<[f32; MAX_TASKS]>;
@@ -193,12 +194,13 @@ pub struct Trainer {
     learner: Learner,
     retriever: Retriever,
     judge: Judge,
+    pool: Pool,
 }
 
 impl Trainer {
-    /// Creates a trainer of its parts, new or restored.
-    pub fn new(learner: Learner, retriever: Retriever, judge: Judge) -> Self {
-        Self { learner, retriever, judge }
+    /// Creates a trainer of its parts, new or restored; the pool's threads make the steps.
+    pub fn new(learner: Learner, retriever: Retriever, judge: Judge, pool: Pool) -> Self {
+        Self { learner, retriever, judge, pool }
     }
 
     /// Predicts the examples of a batch, judges what is final, then learns, and lets rows go that were not used for long.
@@ -208,7 +210,7 @@ impl Trainer {
             self.judge.take(work, &[], &mut report.breaches);
             return report;
         }
-        let step = self.learner.step(&work.batch);
+        let step = self.learner.step_on(&work.batch, &self.pool, &mut ());
         (report.refused, report.labelled) = (step.refused, step.labelled);
         self.judge.take(work, &step.probabilities, &mut report.breaches);
         self.retriever.learn(&work.batch);

@@ -151,3 +151,105 @@ fn priors_follow_the_tree() {
     let priors = default_priors(&[None, Some(0), Some(0), None]);
     assert!(priors[1] < priors[0] && (priors[1] - priors[2]).abs() < 1e-12);
 }
+
+/// Claims to have so many threads and does the pieces in another order.
+struct Backwards(usize);
+
+impl Executor for Backwards {
+    fn threads(&self) -> usize {
+        self.0
+    }
+    fn run(&self, pieces: usize, work: &(dyn Fn(usize) + Sync)) {
+        (0..pieces).rev().for_each(work);
+    }
+}
+
+/// So many threads, started for each step.
+struct Threads(usize);
+
+impl Executor for Threads {
+    fn threads(&self) -> usize {
+        self.0
+    }
+    fn run(&self, pieces: usize, work: &(dyn Fn(usize) + Sync)) {
+        std::thread::scope(|scope| {
+            for k in 1..pieces {
+                scope.spawn(move || work(k));
+            }
+            work(0);
+        });
+    }
+}
+
+#[test]
+fn slices_side_by_side_learn_what_one_learns() {
+    for mut spec in combinations().into_iter().step_by(4) {
+        // Steps of Adam have the length of the rate whatever the gradient: near zero its sign would be rounding's.
+        spec.learning.clip = 0.01;
+        let (mut one, mut three) = (learner(&spec), learner(&spec));
+        for size in [60, 35, 7] {
+            let batch = batch(&schema(&spec), size);
+            let expected = one.step(&batch).clone();
+            let found = three.step_on(&batch, &Backwards(3), &mut ());
+            assert_eq!((found.labelled, found.refused), (expected.labelled, expected.refused));
+            assert!((found.gradient_norm / expected.gradient_norm - 1.0).abs() < 1e-3, "{spec:?}");
+            for (a, b) in found.loss.iter().zip(&expected.loss) {
+                assert!((a - b).abs() < 1e-3 * b.abs() + 1e-6, "{a} {b} {spec:?}");
+            }
+            for (a, b) in found.probabilities.iter().zip(&expected.probabilities) {
+                assert!((a - b).abs() < 2e-3, "{a} {b} {spec:?}");
+            }
+        }
+        assert_eq!(one.steps(), three.steps());
+    }
+}
+
+#[test]
+fn the_gradients_of_slices_are_those_of_the_batch() {
+    let spec = ModelSpec::default();
+    let (mut one, mut two) = (learner(&spec), learner(&spec));
+    let batch = batch(&schema(&spec), 64);
+    one.step(&batch);
+    two.step_on(&batch, &Backwards(2), &mut ());
+    let (ours, theirs) = (one.adam.moments().0, two.adam.moments().0);
+    for (a, b) in ours.iter().zip(theirs) {
+        assert!((a - b).abs() < 1e-6, "{a} {b}");
+    }
+    assert!(ours.iter().any(|a| a.abs() > 1e-4));
+}
+
+#[test]
+fn the_same_number_of_threads_gives_the_same_bits() {
+    let spec = ModelSpec::default();
+    let run = |executor: &dyn Executor| {
+        let mut learner = learner(&spec);
+        for size in [64, 33, 5, 128] {
+            learner.step_on(&batch(&schema(&spec), size), executor, &mut ());
+        }
+        learner.checksum()
+    };
+    for threads in [1, 2, 5] {
+        assert_eq!(run(&Threads(threads)), run(&Backwards(threads)), "{threads}");
+    }
+    assert_eq!(run(&Alone), run(&Threads(1)));
+    assert_ne!(run(&Alone), run(&Threads(2)), "slices are summed in another order");
+}
+
+#[test]
+#[should_panic(expected = "was made for this test")]
+fn a_panic_in_a_slice_reaches_the_caller() {
+    struct Breaks;
+    impl Executor for Breaks {
+        fn threads(&self) -> usize {
+            2
+        }
+        fn run(&self, pieces: usize, work: &(dyn Fn(usize) + Sync)) {
+            Threads(2).run(pieces, &|k| {
+                work(k);
+                assert_ne!(k, 0, "a panic that was made for this test");
+            });
+        }
+    }
+    let spec = ModelSpec::default();
+    learner(&spec).step_on(&batch(&schema(&spec), 64), &Breaks, &mut ());
+}

@@ -220,10 +220,17 @@ impl Embeddings {
         }
     }
 
-    /// One step of row-wise Adagrad with gradients already summed by id.
-    pub(crate) fn apply(&self, rows: &Rows<f32>, gradients: &[Grid<f32>]) {
+    /// One step of row-wise Adagrad with gradients already summed by id, for one part of the rows: together all parts are all rows, and they may
+    /// be applied side by side.
+    pub(crate) fn apply(
+        &self,
+        rows: &Rows<f32>,
+        gradients: &[Grid<f32>],
+        part: usize,
+        parts: usize,
+    ) {
         for ((store, rows), gradient) in self.stores.iter().zip(&rows.stores).zip(gradients) {
-            store.apply(rows.grouping.keys(), gradient.values());
+            store.apply_part(rows.grouping.keys(), gradient.values(), part, parts);
         }
     }
 

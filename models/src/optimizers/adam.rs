@@ -46,6 +46,12 @@ impl<R: Real> Adam<R> {
     /// # Panics
     /// When the lengths differ.
     pub fn step(&mut self, parameters: &mut [R], gradient: &[R]) {
+        let (step, mean, square) = self.advance();
+        R::adam(parameters, gradient, mean, square, &step);
+    }
+
+    /// Counts a step and returns its constants and the decayed means, for a step that is done part by part with [`Real::adam`].
+    pub fn advance(&mut self) -> (AdamStep<R>, &mut [R], &mut [R]) {
         self.steps += 1;
         // Beyond 2^31 steps both corrections are 1 in any precision.
         let t = i32::try_from(self.steps).unwrap_or(i32::MAX);
@@ -57,7 +63,7 @@ impl<R: Real> Adam<R> {
             correction1: R::from_f64(correction(BETA1, t, 400)),
             correction2: R::from_f64(correction(BETA2, t, 40_000)),
         };
-        R::adam(parameters, gradient, &mut self.mean, &mut self.square, &step);
+        (step, &mut self.mean, &mut self.square)
     }
 }
 

@@ -262,6 +262,62 @@ impl RowStore {
     /// # Panics
     /// When `gradients` does not fit.
     pub fn apply(&self, unique_keys: &[u64], gradients: &[f32]) {
+        self.apply_part(unique_keys, gradients, 0, 1);
+    }
+
+    /// Like [`Self::apply`] for the keys of one part of the shards. Calls for different parts may run at the same time: none waits
+    /// for the locks of another, and together they do what one call does.
+    ///
+    /// # Panics
+    /// When `gradients` does not fit, or when there is no such part.
+    pub fn apply_part(&self, unique_keys: &[u64], gradients: &[f32], part: usize, parts: usize) {
+        assert!(part < parts, "found part {part} of {parts}");
+        if parts == 1 {
+            return self.apply_all(unique_keys, gradients);
+        }
+        self.check(unique_keys, gradients.len());
+        let width = self.config.width;
+        let mine = part * SHARDS / parts..(part + 1) * SHARDS / parts;
+        for (keys, gradients) in unique_keys.chunks(LOCKED).zip(gradients.chunks(LOCKED * width)) {
+            let mut shards: [Option<RwLockWriteGuard<Shard>>; SHARDS] =
+                std::array::from_fn(|k| mine.contains(&k).then(|| self.shards[k].write()));
+            let mut group = [(0, 0); GROUP];
+            let mut rest = keys.iter().map(|&key| hash(key)).enumerate();
+            loop {
+                let mut count = 0;
+                for (i, hash) in rest.by_ref().filter(|&(_, h)| mine.contains(&shard_of(h))) {
+                    if let Some(shard) = &shards[shard_of(hash)] {
+                        shard.index.prefetch(hash);
+                    }
+                    group[count] = (i, hash);
+                    count += 1;
+                    if count == GROUP {
+                        break;
+                    }
+                }
+                if count == 0 {
+                    break;
+                }
+                let mut rows = [NONE; GROUP];
+                for (row, &(i, hash)) in rows.iter_mut().zip(&group[..count]) {
+                    let Some(shard) = &shards[shard_of(hash)] else { continue };
+                    if let Some(slot) = shard.index.find(keys[i], hash) {
+                        *row = slot.row;
+                        shard.prefetch_row(slot.row);
+                    }
+                }
+                for (&row, &(i, hash)) in rows.iter().zip(&group[..count]) {
+                    if let Some(shard) = shards[shard_of(hash)].as_mut().filter(|_| row != NONE) {
+                        let row = shard.row_mut(row);
+                        let gradient = &gradients[i * width..(i + 1) * width];
+                        adagrad_row(row.numbers, gradient, row.accumulator, self.config.step);
+                    }
+                }
+            }
+        }
+    }
+
+    fn apply_all(&self, unique_keys: &[u64], gradients: &[f32]) {
         self.check(unique_keys, gradients.len());
         let width = self.config.width;
         for (keys, gradients) in unique_keys.chunks(LOCKED).zip(gradients.chunks(LOCKED * width)) {

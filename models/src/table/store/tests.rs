@@ -359,3 +359,24 @@ fn readers_never_see_half_a_row() {
     });
     assert_eq!(store.len(), 300 + 59 * 200);
 }
+
+#[test]
+fn parts_side_by_side_do_what_one_call_does() {
+    let keys: Vec<u64> = (0..3000).map(|k| k * 7).collect();
+    let gradients: Vec<f32> = (0..keys.len() * WIDTH).map(|i| (i as f32).sin()).collect();
+    let mut out = vec![0.0; keys.len() * WIDTH];
+    let whole = RowStore::new(config());
+    whole.gather_or_insert(&keys[..2900], EventTime(0), &mut out[..2900 * WIDTH]);
+    whole.apply(&keys, &gradients);
+    for parts in [2, 3, 64, 100] {
+        let store = RowStore::new(config());
+        store.gather_or_insert(&keys[..2900], EventTime(0), &mut out[..2900 * WIDTH]);
+        std::thread::scope(|scope| {
+            for part in 0..parts {
+                let (store, keys, gradients) = (&store, &keys, &gradients);
+                scope.spawn(move || store.apply_part(keys, gradients, part, parts));
+            }
+        });
+        assert_eq!(store.checksum(), whole.checksum(), "{parts}");
+    }
+}
