@@ -152,7 +152,8 @@ fn rows_expire_alike_live_in_a_replay_of_the_capture_and_after_a_restart() {
     let config = Config::build(SHORT_LIVED, &[]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let fingerprint = parts::setup(&config, 1, folder.path(), false).identity.fingerprint();
-    let start = Start { partitions: 1, fingerprint, seed: config.learn.seed, resumed: false };
+    let start =
+        Start { partitions: 1, fingerprint, seed: config.learn.seed, threads: 1, resumed: false };
     let capture = Capture::create(folder.path(), 64 << 20, start).unwrap();
     let trainer = live(&config, Some(capture), |_, _| {});
     let replay = || {
