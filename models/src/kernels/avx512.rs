@@ -45,6 +45,7 @@ impl Lanes for Avx512 {
     const WIDTH: usize = 16;
     const TILE_ROWS: usize = 8;
     const TILE_VECTORS: usize = 3;
+    const PACKED_FROM: usize = 100;
     const BYTES: usize = 64;
 
     #[inline(always)]

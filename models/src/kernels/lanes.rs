@@ -29,6 +29,9 @@ pub(super) trait Lanes: Copy {
     const TILE_ROWS: usize;
     /// Most vectors in a row of the register tile.
     const TILE_VECTORS: usize;
+    /// From this many rows on the weights of a product are packed: tiles that are as broad as a few cache lines read rows that lie far apart
+    /// well enough.
+    const PACKED_FROM: usize;
     /// Bytes that one step of a product of bytes takes from each side.
     const BYTES: usize;
 

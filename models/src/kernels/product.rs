@@ -23,8 +23,6 @@ const DEPTH: usize = 256;
 const BREADTH: usize = 1024;
 /// Rows of the left operand that pass a block at a time: they too fit the second cache.
 const HEIGHT: usize = 192;
-/// From this many rows on `w` is packed.
-const PACKED_FROM: usize = 48;
 /// Up to this many rows pass a panel right after it was packed, while it is in the nearest cache.
 const PANELWISE: usize = 320;
 /// `dx` is computed as its transpose when it has this many times more columns than rows,
@@ -128,7 +126,7 @@ impl Kernel for Product<'_> {
         if self.y.rows == 0 || self.y.columns == 0 {
             return;
         }
-        if self.order == Order::Plain && (self.y.rows < PACKED_FROM || depth == 0) {
+        if self.order == Order::Plain && (self.y.rows < L::PACKED_FROM || depth == 0) {
             self.in_place(lanes);
         } else if depth > 0 {
             with_scratch(|scratch| lanes.run(Packed(self, scratch)));

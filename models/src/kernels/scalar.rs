@@ -33,6 +33,7 @@ impl Lanes for Scalar {
     // Two registers of four numbers make a vector, and there are sixteen.
     const TILE_ROWS: usize = 4;
     const TILE_VECTORS: usize = 1;
+    const PACKED_FROM: usize = 48;
     const BYTES: usize = 16;
 
     #[inline(always)]
