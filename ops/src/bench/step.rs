@@ -2,12 +2,14 @@
 //!
 //! The dense part is what lies between the gather of rows and their scatter: interest, sharing and towers, forward and backward, without
 //! Adam. Its operations are counted from the model's shapes ([`Work`]), its time is that of these stages. Stages are timed in runs of
-//! their own, because looking at the clock costs time too.
+//! their own, because looking at the clock costs time too. A second thread is judged by what it brings to the bare multiply-adds.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
+use sluice_daemon::learn::pool::Pool;
 use sluice_features::example::Batch;
+use sluice_models::executor::{Alone, Executor};
 use sluice_models::learner::Learner;
 use sluice_models::spec::ModelSpec;
 use sluice_models::synthetic::Synthetic;
@@ -23,6 +25,9 @@ const SIZES: [usize; 4] = [16, 64, 256, 1024];
 /// Batches of the reference graph whose dense part has a target, and that: its share of the peak in percent.
 const JUDGED: [usize; 2] = [64, 256];
 const DENSE_SHARE: f64 = 60.0;
+/// The batch of the reference graph for which a second thread has a target, and that: its part of what it brings to bare multiply-adds.
+const SECOND_AT: usize = 256;
+const SECOND_GAIN: f64 = 0.85;
 /// Batches that are learned in turn.
 const BATCHES: usize = 16;
 /// Stages of the dense part.
@@ -44,9 +49,11 @@ pub(super) fn measure(limits: &Limits, report: &mut Report) -> Result<()> {
     {
         for size in SIZES {
             let mut steps = Steps::prepare(&spec, size)?;
-            let seconds = steps.seconds();
+            let seconds = steps.seconds(&Alone);
             let stages = steps.stages();
-            let rows = Figures { model, size, work: steps.work(), seconds, stages, limits };
+            let both = steps.seconds(&Pool::new(2)?);
+            let work = steps.work();
+            let rows = Figures { model, size, work, seconds, stages, both, limits };
             rows.report(report);
         }
     }
@@ -89,12 +96,12 @@ impl Steps {
         self.work().operations
     }
 
-    /// Seconds of one step.
-    pub(super) fn seconds(&mut self) -> f64 {
+    /// Seconds of one step on the threads of an executor.
+    pub(super) fn seconds(&mut self, executor: &impl Executor) -> f64 {
         let Self { learner, batches } = self;
         let mut next = batches.iter().cycle();
         clock::seconds(|| {
-            next.next().map(|batch| learner.step(batch).labelled);
+            next.next().map(|batch| learner.step_on(batch, executor, &mut ()).labelled);
         })
     }
 
@@ -106,7 +113,8 @@ impl Steps {
         while begun.elapsed() < clock::ALL {
             let (run, mut timer, mut steps) = (Instant::now(), Timer::new(), 0);
             while run.elapsed() < clock::RUN {
-                next.next().map(|batch| self.learner.step_probed(batch, &mut timer).labelled);
+                let learner = &mut self.learner;
+                next.next().map(|batch| learner.step_on(batch, &Alone, &mut timer).labelled);
                 steps += 1;
             }
             let stages = timer.sums.map(|sum| sum.as_secs_f64() / f64::from(steps));
@@ -169,13 +177,15 @@ struct Figures<'a> {
     work: Mean,
     seconds: f64,
     stages: [f64; Stage::ALL.len()],
+    /// Seconds on two threads.
+    both: f64,
     limits: &'a Limits,
 }
 
 impl Figures<'_> {
     fn report(&self, report: &mut Report) {
-        let Self { model, size, work, seconds, stages, limits } = self;
-        let [peak, _] = limits.peak;
+        let Self { model, size, work, seconds, stages, both, limits } = self;
+        let [peak, peak_of_two] = limits.peak;
         let row = |what: &str, value: f64, unit: &'static str| {
             Row::new(GROUP, format!("{model}, batch {size}, 1 thread: {what}"), value, unit)
         };
@@ -201,6 +211,16 @@ impl Figures<'_> {
         for (stage, seconds) in Stage::ALL.iter().zip(stages) {
             report.push(row(&stage.to_string(), seconds / examples * 1e9, "ns/example"));
         }
+
+        let row = |what: &str, value: f64, unit: &'static str| {
+            Row::new(GROUP, format!("{model}, batch {size}, 2 threads: {what}"), value, unit)
+        };
+        let bound = examples * peak_of_two * 1e9 / work.operations;
+        report.push(row("examples", examples / both, "1/s").limit(bound));
+        let gain = row("times one thread", seconds / both, "").limit(peak_of_two / peak);
+        let judged = *model == "reference" && *size == SECOND_AT;
+        let least = Target::AtLeast(SECOND_GAIN * peak_of_two / peak);
+        report.push(if judged { gain.target(least) } else { gain });
     }
 }
 

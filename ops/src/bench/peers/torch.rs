@@ -10,6 +10,7 @@ use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 use sluice_features::candidates::Candidates;
 use sluice_features::example::Batch;
+use sluice_models::executor::Alone;
 use sluice_models::kernels::Path;
 use sluice_models::model::Scoring;
 use sluice_models::spec::ModelSpec;
@@ -120,7 +121,7 @@ pub(super) fn measure(limits: &Limits, report: &mut Report) -> Result<()> {
 
     let path = usize::from(limits.path != Path::Avx512);
     for (steps, (size, targets)) in steps.iter_mut().zip(STEPS) {
-        let (seconds, examples) = (steps.seconds(), size as f64);
+        let (seconds, examples) = (steps.seconds(&Alone), size as f64);
         let theirs = took(Kind::Step, size);
         let rate =
             Row::new(GROUP, format!("step, batch {size}, 1 thread"), examples / seconds, "1/s");
