@@ -207,7 +207,8 @@ mod tests {
 
     #[test]
     fn a_step_passes_its_stages_in_order() {
-        for spec in testing::combinations().iter().step_by(7) {
+        let deep = testing::combinations().into_iter().filter(ModelSpec::is_deep);
+        for spec in &deep.step_by(7).collect::<Vec<_>>() {
             let schema = testing::schema(spec);
             let build =
                 || Learner::new(spec, &schema, &testing::PARENTS, &testing::PRIORS, 1).unwrap();

@@ -15,7 +15,7 @@ use sluice_features::time::{EventTime, Span};
 use super::hash;
 use super::image::{ImageError, ShardImage};
 use super::shard::Shard;
-use crate::kernels::{AdagradStep, RowStep, RowSteps, adagrad_rows};
+use crate::kernels::{AdagradStep, RowStep, RowSteps, adagrad_row, adagrad_rows};
 
 const SHARD_BITS: u32 = 6;
 pub(super) const SHARDS: usize = 1 << SHARD_BITS;
@@ -308,8 +308,9 @@ impl RowStore {
                 }
                 for (&row, &(i, hash)) in rows.iter().zip(&group[..count]) {
                     if let Some(shard) = shards[shard_of(hash)].as_mut().filter(|_| row != NONE) {
-                        let row = shard.row_mut(row);
                         let gradient = &gradients[i * width..(i + 1) * width];
+                        shard.keep(keys[i]);
+                        let row = shard.row_mut(row);
                         adagrad_row(row.numbers, gradient, row.accumulator, self.config.step);
                     }
                 }

@@ -42,7 +42,12 @@ fn go_on(store: &RowStore, seed: u64, rounds: u64) {
         keys.extend((0..50).map(|_| below(30_000)));
         keys.sort_unstable();
         keys.dedup();
-        store.apply(&keys, &out[..keys.len() * WIDTH]);
+        let gradients = &out[..keys.len() * WIDTH];
+        if round % 2 == 0 {
+            store.apply(&keys, gradients);
+        } else {
+            (0..3).for_each(|part| store.apply_part(&keys, gradients, part, 3));
+        }
         store.set(1 + below(30_000), &[1.0; WIDTH], now);
         if below(4) == 0 {
             store.expire(now);
