@@ -58,6 +58,7 @@ impl State {
             partitions: u32::try_from(setup.partitions).unwrap_or(u32::MAX),
             fingerprint: setup.identity.fingerprint(),
             seed: config.learn.seed,
+            threads: u32::try_from(config.learn.threads).unwrap_or(u32::MAX),
             resumed,
         };
         let capture = Capture::create(folder, config.capture_bytes, start)?;
