@@ -57,6 +57,8 @@ pub(super) fn measure(report: &mut Report) -> Result<()> {
         while run.pipeline.open_impressions() < open as u64 {
             run.turn(false);
         }
+        // The first one writes what filling has changed, which is more than a daemon lets come together.
+        run.checkpoint()?;
         let mut figures = Vec::new();
         for _ in 0..CHECKPOINTS {
             figures.push(run.checkpoint()?);
