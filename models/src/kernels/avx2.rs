@@ -110,7 +110,7 @@ impl Lanes for Avx2 {
     // 6 x 2 sums, two vectors of weights and one input fill 15 of 16 registers.
     const TILE_ROWS: usize = 6;
     const TILE_VECTORS: usize = 2;
-    const PACKED_FROM: usize = 16;
+    const PACKED_FROM: usize = 48;
     const BYTES: usize = 16;
 
     #[inline(always)]
