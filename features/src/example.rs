@@ -71,8 +71,8 @@ pub struct Batch {
     pub labels: Vec<f32>,
     /// `[size, tasks]`.
     pub modes: Vec<LabelMode>,
-    /// `[size]`: natural logarithm of the rate at which such an example was sampled if it is negative. Training reads the logit
-    /// of root tasks as `logit - offset`, serving as `logit` (models.md 6.1, identity 18). 0 where nothing was sampled.
+    /// `[size]`: natural logarithm of the rate at which such an example was sampled if it is a negative of task 0, the view. Training
+    /// reads that task's logit as `logit - offset`, serving as `logit` (models.md 6.1, identity 18). 0 where nothing was sampled.
     pub offsets: Vec<f32>,
     /// `[size]`.
     pub about: Vec<About>,

@@ -22,7 +22,7 @@ pub(super) fn probabilities<R: Real>(parents: &[Option<usize>], logits: &[R], p:
     }
 }
 
-/// Adds the losses of all tasks and their slopes by the logits. A root's own loss reads `logit - offset`.
+/// Adds the losses of all tasks and their slopes by the logits. Task 0's own loss reads `logit - offset`.
 pub(super) fn log_losses<R: Real>(
     parents: &[Option<usize>],
     example: &Example<'_>,
@@ -36,7 +36,7 @@ pub(super) fn log_losses<R: Real>(
         let (hit, miss) = (-(-logits[task]).softplus(), -logits[task].softplus());
         let Some(parent) = parent else {
             (log_p[task], log_not[task]) = (hit, miss);
-            example.log_loss(task, true, logits[task], &mut dlogits[task], loss);
+            example.log_loss(task, logits[task], &mut dlogits[task], loss);
             continue;
         };
         log_p[task] = log_p[parent] + hit;

@@ -262,10 +262,10 @@ impl Funnel {
         loss: &mut [f64],
     ) {
         match &self.kind {
-            Kind::Independent => example.log_losses(&self.parents, logits, dlogits, loss),
+            Kind::Independent => example.log_losses(logits, dlogits, loss),
             Kind::Esmm => esmm::log_losses(&self.parents, example, logits, p, dlogits, loss),
             Kind::Aitm { calibrator, .. } => {
-                example.log_losses(&self.parents, logits, dlogits, loss);
+                example.log_losses(logits, dlogits, loss);
                 aitm::calibrate(&self.parents, example, *calibrator, p, dlogits, loss);
             }
         }

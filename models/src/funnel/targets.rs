@@ -10,8 +10,8 @@
 //! with `p` the task's own probability on every impression as a constant (models.md 6.4): the mean over the stream of immediate negatives and later
 //! positives then has its minimum at the true rate. Every weight is divided by the number of examples with a label.
 //!
-//! Where negatives were sampled at a rate, a root task is trained by `logit - offset`, the log-odds in the sample, and served by `logit`. Other tasks know
-//! nothing of the sampling.
+//! Where negatives were sampled at a rate, they are those of the view, which is task 0: it is trained by `logit - offset`, the log-odds in the sample, and
+//! served by `logit`. All other tasks, with a parent or without, are learned on the views alone and know nothing of the sampling.
 
 use sluice_features::example::{Batch, LabelMode};
 
@@ -86,20 +86,14 @@ impl Example<'_> {
     }
 
     /// What is subtracted from a task's logit in training.
-    pub(super) fn offset(&self, root: bool) -> f64 {
-        if root { f64::from(self.offset) } else { 0.0 }
+    pub(super) fn offset(&self, task: usize) -> f64 {
+        if task == 0 { f64::from(self.offset) } else { 0.0 }
     }
 
     /// `w (softplus(a) - y a)` for each task, `da = w (σ(a) - y)`.
-    pub(super) fn log_losses<R: Real>(
-        &self,
-        parents: &[Option<usize>],
-        logits: &[R],
-        dlogits: &mut [R],
-        loss: &mut [f64],
-    ) {
+    pub(super) fn log_losses<R: Real>(&self, logits: &[R], dlogits: &mut [R], loss: &mut [f64]) {
         for (task, &logit) in logits.iter().enumerate() {
-            self.log_loss(task, parents[task].is_none(), logit, &mut dlogits[task], loss);
+            self.log_loss(task, logit, &mut dlogits[task], loss);
         }
     }
 
@@ -107,12 +101,11 @@ impl Example<'_> {
     pub(super) fn log_loss<R: Real>(
         &self,
         task: usize,
-        root: bool,
         logit: R,
         dlogit: &mut R,
         loss: &mut [f64],
     ) {
-        let a = logit - R::from_f64(self.offset(root));
+        let a = logit - R::from_f64(self.offset(task));
         let p = a.sigmoid();
         if let Some(weight) = self.weight(task, p.to_f64()) {
             let y = f64::from(self.labels[task]);
