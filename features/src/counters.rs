@@ -4,10 +4,14 @@
 //! With impressions `n = Σ 2^(-(t - t_i) / h)`, outcomes `c` likewise, half-life `h`, the overall rate `r` of the task and smoothing
 //! `k`, a counter is read as `ln((c + k r) / (n - c + k (1 - r))) - ln(r / (1 - r))`: smoothed log-odds beside the overall ones, 0 where
 //! nothing is known. Where it matters how much there was, not how often (what a user is after just now), a counter is read as
-//! `ln(1 + c)`. On sparse tasks such counters beat embeddings alone.
+//! `ln(1 + c)` or `c / (1 + c)`. On sparse tasks such counters beat embeddings alone.
+//!
+//! With `c = Σ 2^(-(t - t_i) / h) ln(1 + x_i)` for a number `x` of the item that is shown, the counter is read as `ln(1 + x) - c / n`: a price
+//! beside the usual one of its category; 0 where nothing was shown yet.
 
 use serde::{Deserialize, Serialize};
 
+use crate::attributes::Attributes;
 use crate::ids::salted_key;
 use crate::pages::PagedMap;
 use crate::schema::{Counter, Reading, Subject};
@@ -90,37 +94,61 @@ impl Counters {
         Self { tables: counters.iter().map(table).collect(), most: most.max(1) }
     }
 
-    /// Counts an impression for all counters.
-    pub fn impression(&mut self, subjects: &Subjects, time: EventTime) {
-        for i in 0..self.tables.len() {
-            self.tables[i].add(subjects, time, 1.0, 0.0, self.most);
+    /// Counts an impression of an item with these features for all counters.
+    pub fn impression(&mut self, subjects: &Subjects, item: Option<&Attributes>, time: EventTime) {
+        for table in &mut self.tables {
+            let amount = match table.counter.read {
+                Reading::Beside(_) => logarithm(&table.counter, item),
+                Reading::LogOdds | Reading::Count | Reading::Any => Some(0.0),
+            };
+            if let Some(amount) = amount {
+                table.add(subjects, time, 1.0, amount, self.most);
+            }
         }
     }
 
     /// Counts an outcome of a task. `time` is that of the impression, so that an impression and its outcome decay alike.
     pub fn outcome(&mut self, task: usize, subjects: &Subjects, time: EventTime) {
         for i in 0..self.tables.len() {
-            if self.tables[i].counter.task == task {
+            let counter = &self.tables[i].counter;
+            if counter.task == task && !matches!(counter.read, Reading::Beside(_)) {
                 self.tables[i].add(subjects, time, 0.0, 1.0, self.most);
             }
         }
     }
 
-    /// Returns the number that the model reads of a counter (see the module's page), `None` where a subject is missing.
+    /// Returns the number that the model reads of a counter (see the module's page) for an item with these features, `None` where a subject or
+    /// the item's number is missing.
     ///
     /// # Panics
     /// When there is no such counter.
-    pub fn read(&self, counter: usize, subjects: &Subjects, time: EventTime) -> Option<f32> {
+    pub fn read(
+        &self,
+        counter: usize,
+        subjects: &Subjects,
+        item: Option<&Attributes>,
+        time: EventTime,
+    ) -> Option<f32> {
         let table = &self.tables[counter];
         let key = key(&table.counter.by, subjects)?;
+        let beside = match table.counter.read {
+            Reading::Beside(_) => logarithm(&table.counter, item)?,
+            Reading::LogOdds | Reading::Count | Reading::Any => 0.0,
+        };
         let Some(entry) = table.entries.get(key) else {
             return Some(0.0);
         };
         let worth =
             if time > entry.time { decay(table.counter.half_life, time - entry.time) } else { 1.0 };
         let (n, c) = (entry.impressions * worth, entry.outcomes * worth);
-        if table.counter.read == Reading::Count {
-            return Some(c.ln_1p() as f32);
+        match table.counter.read {
+            Reading::LogOdds => {}
+            Reading::Count => return Some(c.ln_1p() as f32),
+            Reading::Any => return Some((c / (1.0 + c)) as f32),
+            // Both sums fade alike, so their quotient does not.
+            Reading::Beside(_) => {
+                return Some((beside - entry.outcomes / entry.impressions.max(1e-9)) as f32);
+            }
         }
         let rate = ((table.overall.outcomes + OVERALL_PRIOR.0)
             / (table.overall.impressions + OVERALL_PRIOR.1))
@@ -186,6 +214,12 @@ impl Table {
     }
 }
 
+/// Returns `ln(1 + x)` of the item's number that a counter is about, `None` where the item has none. Negative numbers count as 0.
+fn logarithm(counter: &Counter, item: Option<&Attributes>) -> Option<f64> {
+    let Reading::Beside(key) = counter.read else { return None };
+    Some(item?.get(key)?.number()?.max(0.0).ln_1p())
+}
+
 /// Returns the key of a counter's subjects, `None` where one is missing.
 fn key(by: &[Subject], subjects: &Subjects) -> Option<u64> {
     let mut key = 0;
@@ -204,6 +238,7 @@ fn key(by: &[Subject], subjects: &Subjects) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attributes::{AttributeKey, Value};
 
     fn counter(task: usize, by: &[Subject]) -> Counter {
         let (half_life, read) = (Span(1000), Reading::LogOdds);
@@ -220,7 +255,7 @@ mod tests {
             (0..200).map(|i| ((i * 7919) % 5000, (i % 5) as u64 + 1, i % 3 == 0)).collect();
         let mut counters = Counters::new(&[counter(0, &[Subject::Item])], 1000);
         for &(time, item, outcome) in &log {
-            counters.impression(&subjects(item, 9), EventTime(time));
+            counters.impression(&subjects(item, 9), None, EventTime(time));
             if outcome {
                 counters.outcome(0, &subjects(item, 9), EventTime(time));
             }
@@ -238,7 +273,7 @@ mod tests {
             let hits: f64 = log.iter().filter(|e| e.2).map(|e| at(e.0)).sum();
             let r = (hits + 1.0) / (all + 20.0);
             let want = ((c + 4.0 * r) / (n - c + 4.0 * (1.0 - r))).ln() - (r / (1.0 - r)).ln();
-            let got = counters.read(0, &subjects(item, 9), EventTime(now)).unwrap();
+            let got = counters.read(0, &subjects(item, 9), None, EventTime(now)).unwrap();
             assert!((f64::from(got) - want).abs() < 1e-5, "item {item}: {got} != {want}");
         }
     }
@@ -249,9 +284,9 @@ mod tests {
             &[counter(0, &[Subject::Item]), counter(0, &[Subject::User, Subject::Category])],
             10,
         );
-        counters.impression(&subjects(1, 1), EventTime(0));
-        assert_eq!(counters.read(0, &subjects(2, 1), EventTime(0)), Some(0.0));
-        assert_eq!(counters.read(1, &subjects(1, 1), EventTime(0)), None);
+        counters.impression(&subjects(1, 1), None, EventTime(0));
+        assert_eq!(counters.read(0, &subjects(2, 1), None, EventTime(0)), Some(0.0));
+        assert_eq!(counters.read(1, &subjects(1, 1), None, EventTime(0)), None);
     }
 
     #[test]
@@ -259,38 +294,81 @@ mod tests {
         let count = Counter { read: Reading::Count, ..counter(0, &[Subject::User]) };
         let mut counters = Counters::new(&[count], 10);
         for time in [0, 1000] {
-            counters.impression(&subjects(1, 1), EventTime(time));
+            counters.impression(&subjects(1, 1), None, EventTime(time));
             counters.outcome(0, &subjects(1, 1), EventTime(time));
         }
-        let read = counters.read(0, &subjects(2, 1), EventTime(2000)).unwrap();
+        let read = counters.read(0, &subjects(2, 1), None, EventTime(2000)).unwrap();
         assert!((read - 1.75f32.ln()).abs() < 1e-6, "{read}");
-        assert_eq!(counters.read(0, &subjects(2, 2), EventTime(2000)), Some(0.0));
+        assert_eq!(counters.read(0, &subjects(2, 2), None, EventTime(2000)), Some(0.0));
+    }
+
+    #[test]
+    fn an_interest_is_read_as_whether_there_was_any() {
+        let any = Counter { read: Reading::Any, ..counter(0, &[Subject::User]) };
+        let mut counters = Counters::new(&[any], 10);
+        for outcomes in 1..=3 {
+            counters.outcome(0, &subjects(1, 1), EventTime(0));
+            let read = |time| counters.read(0, &subjects(2, 1), None, EventTime(time)).unwrap();
+            let c = f64::from(outcomes);
+            assert!((f64::from(read(0)) - c / (1.0 + c)).abs() < 1e-6);
+            assert!((f64::from(read(1000)) - c / (2.0 + c)).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn a_number_is_read_beside_those_that_were_shown() {
+        let price = AttributeKey::of("price");
+        let beside = Counter { read: Reading::Beside(price), ..counter(0, &[Subject::Category]) };
+        let mut counters = Counters::new(&[beside], 10);
+        let item = |number: f64| {
+            let mut item = Attributes::default();
+            item.insert(price, Value::Number(number));
+            item
+        };
+        let of = |category| Subjects { category: Some(category), ..subjects(1, 1) };
+        let read = |counters: &Counters, category, number: f64, time| {
+            counters.read(0, &of(category), Some(&item(number)), EventTime(time))
+        };
+        assert_eq!(read(&counters, 1, 5.0, 0), Some(0.0));
+        // A price of 3 half a life before one of 15 and one without a price: the mean of the logarithms is 5/3 of ln 4.
+        counters.impression(&of(1), Some(&item(3.0)), EventTime(0));
+        counters.impression(&of(1), Some(&item(15.0)), EventTime(1000));
+        counters.impression(&of(1), None, EventTime(1000));
+        counters.impression(&of(2), Some(&item(1e6)), EventTime(1000));
+        counters.outcome(0, &of(1), EventTime(1000));
+        let wanted = 64.0f64.ln() - 5.0 / 3.0 * 4.0f64.ln();
+        for time in [1000, 9000] {
+            let found = read(&counters, 1, 63.0, time).unwrap();
+            assert!((f64::from(found) - wanted).abs() < 1e-6, "{found} {wanted}");
+        }
+        assert_eq!(counters.read(0, &of(1), None, EventTime(1000)), None);
+        assert_eq!(counters.read(0, &subjects(1, 1), Some(&item(1.0)), EventTime(1000)), None);
     }
 
     #[test]
     fn other_tasks_do_not_count_and_pairs_are_apart() {
         let mut counters = Counters::new(&[counter(1, &[Subject::Item, Subject::User])], 10);
         for user in [1, 2] {
-            counters.impression(&subjects(1, user), EventTime(0));
+            counters.impression(&subjects(1, user), None, EventTime(0));
         }
         counters.outcome(0, &subjects(1, 1), EventTime(0));
-        let before = counters.read(0, &subjects(1, 1), EventTime(0));
-        assert_eq!(before, counters.read(0, &subjects(1, 2), EventTime(0)));
+        let before = counters.read(0, &subjects(1, 1), None, EventTime(0));
+        assert_eq!(before, counters.read(0, &subjects(1, 2), None, EventTime(0)));
         counters.outcome(1, &subjects(1, 1), EventTime(0));
-        assert!(counters.read(0, &subjects(1, 1), EventTime(0)) > before);
-        assert!(counters.read(0, &subjects(1, 2), EventTime(0)) < before);
+        assert!(counters.read(0, &subjects(1, 1), None, EventTime(0)) > before);
+        assert!(counters.read(0, &subjects(1, 2), None, EventTime(0)) < before);
     }
 
     #[test]
     fn memory_is_bounded_and_old_entries_make_room() {
         let mut counters = Counters::new(&[counter(0, &[Subject::Item])], 2000);
         for item in 0..10_000 {
-            counters.impression(&subjects(item + 1, 1), EventTime(0));
+            counters.impression(&subjects(item + 1, 1), None, EventTime(0));
         }
         assert!(counters.len() <= 2000 && counters.refused() > 0);
         for item in 0..3_000 {
-            counters.impression(&subjects(item + 100_000, 1), EventTime(1_000_000));
+            counters.impression(&subjects(item + 100_000, 1), None, EventTime(1_000_000));
         }
-        assert!(counters.read(0, &subjects(102_000, 1), EventTime(1_000_000)) != Some(0.0));
+        assert!(counters.read(0, &subjects(102_000, 1), None, EventTime(1_000_000)) != Some(0.0));
     }
 }

@@ -23,6 +23,9 @@ pub enum Source {
     User(AttributeKey),
     /// A counter, by its index in [`Schema::counters`].
     Counter(usize),
+    /// The keys of several other key fields together, by their indices in [`Schema::fields`]: a category for each combination. None of
+    /// them is a cross itself. Where one of them is nothing (key 0), the cross is nothing.
+    Cross(Vec<usize>),
 }
 
 /// A part of the impression itself.
@@ -58,9 +61,23 @@ pub enum Kind {
         /// Summand.
         shift: f32,
     },
+    /// The logarithm of a number: `clamp(ln(1 + value) * scale + shift, -16, 16)`. Negative values count as 0.
+    Log {
+        /// Factor.
+        scale: f32,
+        /// Summand.
+        shift: f32,
+    },
     /// `floor(log2(1 + value * scale))`, between 0 and `buckets - 1`, as a category. Negative values count as 0.
     LogBucket {
         /// Factor.
+        scale: f32,
+        /// How many buckets.
+        buckets: u32,
+    },
+    /// A number in equal steps around 0: `floor(value * scale) + buckets / 2`, between 0 and `buckets - 1`, as a category.
+    Steps {
+        /// How many steps a unit has.
         scale: f32,
         /// How many buckets.
         buckets: u32,
@@ -76,6 +93,13 @@ pub enum Kind {
         /// The largest category.
         most: u32,
     },
+}
+
+impl Kind {
+    /// Tells whether values become numbers.
+    pub fn is_number(self) -> bool {
+        matches!(self, Self::Number { .. } | Self::Log { .. })
+    }
 }
 
 /// What a missing value means.
@@ -108,7 +132,8 @@ pub struct Field {
 impl Field {
     /// Tells whether the field is a number column.
     pub fn is_number(&self) -> bool {
-        matches!(self.kind, Kind::Number { .. }) || matches!(self.source, Source::Counter(_))
+        let stepped = matches!(self.kind, Kind::Steps { .. });
+        self.kind.is_number() || matches!(self.source, Source::Counter(_)) && !stepped
     }
 
     /// Tells whether the field is a list.
@@ -122,7 +147,7 @@ impl Field {
 pub struct Table {
     /// Its name.
     pub name: String,
-    /// Width of its rows.
+    /// Width of its rows; 0: its keys have no row, and only the crossing `linear` reads them.
     pub width: usize,
 }
 
@@ -150,13 +175,13 @@ pub enum Subject {
 /// Exponentially decayed counts of a task's outcomes and of the impressions behind them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Counter {
-    /// Index of the task.
+    /// Index of the task; not used by [`Reading::Beside`].
     pub task: usize,
     /// One or several subjects: `[user, category]` counts for each pair.
     pub by: Vec<Subject>,
     /// After this much event time a count is worth half.
     pub half_life: Span,
-    /// How many impressions at the overall rate stand in front of the counts.
+    /// How many impressions at the overall rate stand in front of the counts ([`Reading::LogOdds`]).
     pub smoothing: f32,
     /// What the model reads of the counts.
     pub read: Reading,
@@ -171,6 +196,11 @@ pub enum Reading {
     LogOdds,
     /// How much: `ln(1 + outcomes)`.
     Count,
+    /// Whether there was any lately: `outcomes / (1 + outcomes)`, so that the first counts most.
+    Any,
+    /// No outcomes are counted but a number of the item, and what is read is how large it is beside the usual: the logarithm `ln(1 + number)`
+    /// minus its decayed mean over the impressions. The price beside those of the category.
+    Beside(AttributeKey),
 }
 
 /// A look into the user's history that an interest encoder asks for.
@@ -240,9 +270,11 @@ impl Schema {
         match &self.fields[field].source {
             Source::Item(_) | Source::Event(EventField::Item | EventField::Category) => true,
             Source::Counter(counter) => {
-                let by = &self.counters[*counter].by;
-                by.contains(&Subject::Item) || by.contains(&Subject::Category)
+                let Counter { by, read, .. } = &self.counters[*counter];
+                let of_item = by.contains(&Subject::Item) || by.contains(&Subject::Category);
+                of_item || matches!(read, Reading::Beside(_))
             }
+            Source::Cross(parts) => parts.iter().any(|&part| self.is_own(part)),
             Source::Event(_) | Source::Context(_) | Source::User(_) => false,
         }
     }

@@ -195,21 +195,24 @@ section! {
     Field {
         /// Its name in reports; with the name of a standard field it takes that one's place.
         name: String = String::new(),
-        /// `event`, `context`, `item` or `user`.
+        /// `event`, `context`, `item`, `user` or `counter`.
         source: String = String::new(),
-        /// The attribute; of an event: `user`, `item`, `category`, `surface`, `position` or `time`. Empty: the name.
+        /// Instead of a source: the names of other fields, for each combination of which there is a category.
+        cross: Vec<String> = Vec::new(),
+        /// The attribute; of an event: `user`, `item`, `category`, `surface`, `position` or `time`; of a counter: the name of its field, whose number
+        /// is put in steps. Empty: the name.
         key: String = String::new(),
-        /// `category`, `list`, `number`, `log-bucket`, `hour`, `weekday` or `age`.
+        /// `category`, `list`, `number`, `log`, `log-bucket`, `steps`, `hour`, `weekday` or `age`.
         kind: String = "category".into(),
         /// The embedding table; fields of one table share its rows. Empty: the name.
         table: String = String::new(),
-        /// Width of the table's rows; absent: `model.width`.
+        /// Width of the table's rows; absent: `model.width`; 0: only the crossing `linear` reads the field.
         width: Option<usize> = None,
-        /// What a number is multiplied by first (`number`, `log-bucket`).
+        /// What a number, or its logarithm, is multiplied by (`number`, `log`, `log-bucket`, `steps`).
         scale: Option<f64> = None,
-        /// What is added to a number then (`number`).
+        /// What is added to a number then (`number`, `log`).
         shift: Option<f64> = None,
-        /// How many buckets (`log-bucket`).
+        /// How many buckets (`log-bucket`, `steps`).
         buckets: Option<u32> = None,
         /// The unit of an age (`age`).
         unit: Option<Period> = None,
@@ -223,7 +226,7 @@ section! {
 section! {
     /// `[[counters]]`: decayed counts of outcomes and of the impressions behind them.
     Counter {
-        /// The task whose outcomes are counted; empty: one counter for each task.
+        /// The task whose outcomes are counted; empty: one counter for each task (not with `beside`, which counts none).
         task: String = String::new(),
         /// By what: one or several of `item`, `user`, `category`, `surface`.
         by: Vec<String> = Vec::new(),
@@ -231,8 +234,10 @@ section! {
         half_life: Period = Period::seconds(3 * 86_400),
         /// How many impressions at the overall rate stand in front of the counts (`log-odds`).
         smoothing: f64 = 20.0,
-        /// What the model reads: `log-odds` or `count`.
+        /// What the model reads: `log-odds`, `count`, `any` or `beside`.
         read: String = "log-odds".into(),
+        /// The item's attribute whose number is read beside the usual one (`beside`).
+        value: String = String::new(),
     }
 }
 

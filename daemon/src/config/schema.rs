@@ -29,7 +29,9 @@ const SUBJECTS: [(&str, Subject); 4] = [
     ("surface", Subject::Surface),
 ];
 
-const READINGS: [(&str, Reading); 2] = [("log-odds", Reading::LogOdds), ("count", Reading::Count)];
+/// What may be read of a counter, and what stands behind its field's name.
+const READINGS: [(&str, &str); 4] =
+    [("log-odds", ""), ("count", ".count"), ("any", ".any"), ("beside", ".beside")];
 
 /// Builds the schema, noting what cannot be.
 pub(super) fn build(
@@ -64,9 +66,24 @@ pub(super) fn build(
                 format!("\"{}\" is the name of an earlier field: choose another", field.name),
             );
         }
-        fields.extend(declared(field, &path, &mut tables, mistakes));
+        if field.cross.is_empty() && field.source != COUNTER {
+            fields.extend(declared(field, &path, &mut tables, mistakes));
+        }
     }
     let counters = counters(config, funnel, &mut fields, mistakes);
+    for (i, field) in config.fields.iter().enumerate() {
+        if field.cross.is_empty() && field.source == COUNTER {
+            let found = stepped(field, &format!("fields.{i}"), &fields, &mut tables, mistakes);
+            fields.extend(found);
+        }
+    }
+    let parts = fields.len();
+    for (i, field) in config.fields.iter().enumerate().filter(|(_, field)| !field.cross.is_empty())
+    {
+        let path = format!("fields.{i}");
+        let found = crossed(field, &path, &fields[..parts], &mut tables, mistakes);
+        fields.extend(found);
+    }
     if fields.len() > MOST_FIELDS {
         mistakes.add(
             "fields",
@@ -118,9 +135,8 @@ fn declared(
     if let Source::Event(event) = &source {
         fits(*event, kind, &format!("{path}.kind"), mistakes);
     }
-    let is_number = matches!(kind, Kind::Number { .. });
     let missing = missing(field, kind, &format!("{path}.missing"), mistakes);
-    let table = if is_number {
+    let table = if kind.is_number() {
         for (key, found) in [("table", !field.table.is_empty()), ("width", field.width.is_some())] {
             if found {
                 mistakes.add(
@@ -131,16 +147,112 @@ fn declared(
         }
         0
     } else {
-        let name = if field.table.is_empty() { &field.name } else { &field.table };
-        if let Some(width) = field.width {
-            within(mistakes, &format!("{path}.width"), width, 1..=1024);
-        }
-        if name == GAP_NAME {
-            mistakes.add(format!("{path}.table"), "\"gap\" is the table of the time between behaviour and impression: choose another name");
-        }
-        tables.number(name, field.width, path, mistakes)
+        table(field, matches!(kind, Kind::List), path, tables, mistakes)
     };
     Some(Field { name: field.name.clone(), source, kind, table, missing: missing? })
+}
+
+/// Returns the number of a field's table.
+fn table(
+    field: &file::Field,
+    is_list: bool,
+    path: &str,
+    tables: &mut Tables,
+    mistakes: &mut Mistakes,
+) -> usize {
+    let name = if field.table.is_empty() { &field.name } else { &field.table };
+    if let Some(width) = field.width {
+        // A list is a mean of rows, so it needs some.
+        within(mistakes, &format!("{path}.width"), width, usize::from(is_list)..=1024);
+    }
+    if name == GAP_NAME {
+        mistakes.add(format!("{path}.table"), "\"gap\" is the table of the time between behaviour and impression: choose another name");
+    }
+    tables.number(name, field.width, path, mistakes)
+}
+
+/// The source of a field that reads the number of a counter in steps.
+const COUNTER: &str = "counter";
+
+/// Reads a field that puts the number of a counter, whose field is one of `fields`, in steps.
+fn stepped(
+    field: &file::Field,
+    path: &str,
+    fields: &[Field],
+    tables: &mut Tables,
+    mistakes: &mut Mistakes,
+) -> Option<Field> {
+    let numbers: Vec<_> = fields
+        .iter()
+        .filter_map(|field| match field.source {
+            Source::Counter(number) => Some((field.name.as_str(), number)),
+            _ => None,
+        })
+        .collect();
+    let key = if field.key.is_empty() { &field.name } else { &field.key };
+    let counter = one_of(mistakes, &format!("{path}.key"), key, &numbers);
+    let kind = kind(field, path, mistakes)?;
+    if !matches!(kind, Kind::Steps { .. }) {
+        mistakes.add(
+            format!("{path}.kind"),
+            "expected steps for a counter, which is a number field by itself",
+        );
+    }
+    let missing = missing(field, kind, &format!("{path}.missing"), mistakes)?;
+    let table = table(field, false, path, tables, mistakes);
+    let source = Source::Counter(counter?);
+    Some(Field { name: field.name.clone(), source, kind, table, missing })
+}
+
+/// How many fields a cross has.
+const CROSSED: std::ops::RangeInclusive<usize> = 2..=4;
+
+/// Reads a field that is made of others, which are `fields`.
+fn crossed(
+    field: &file::Field,
+    path: &str,
+    fields: &[Field],
+    tables: &mut Tables,
+    mistakes: &mut Mistakes,
+) -> Option<Field> {
+    let given = [
+        ("source", !field.source.is_empty()),
+        ("key", !field.key.is_empty()),
+        ("kind", field.kind != "category"),
+        ("scale", field.scale.is_some()),
+        ("shift", field.shift.is_some()),
+        ("buckets", field.buckets.is_some()),
+        ("unit", field.unit.is_some()),
+        ("most", field.most.is_some()),
+        ("missing", field.missing.is_some()),
+    ];
+    for (key, _) in given.iter().filter(|(_, given)| *given) {
+        mistakes.add(
+            format!("{path}.{key}"),
+            "is not used by a cross, which has what its fields have: remove it",
+        );
+    }
+    let here = format!("{path}.cross");
+    within(mistakes, &here, field.cross.len(), CROSSED);
+    let suit = |(_, part): &(usize, &Field)| !part.is_number() && !part.is_list();
+    let known: Vec<_> = fields
+        .iter()
+        .enumerate()
+        .filter(suit)
+        .map(|(number, part)| (part.name.as_str(), number))
+        .collect();
+    let mut parts: Vec<usize> = Vec::new();
+    for (j, name) in field.cross.iter().enumerate() {
+        match one_of(mistakes, &format!("{here}.{j}"), name, &known) {
+            Some(part) if parts.contains(&part) => {
+                mistakes.add(format!("{here}.{j}"), "is named twice: name each once");
+            }
+            part => parts.extend(part),
+        }
+    }
+    let table = table(field, false, path, tables, mistakes);
+    let (name, source) = (field.name.clone(), Source::Cross(parts));
+    Some(Field { name, source, kind: Kind::Category, table, missing: Missing::Own })
 }
 
 fn source(field: &file::Field, key: &str, path: &str, mistakes: &mut Mistakes) -> Option<Source> {
@@ -149,13 +261,8 @@ fn source(field: &file::Field, key: &str, path: &str, mistakes: &mut Mistakes) -
         "" => {
             mistakes.add(
                 here,
-                "expected event, context, item or user, found none: say where the value comes from",
+                "expected event, context, item, user or counter, found none: say where the value comes from",
             );
-            None
-        }
-        "counter" => {
-            mistakes
-                .add(here, "counters become fields by themselves: declare it under [[counters]]");
             None
         }
         _ => {
@@ -173,11 +280,13 @@ fn source(field: &file::Field, key: &str, path: &str, mistakes: &mut Mistakes) -
 }
 
 /// The keys that each kind takes, in the order of [`file::Field`].
-const KIND_KEYS: [(&str, &[&str]); 7] = [
+const KIND_KEYS: [(&str, &[&str]); 9] = [
     ("category", &[]),
     ("list", &[]),
     ("number", &["scale", "shift"]),
+    ("log", &["scale", "shift"]),
     ("log-bucket", &["scale", "buckets"]),
+    ("steps", &["scale", "buckets"]),
     ("hour", &[]),
     ("weekday", &[]),
     ("age", &["unit", "most"]),
@@ -208,11 +317,19 @@ fn kind(field: &file::Field, path: &str, mistakes: &mut Mistakes) -> Option<Kind
             scale: number("scale", field.scale, 1.0),
             shift: number("shift", field.shift, 0.0),
         },
-        "log-bucket" => {
+        "log" => Kind::Log {
+            scale: number("scale", field.scale, 1.0),
+            shift: number("shift", field.shift, 0.0),
+        },
+        "log-bucket" | "steps" => {
             let scale = number("scale", field.scale, 1.0);
             let buckets = field.buckets.unwrap_or(24);
             within(mistakes, &format!("{path}.buckets"), buckets, 2..=1024);
-            Kind::LogBucket { scale, buckets }
+            if field.kind == "steps" {
+                Kind::Steps { scale, buckets }
+            } else {
+                Kind::LogBucket { scale, buckets }
+            }
         }
         "age" => {
             let unit = field.unit.map_or(DAY, |unit| unit.span());
@@ -237,8 +354,8 @@ fn fits(event: EventField, kind: Kind, path: &str, mistakes: &mut Mistakes) {
     let (fits, expected) = match event {
         EventField::Time => (matches!(kind, Kind::Hour | Kind::Weekday), "hour or weekday"),
         EventField::Position => (
-            matches!(kind, Kind::Category | Kind::Number { .. } | Kind::LogBucket { .. }),
-            "category, number or log-bucket",
+            matches!(kind, Kind::Category | Kind::LogBucket { .. }) || kind.is_number(),
+            "category, number, log or log-bucket",
         ),
         _ => (matches!(kind, Kind::Category), "category"),
     };
@@ -253,7 +370,7 @@ fn missing(
     path: &str,
     mistakes: &mut Mistakes,
 ) -> Option<Missing> {
-    let is_number = matches!(kind, Kind::Number { .. });
+    let is_number = kind.is_number();
     let number = |value: f64| value.is_finite().then_some(Missing::Value(value as f32));
     let found = match &field.missing {
         None if is_number => Some(Missing::Value(0.0)),
@@ -317,11 +434,13 @@ fn counters(
         }
         within(mistakes, &format!("{path}.smoothing"), counter.smoothing, 0.001..=1e9);
         let here = format!("{path}.read");
-        let Some(read) = one_of(mistakes, &here, &counter.read, &READINGS) else { continue };
-        let suffix = if read == Reading::Count { ".count" } else { "" };
-        for task in tasks {
+        let Some(suffix) = one_of(mistakes, &here, &counter.read, &READINGS) else { continue };
+        let Some(read) = reading(counter, &path, mistakes) else { continue };
+        let beside = matches!(read, Reading::Beside(_));
+        for task in if beside { 0..1 } else { tasks } {
             let subjects = counter.by.join("+");
-            let mut name = format!("{}.{subjects}{suffix}", funnel.tasks()[task].name);
+            let of = if beside { &counter.value } else { &funnel.tasks()[task].name };
+            let mut name = format!("{of}.{subjects}{suffix}");
             if fields[declared..].iter().any(|field| field.name == name) {
                 name = format!("{name}.{}", counter.half_life);
             }
@@ -358,6 +477,33 @@ fn counters(
         );
     }
     counters
+}
+
+/// What the model reads of a counter whose `read` is one of [`READINGS`].
+fn reading(counter: &file::Counter, path: &str, mistakes: &mut Mistakes) -> Option<Reading> {
+    let beside = counter.read == "beside";
+    if beside && !counter.task.is_empty() {
+        mistakes.add(
+            format!("{path}.task"),
+            "is not used by read = \"beside\", which counts no outcomes: remove it",
+        );
+        return None;
+    }
+    if beside == counter.value.is_empty() {
+        let problem = if beside {
+            "expected the attribute of items whose number is read, such as \"price\", found none"
+        } else {
+            "is only used by read = \"beside\": remove it"
+        };
+        mistakes.add(format!("{path}.value"), problem);
+        return None;
+    }
+    Some(match counter.read.as_str() {
+        "beside" => Reading::Beside(AttributeKey::of(&counter.value)),
+        "count" => Reading::Count,
+        "any" => Reading::Any,
+        _ => Reading::LogOdds,
+    })
 }
 
 /// Which behaviours the looks into the history read.

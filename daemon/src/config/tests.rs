@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use sluice_features::schema::{EventField, Kind, Missing, Source, Subject};
+use sluice_features::attributes::AttributeKey;
+use sluice_features::schema::{EventField, Kind, Missing, Reading, Source, Subject};
 use toml::{Table, Value};
 
 use super::*;
@@ -144,7 +145,7 @@ line 11: funnel.tasks.0.window: expected a length of time such as \"200ms\", \"3
 line 15: funnel.tasks.1.parent: expected click or purchase, found \"klick\": did you mean click?
 line 19: learn.batch: expected 1 to 65536, found 0
 line 20: learn.seed: expected a whole number of 0 or more, found string \"one\"
-line 25: fields.0.kind: expected category, list, number, log-bucket, hour, weekday or age, found \"numbr\": did you mean number?
+line 25: fields.0.kind: expected category, list, number, log, log-bucket, steps, hour, weekday or age, found \"numbr\": did you mean number?
 line 28: serve.score: column 11: no task \"buy\" in the funnel: it has click, purchase in \"p.click + p.buy\"
 line 30: nonsense: no such key: expected one of kafka, funnel, items, sequence, features, fields, counters, model, learn, table, retrieval, serve, publish, scores, checkpoint, open, capture, evaluate, http, log";
     assert_eq!(mistakes(file), expected);
@@ -225,6 +226,77 @@ source = "event"
 }
 
 #[test]
+fn a_cross_is_made_of_key_fields_wherever_they_stand() {
+    let file = r#"
+[features]
+standard = ["item", "category", "position"]
+[[fields]]
+name = "category x price"
+cross = ["category", "price"]
+width = 0
+[[fields]]
+name = "price"
+source = "item"
+kind = "log-bucket"
+[[fields]]
+name = "weight"
+source = "item"
+kind = "log"
+scale = 0.5
+[[fields]]
+name = "dearness"
+source = "counter"
+key = "price.category.beside"
+kind = "steps"
+scale = 2
+buckets = 9
+[[fields]]
+name = "dearness x item"
+cross = ["dearness", "item"]
+[[counters]]
+by = ["category"]
+read = "beside"
+value = "price"
+[model.crossing]
+name = "linear"
+"#;
+    let schema = Config::build(file, &[]).unwrap().schema;
+    let cross = schema.fields.iter().position(|field| field.name == "category x price").unwrap();
+    assert_eq!(schema.fields[cross].source, Source::Cross(vec![1, 3]));
+    assert_eq!(schema.tables[schema.fields[cross].table].width, 0);
+    let weight = schema.fields.iter().find(|field| field.name == "weight").unwrap();
+    assert_eq!(weight.kind, Kind::Log { scale: 0.5, shift: 0.0 });
+
+    let steps = schema.fields.iter().position(|field| field.name == "dearness").unwrap();
+    assert_eq!(schema.fields[steps].source, Source::Counter(0));
+    assert_eq!(schema.fields[steps].kind, Kind::Steps { scale: 2.0, buckets: 9 });
+    assert_eq!(
+        schema.fields[steps + 2].source,
+        Source::Cross(vec![steps, 0]),
+        "counters are parts too"
+    );
+    assert_eq!((schema.number_fields().len(), schema.counters.len()), (2, 1));
+
+    let deep_alone = file.replace("\"linear\"", "\"none\"");
+    assert!(mistakes(&deep_alone).contains("field category x price has width 0"), "{deep_alone}");
+    let text = mistakes(
+        r#"
+[[fields]]
+name = "a"
+source = "item"
+cross = ["category", "category", "weight", "none", "item"]
+[[fields]]
+name = "weight"
+source = "item"
+kind = "number"
+"#,
+    );
+    for path in ["fields.0.source", "fields.0.cross:", "cross.1", "cross.2", "cross.3"] {
+        assert!(text.contains(path), "{path} in {text}");
+    }
+}
+
+#[test]
 fn fields_that_cannot_be_are_all_named() {
     let file = r#"
 [[fields]]
@@ -244,6 +316,7 @@ missing = "own"
 [[fields]]
 name = "b"
 source = "counter"
+key = "click.nobody"
 [[fields]]
 name = "click.item"
 source = "user"
@@ -269,7 +342,8 @@ width = 3
         "fields.2.buckets",
         "fields.2.missing",
         "fields.3.name",
-        "fields.3.source",
+        "fields.3.key",
+        "fields.3.kind",
         "counters.0",
         "fields.5.table",
         "fields.6.width",
@@ -289,6 +363,15 @@ fn counters_of_the_same_subjects_differ_by_reading_and_half_life() {
     let names: Vec<&str> = fields.map(|field| config.schema.fields[field].name.as_str()).collect();
     assert_eq!(names, ["click.user", "click.user.count", "click.user.count.1h"]);
     assert!(mistakes(&counter("read = \"sum\"")).contains("counters.0.read"));
+    let beside = "[[counters]]\nby = [\"category\"]\nread = \"beside\"\n";
+    let schema = Config::build(&format!("{beside}value = \"price\"\n"), &[]).unwrap().schema;
+    let field = &schema.fields[schema.number_fields()[0]];
+    assert_eq!((field.name.as_str(), schema.counters.len()), ("price.category.beside", 1));
+    assert_eq!(schema.counters[0].read, Reading::Beside(AttributeKey::of("price")));
+    assert!(mistakes(beside).contains("counters.0.value: expected the attribute"));
+    assert!(mistakes(&counter("value = \"price\"")).contains("counters.0.value: is only used"));
+    let of_task = counter("read = \"beside\"\nvalue = \"price\"");
+    assert!(mistakes(&of_task).contains("counters.0.task: is not used"));
     let twice = counter("half_life = \"1h\"").repeat(3);
     assert!(mistakes(&twice).contains("\"click.user.1h\" is counted or declared already"));
 }
@@ -425,7 +508,7 @@ fn the_configurations_of_the_data_sets_are_valid() {
         assert_eq!(config.funnel.entry_name(), "view");
         assert!(config.schema.target_category().is_some());
     }
-    assert_eq!(build("simulator.toml").schema.counters.len(), 17);
+    assert_eq!(build("simulator.toml").schema.counters.len(), 20);
     let best = build("kuairand.toml");
     assert_eq!((best.schema.counters.len(), best.schema.number_fields().len()), (15, 15));
     let reference = build("kuairand-reference.toml");

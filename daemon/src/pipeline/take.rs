@@ -17,6 +17,7 @@ use sluice_features::wire::{
 
 use super::Pipeline;
 use super::record::Record;
+use super::shared::Shared;
 use super::work::{Role, Verdict};
 
 impl Pipeline {
@@ -159,7 +160,8 @@ impl Pipeline {
         self.counts.later_features += u64::from(later);
         let subjects =
             Subjects { item: item.0, user: user.0, category: category.map(|c| c.0), surface };
-        self.shared.counters.impression(&subjects, time);
+        let Shared { item_features, counters, .. } = &mut self.shared;
+        item_features.as_of(item.0, time, |_, item| counters.impression(&subjects, item, time));
         let learned = self.effects.iter().any(|effect| matches!(effect, Effect::Example { .. }));
         if !self.judged_by_step && !learned && self.is_judged(impression.id) {
             // Nothing is learned yet, but the prediction is made now.

@@ -88,11 +88,12 @@ impl Column {
             Missing::Own | Missing::Zero => None,
         });
         let Some(number) = number else { return 0.0 };
-        let (scale, shift) = match self.kind {
-            Kind::Number { scale, shift } => (f64::from(scale), f64::from(shift)),
-            _ => (1.0, 0.0),
+        let (number, scale, shift) = match self.kind {
+            Kind::Number { scale, shift } => (number, scale, shift),
+            Kind::Log { scale, shift } => (number.max(0.0).ln_1p(), scale, shift),
+            _ => (number, 1.0, 0.0),
         };
-        (number * scale + shift).clamp(-LARGEST, LARGEST) as f32
+        (number * f64::from(scale) + f64::from(shift)).clamp(-LARGEST, LARGEST) as f32
     }
 
     /// Calls `push` with the key of each entry of a list. An empty list is a missing one; a single value is a list of one.
@@ -121,10 +122,17 @@ impl Column {
 
     fn id(&self, given: Given<'_>, time: EventTime) -> Option<u64> {
         match self.kind {
-            Kind::Category | Kind::List | Kind::Number { .. } => given.category(),
+            Kind::Category | Kind::List | Kind::Number { .. } | Kind::Log { .. } => {
+                given.category()
+            }
             Kind::LogBucket { scale, buckets } => {
                 let number = (given.number()? * f64::from(scale)).max(0.0);
                 Some(small_id(i64::from(floor_log2(1.0 + number).min(buckets.saturating_sub(1)))))
+            }
+            Kind::Steps { scale, buckets } => {
+                let (most, middle) = (f64::from(buckets.saturating_sub(1)), f64::from(buckets / 2));
+                let step = (given.number()? * f64::from(scale)).floor() + middle;
+                Some(small_id(step.clamp(0.0, most) as i64))
             }
             Kind::Hour => Some(small_id(instant(given)?.rem_euclid(DAY) / HOUR)),
             // The first day of 1970 was a Thursday; Monday is 0.
@@ -134,6 +142,60 @@ impl Column {
                 Some(small_id(age.clamp(0, i64::from(most))))
             }
         }
+    }
+}
+
+/// Where a key column is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// Among all key columns.
+    pub(super) column: usize,
+    /// Whether it is a candidate's own, see [`Schema::is_own`].
+    pub(super) own: bool,
+    /// Among the key columns of which that is equally true.
+    pub(super) beside: usize,
+}
+
+impl Place {
+    fn new(schema: &Schema, keys: &[usize], column: usize) -> Self {
+        let own = schema.is_own(keys[column]);
+        let beside = keys[..column].iter().filter(|&&key| schema.is_own(key) == own).count();
+        Self { column, own, beside }
+    }
+}
+
+/// A key column made of others.
+#[derive(Clone, Debug)]
+pub(super) struct Cross {
+    pub(super) place: Place,
+    parts: Vec<Place>,
+    salt: u64,
+}
+
+impl Cross {
+    /// Returns the cross of the `column`-th key field, `None` where that is no cross.
+    pub(super) fn new(schema: &Schema, keys: &[usize], column: usize) -> Option<Self> {
+        let field = &schema.fields[keys[column]];
+        let Source::Cross(fields) = &field.source else { return None };
+        let part = |&field: &usize| {
+            let column = keys.iter().position(|&key| key == field)?;
+            Some(Place::new(schema, keys, column))
+        };
+        let parts = fields.iter().filter_map(part).collect();
+        let place = Place::new(schema, keys, column);
+        Some(Self { place, parts, salt: schema.tables[field.table].salt() })
+    }
+
+    /// Returns the key of a combination, given the keys of the columns: 0 where one of its parts is nothing.
+    pub(super) fn key(&self, key_of: impl Fn(Place) -> u64) -> u64 {
+        let mut key = self.salt;
+        for &part in &self.parts {
+            match key_of(part) {
+                0 => return 0,
+                id => key = salted_key(key, id),
+            }
+        }
+        key
     }
 }
 

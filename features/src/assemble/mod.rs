@@ -23,7 +23,7 @@ pub use history::{History, Past, UserHistory};
 pub use negatives::{Negatives, sampling_offset};
 pub use values::{FieldValues, ValuePool};
 
-use columns::{Column, Given, MISSING, gap_id};
+use columns::{Column, Cross, Given, MISSING, gap_id};
 
 use crate::attribute::{Labels, Opened};
 use crate::attributes::{AttributeKey, Attributes, Value};
@@ -111,6 +111,7 @@ impl<'a> Labelled<'a> {
 #[derive(Clone, Debug)]
 pub struct Assembler {
     keys: Vec<Column>,
+    crosses: Vec<Cross>,
     lists: Vec<Column>,
     numbers: Vec<Column>,
     lookups: Vec<Lookup>,
@@ -131,8 +132,10 @@ impl Assembler {
         let columns = |fields: Vec<usize>| -> Vec<Column> {
             fields.into_iter().map(|field| Column::new(schema, field)).collect()
         };
+        let keys = schema.key_fields();
         Self {
-            keys: columns(schema.key_fields()),
+            crosses: (0..keys.len()).filter_map(|i| Cross::new(schema, &keys, i)).collect(),
+            keys: columns(keys),
             lists: columns(schema.list_fields()),
             numbers: columns(schema.number_fields()),
             lookups: schema.lookups.clone(),
@@ -240,6 +243,9 @@ impl Assembler {
         for (i, column) in self.keys.iter().enumerate() {
             values.set_key(i, column.key(sources.given(&column.source), time));
         }
+        for cross in &self.crosses {
+            values.set_key(cross.place.column, cross.key(|part| values.key(part.column)));
+        }
         for (i, column) in self.numbers.iter().enumerate() {
             values.set_number(self.shape(), i, column.number(sources.given(&column.source)));
         }
@@ -301,6 +307,7 @@ struct Sources<'a> {
 }
 
 impl<'a> Sources<'a> {
+    /// Returns what a source gives; a cross is made of the other columns.
     fn given(&self, source: &Source) -> Given<'a> {
         let attribute = |attributes: Option<&'a Attributes>, key| match attributes
             .and_then(|attributes| attributes.get(key))
@@ -325,8 +332,9 @@ impl<'a> Sources<'a> {
             Source::User(key) => attribute(self.user, key),
             Source::Counter(counter) => self
                 .counters
-                .read(counter, &self.subjects, self.shown.time)
+                .read(counter, &self.subjects, self.item, self.shown.time)
                 .map_or(Given::Nothing, |number| Given::Number(f64::from(number))),
+            Source::Cross(_) => Given::Nothing,
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The rows are those that [`Assembler::snapshot`] and [`Assembler::append`] make of the same items at the same time.
 
-use super::columns::Column;
+use super::columns::{Column, Place};
 use super::{Assembler, History, Known, Shown, Sources};
 use crate::candidates::{Candidates, Columns};
 use crate::counters::Subjects;
@@ -27,6 +27,7 @@ impl Assembler {
             let sources = Sources { shown, item: None, user, counters, subjects };
             self.read(&sources, false, &mut candidates.common);
         });
+        self.cross(false, &[], &mut candidates.common.keys);
         for (lookup, histories) in self.lookups.iter().zip(&mut candidates.histories) {
             if let Lookup::Newest { .. } = lookup {
                 self.look(lookup, None, shown.time, history, histories);
@@ -42,6 +43,7 @@ impl Assembler {
         history: &impl History,
         candidates: &mut Candidates,
     ) {
+        let row = candidates.own.keys.len();
         let category = known.items.as_of(shown.item.0, shown.time, |_, item| {
             let category = item.and_then(|item| item.get(self.category)?.category());
             let (user, surface) = (shown.user.0, shown.surface);
@@ -51,6 +53,8 @@ impl Assembler {
             self.read(&sources, true, &mut candidates.own);
             category
         });
+        let Candidates { common, own, .. } = &mut *candidates;
+        self.cross(true, &common.keys, &mut own.keys[row..]);
         if candidates.join(category) {
             for (lookup, histories) in self.lookups.iter().zip(&mut candidates.histories) {
                 if let Lookup::Matching { .. } = lookup {
@@ -67,7 +71,16 @@ impl Assembler {
         });
     }
 
-    /// Adds a row of the columns that are a candidate's own, or of the others.
+    /// Sets the crosses of a row of the key columns that are a candidate's own, or of the others; `common` are the others.
+    fn cross(&self, own: bool, common: &[u64], row: &mut [u64]) {
+        for cross in self.crosses.iter().filter(|cross| cross.place.own == own) {
+            let keys = &*row;
+            let of = |part: Place| if part.own == own { keys } else { common }[part.beside];
+            row[cross.place.beside] = cross.key(of);
+        }
+    }
+
+    /// Adds a row of the columns that are a candidate's own, or of the others; their crosses are not yet made.
     fn read(&self, sources: &Sources<'_>, own: bool, into: &mut Columns) {
         let time = sources.shown.time;
         let mine = |column: &&Column| column.own == own;

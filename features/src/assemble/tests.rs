@@ -294,7 +294,7 @@ fn every_source_is_read() {
     world.items.apply(ITEM.0, EventTime(1), Some(item));
     world.users.apply(USER.0, EventTime(1), Some(attributes(&[("city", text("Bern"))])));
     let subjects = Subjects { surface: Some(9), ..Subjects::default() };
-    world.counters.impression(&subjects, EventTime(NOON));
+    world.counters.impression(&subjects, None, EventTime(NOON));
     world.counters.outcome(0, &subjects, EventTime(NOON));
 
     let nothing = Attributes::default();
@@ -311,7 +311,7 @@ fn every_source_is_read() {
         stable_hash(b"Bern"),
     ];
     assert_eq!(batch.keys, ids.map(|id| world.salted(0, id)));
-    let odds = world.counters.read(0, &subjects, EventTime(NOON)).unwrap();
+    let odds = world.counters.read(0, &subjects, None, EventTime(NOON)).unwrap();
     assert!(odds > 0.0);
     assert_eq!(
         batch.numbers.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
@@ -403,6 +403,8 @@ fn everything() -> World {
         (Source::User(key("city")), Kind::Category, Missing::Own),
         (Source::Event(EventField::Time), Kind::Weekday, Missing::Own),
         (Source::Counter(0), Kind::Number { scale: 1.0, shift: 0.0 }, Missing::Zero),
+        (Source::Cross(vec![0, 4]), Kind::Category, Missing::Own),
+        (Source::Cross(vec![5, 4]), Kind::Category, Missing::Own),
     ]);
     for item in [1, 2] {
         let features = attributes(&[
@@ -448,7 +450,8 @@ proptest! {
         prop_assert_eq!(&world.row(&asked), &row);
 
         // Counters are read at arrival: what was kept is what is learned.
-        world.counters.impression(&Subjects { surface: Some(9), ..Subjects::default() }, EventTime(300));
+        let seen = Subjects { surface: Some(9), ..Subjects::default() };
+        world.counters.impression(&seen, None, EventTime(300));
         let assembler = Assembler::new(&world.schema, key(CATEGORY));
         let mut batch = assembler.batch();
         assembler.append(&labelled(&values, &asked, Labels::default()), &world.history, &mut batch);
@@ -602,7 +605,7 @@ fn candidates_hold_the_rows_of_a_batch_with_what_is_common_once() {
     world.schema.fields.insert(1, Field { source: Source::Counter(1), ..counted });
     world.counters = Counters::new(&world.schema.counters, 100);
     let subjects = Subjects { user: USER.0, category: categories[0], ..Subjects::default() };
-    world.counters.impression(&subjects, EventTime(60));
+    world.counters.impression(&subjects, None, EventTime(60));
     let assembler = Assembler::new(&world.schema, key(CATEGORY));
     let known = Known { items: &world.items, users: &world.users, counters: &world.counters };
     let nothing = Attributes::default();
@@ -667,4 +670,68 @@ fn memory_of_closed_impressions_serves_again() {
     let (fresh, _) = world.snapshot(&Shown { item: ItemId(2), ..shown(&nothing) });
     assert_eq!(second, fresh);
     assert_eq!(pool.get(), FieldValues::default());
+}
+
+#[test]
+fn a_cross_has_a_key_for_each_combination() {
+    let part = |key: &str, missing| (Source::Item(super::tests::key(key)), Kind::Category, missing);
+    let world = World::new(&[
+        (Source::Cross(vec![1, 2]), Kind::Category, Missing::Own),
+        part("brand", Missing::Own),
+        part("size", Missing::Zero),
+    ]);
+    let nothing = Attributes::default();
+    let mut seen = std::collections::HashMap::new();
+    let all =
+        [(Some("a"), Some("b")), (Some("b"), Some("a")), (Some("a"), Some("a")), (None, Some("b"))];
+    for (i, (brand, size)) in all.into_iter().enumerate() {
+        let given = [("brand", brand), ("size", size)];
+        let given: Vec<_> =
+            given.iter().filter_map(|(name, value)| Some((*name, text((*value)?)))).collect();
+        world.items.apply(ITEM.0, EventTime(i as i64 + 1), Some(attributes(&given)));
+        let keys = world.row(&shown(&nothing)).keys;
+        assert!(keys[0] != 0 && !keys[1..].contains(&keys[0]));
+        assert_eq!(seen.insert(keys[0], i), None, "combinations are apart");
+        assert_eq!(world.row(&shown(&nothing)).keys, keys);
+    }
+    world.items.apply(ITEM.0, EventTime(10), Some(attributes(&[("brand", text("a"))])));
+    assert_eq!(world.row(&shown(&nothing)).keys[0], 0, "what misses a part that is nothing");
+}
+
+#[test]
+fn a_logarithm_is_a_number() {
+    let log = Kind::Log { scale: 0.5, shift: 1.0 };
+    let world = World::new(&[(Source::Item(key("price")), log, Missing::Value(0.0))]);
+    let nothing = Attributes::default();
+    for (i, (price, wanted)) in
+        [(6.0f64, 1.0 + 0.5 * 7.0f32.ln()), (-3.0, 1.0)].into_iter().enumerate()
+    {
+        let item = attributes(&[("price", Value::Number(price))]);
+        world.items.apply(ITEM.0, EventTime(i as i64 + 1), Some(item));
+        let found = world.row(&shown(&nothing)).numbers[0];
+        assert!((found - wanted).abs() < 1e-6, "{found} {wanted}");
+    }
+}
+
+#[test]
+fn steps_are_of_equal_size_around_nothing() {
+    let steps = Kind::Steps { scale: 2.0, buckets: 5 };
+    let world = World::new(&[(Source::Item(key("change")), steps, Missing::Own)]);
+    let nothing = Attributes::default();
+    let all = [
+        (-9.0, 0),
+        (-0.6, 0),
+        (-0.5, 1),
+        (-0.1, 1),
+        (0.0, 2),
+        (0.4, 2),
+        (0.5, 3),
+        (1.0, 4),
+        (9.0, 4),
+    ];
+    for (i, (change, step)) in all.into_iter().enumerate() {
+        let item = attributes(&[("change", Value::Number(change))]);
+        world.items.apply(ITEM.0, EventTime(i as i64 + 1), Some(item));
+        assert_eq!(world.key_of(&shown(&nothing)), world.salted(0, small_id(step)), "{change}");
+    }
 }

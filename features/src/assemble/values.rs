@@ -108,6 +108,10 @@ impl FieldValues {
         self.words[HEADER + column] = key;
     }
 
+    pub(super) fn key(&self, column: usize) -> u64 {
+        self.words[HEADER + column]
+    }
+
     pub(super) fn set_number(&mut self, shape: Shape, column: usize, number: f32) {
         let word = &mut self.words[shape.numbers() + column / 2];
         *word |= u64::from(number.to_bits()) << (32 * (column % 2));

@@ -130,8 +130,9 @@ fn every_combination_learns_64_rows_by_heart() {
         spec.learning.linear_rate = 0.6;
         let mut batch = final_batch(&schema(&spec), 64);
         // An id of its own makes every row separable, whatever the model.
-        for (i, keys) in batch.keys.chunks_mut(3).enumerate() {
-            keys[2] = i as u64 + 1000;
+        let columns = batch.keys.len() / 64;
+        for (i, keys) in batch.keys.chunks_mut(columns).enumerate() {
+            keys[columns - 1] = i as u64 + 1000;
         }
         let mut learner = learner(&spec);
         let mut loss = f64::INFINITY;

@@ -1,7 +1,8 @@
 //! Where the columns of a batch go: from keys to rows, from rows to the features `x`.
 //!
 //! `x = [key fields; lists; numbers; interest]`, fields in the order of the schema. All tables of one width share one store (their keys are
-//! salted apart), and `linear` has a store of its own with a row of one weight for each task.
+//! salted apart), and `linear` has a store of its own with a row of one weight for each task. Fields of width 0 have no place in `x`: only
+//! `linear` reads them.
 //!
 //! A store's *occurrences* are, end to end: its key columns example by example, its lists, its parts of the histories. All else finds
 //! its row by the place of its occurrence.
@@ -16,6 +17,8 @@ pub(crate) struct Column {
     pub(crate) store: usize,
     /// Among the store's key columns, or among all lists.
     pub(crate) index: usize,
+    /// Among the batch's key columns, or among its lists.
+    pub(crate) field: usize,
     /// First column of `x`.
     pub(crate) offset: usize,
     pub(crate) width: usize,
@@ -63,7 +66,7 @@ pub(crate) struct Plan {
     /// First column of the numbers in `x`.
     pub(crate) numbers_at: usize,
     pub(crate) looks: Vec<Look>,
-    /// The key columns that hold the candidate's item and category.
+    /// Which of `keys` hold the candidate's item and category.
     pub(crate) target: Option<[usize; 2]>,
     /// Columns of `x` before the interest's.
     pub(crate) fields: usize,
@@ -78,6 +81,7 @@ impl Plan {
         let mut widths = Vec::new();
         if deep || spec.crossing.has_fm() {
             widths.extend(keys.iter().map(|&field| width(schema.fields[field].table)));
+            widths.retain(|&width| width > 0);
         }
         if deep {
             widths.extend(lists.iter().map(|&field| width(schema.fields[field].table)));
@@ -93,27 +97,28 @@ impl Plan {
         let store = |table: usize| widths.iter().position(|&w| w == width(table)).unwrap_or(0);
 
         let mut offset = 0;
-        let mut column = |field: usize, index: usize| {
-            let table = schema.fields[field].table;
-            let column = Column { store: store(table), index, offset, width: width(table) };
+        let mut column = |table: usize, index: usize, field: usize| {
+            let column = Column { store: store(table), index, field, offset, width: width(table) };
             offset += column.width;
             column
         };
         let (embedded, terms) = (!stores.is_empty(), keys.len() + lists.len());
         let keys: Vec<Column> = keys
             .into_iter()
-            .filter(|_| embedded)
-            .map(|field| {
-                let shape = &mut stores[store(schema.fields[field].table)];
+            .map(|field| schema.fields[field].table)
+            .enumerate()
+            .filter(|&(_, table)| embedded && width(table) > 0)
+            .map(|(field, table)| {
+                let shape = &mut stores[store(table)];
                 shape.columns += 1;
-                column(field, shape.columns - 1)
+                column(table, shape.columns - 1, field)
             })
             .collect();
         let lists: Vec<Column> = lists
             .into_iter()
             .filter(|_| deep)
             .enumerate()
-            .map(|(list, field)| column(field, list))
+            .map(|(list, field)| column(schema.fields[field].table, list, list))
             .collect();
         let looks = aged
             .iter()
@@ -128,7 +133,9 @@ impl Plan {
             let columns = schema.key_fields().len();
             stores.push(StoreShape { width: schema.tasks, columns, linear: true });
         }
-        let target = schema.target_item().zip(schema.target_category());
+        let place = |field: usize| keys.iter().position(|column| column.field == field);
+        let target = [schema.target_item(), schema.target_category()];
+        let target = target.map(|field| field.filter(|_| deep).and_then(place));
         let numbers = schema.number_fields().len();
         Self {
             stores,
@@ -138,7 +145,7 @@ impl Plan {
             numbers,
             numbers_at: offset,
             looks,
-            target: target.filter(|_| deep).map(|(item, category)| [item, category]),
+            target: target[0].zip(target[1]).map(|(item, category)| [item, category]),
             fields: offset + numbers,
         }
     }

@@ -75,9 +75,9 @@ impl<R: Real> StoreRows<R> {
         if shape.columns == fields {
             self.occurrences.extend_from_slice(&batch.keys);
         } else {
-            let mine = || plan.keys.iter().enumerate().filter(|(_, c)| c.store == store);
+            let mine = || plan.keys.iter().filter(|column| column.store == store);
             for keys in batch.keys.chunks_exact(fields) {
-                self.occurrences.extend(mine().map(|(field, _)| keys[field]));
+                self.occurrences.extend(mine().map(|column| keys[column.field]));
             }
         }
         for (list, ragged) in batch.lists.iter().enumerate() {

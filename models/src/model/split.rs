@@ -40,12 +40,13 @@ impl Split {
         let common = Side::new(schema, plan, false);
         let mut own = Side::new(schema, plan, true);
         push_rows(&mut own.behind_keys, plan.fields..plan.fields + interest);
-        let own_before = |column: usize| {
-            let fields = schema.key_fields();
-            fields[..column].iter().filter(|&&field| schema.is_own(field)).count()
-        };
         // Item and category are always a candidate's own.
-        Self { common, own, target: plan.target.map(|columns| columns.map(own_before)) }
+        let among_own = |key: usize| {
+            let field = plan.keys[key].field;
+            own.keys.iter().position(|column| column.field == field).unwrap_or(0)
+        };
+        let target = plan.target.map(|keys| keys.map(among_own));
+        Self { common, own, target }
     }
 }
 
@@ -54,7 +55,7 @@ impl Side {
         let mine = |field: &usize| schema.is_own(*field) == own;
         let mut side = Self { places: vec![Vec::new(); plan.stores.len()], ..Self::default() };
         for (number, _) in schema.key_fields().iter().enumerate().filter(|(_, f)| mine(f)) {
-            if let Some(column) = plan.keys.get(number) {
+            if let Some(column) = plan.keys.iter().find(|column| column.field == number) {
                 let index = side.places[column.store].len();
                 side.keys.push(Column { index, ..*column });
                 side.places[column.store].push(side.row);

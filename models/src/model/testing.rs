@@ -16,25 +16,29 @@ fn field(name: &str, source: Source, kind: Kind, table: usize) -> Field {
     Field { name: name.into(), source, kind, table, missing: Missing::Own }
 }
 
-/// Item, category and user of width 3, a list of tags of width 2, a number.
+/// Item, category and user of width 3, a list of tags of width 2, a number; with `linear` beside a deep part, pairs of item and user before them, of width 0.
 pub(crate) fn schema(spec: &ModelSpec) -> Schema {
     let table = |name: &str, width| Table { name: name.into(), width };
     let number = Kind::Number { scale: 1.0, shift: 0.0 };
     let attribute = |name: &str| sluice_features::attributes::AttributeKey::of(name);
+    let pair = field("pair", Source::Cross(vec![1, 5]), Kind::Category, 5);
+    let fields = [
+        field("item", Source::Event(EventField::Item), Kind::Category, 0),
+        field("price", Source::Item(attribute("price")), number, 0),
+        field("tags", Source::Item(attribute("tags")), Kind::List, 3),
+        field("category", Source::Event(EventField::Category), Kind::Category, 1),
+        field("user", Source::Event(EventField::User), Kind::Category, 2),
+    ];
+    let with_pair = spec.crossing.has_linear() && spec.is_deep();
     Schema {
-        fields: vec![
-            field("item", Source::Event(EventField::Item), Kind::Category, 0),
-            field("price", Source::Item(attribute("price")), number, 0),
-            field("tags", Source::Item(attribute("tags")), Kind::List, 3),
-            field("category", Source::Event(EventField::Category), Kind::Category, 1),
-            field("user", Source::Event(EventField::User), Kind::Category, 2),
-        ],
+        fields: with_pair.then_some(pair).into_iter().chain(fields).collect(),
         tables: vec![
             table("item", 3),
             table("category", 3),
             table("user", 3),
             table("tag", 2),
             table("gap", 2),
+            table("pair", 0),
         ],
         counters: vec![],
         lookups: spec.lookups(),
@@ -53,6 +57,9 @@ pub(crate) fn batch(schema: &Schema, size: usize) -> Batch {
     for i in 0..size as u64 {
         let (item, user) = (i * i % 7, i % 5);
         let category = item % 3;
+        if schema.fields[0].name == "pair" {
+            batch.keys.push(key(5, item * 5 + user));
+        }
         batch.keys.extend([key(0, item), key(1, category), if i == 3 { 0 } else { key(2, user) }]);
         batch.numbers.push((i as f32 * 0.7).sin());
         let list = &mut batch.lists[0];

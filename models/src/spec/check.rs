@@ -82,18 +82,36 @@ impl ModelSpec {
     }
 
     fn check_crossing(&self, schema: &Schema, found: &mut Found) {
-        let fields = schema.key_fields();
+        let width = |field: usize| schema.tables.get(schema.fields[field].table).map(|t| t.width);
+        let (embedded, bare): (Vec<usize>, Vec<usize>) =
+            schema.key_fields().into_iter().partition(|&field| width(field) != Some(0));
         if self.crossing.has_linear() && schema.fields.is_empty() {
             found.add("crossing.name", "linear weights need at least one field".into());
+        }
+        if let (Some(&field), false) = (bare.first(), self.crossing.has_linear()) {
+            let problem = format!(
+                "the table of field {} has width 0, so nothing reads it: give it a width, or \
+                 choose linear or fm+linear",
+                schema.fields[field].name
+            );
+            found.add("crossing.name", problem);
         }
         if !self.crossing.has_fm() {
             return;
         }
+        if let (Some(&field), false) = (bare.first(), self.is_deep()) {
+            let problem = format!(
+                "without sharing fm reads all key fields, and the table of {} has width 0: give it \
+                 the width of the others, or choose linear",
+                schema.fields[field].name
+            );
+            found.add("crossing.name", problem);
+        }
+        let fields = embedded;
         if fields.len() < 2 {
             let problem = format!("fm needs two key fields or more, found {}", fields.len());
             found.add("crossing.name", problem);
         }
-        let width = |field: usize| schema.tables.get(schema.fields[field].table).map(|t| t.width);
         let Some(&first) = fields.first() else { return };
         for &field in &fields[1..] {
             if width(field) != width(first) {

@@ -45,6 +45,9 @@ fn candidates(schema: &Schema, items: &[u64], newest: u64, found: u64) -> Candid
     }
     for &item in items {
         let category = (item % 5 != 4).then_some(item % 3);
+        if schema.fields[0].name == "pair" {
+            candidates.own.keys.push(key(5, item * 5 + 3));
+        }
         candidates.own.keys.extend([key(0, item), category.map_or(0, |c| key(1, c))]);
         candidates.own.numbers.push((item as f32 * 0.7).sin());
         let list = &mut candidates.own.lists[0];

@@ -2,7 +2,7 @@
 //!
 //! A vector must not depend on the moment or the place of a request: user and item are described by
 //! their ids, their features and the user's newest behaviours. Context, surface, position, time,
-//! counters and ages stay out.
+//! counters, ages and crosses stay out.
 
 use serde::{Deserialize, Serialize};
 use sluice_features::example::{Batch, Ragged};
@@ -106,7 +106,8 @@ fn side_of(field: &Field) -> Option<Side> {
         }
         Source::Event(EventField::Surface | EventField::Position | EventField::Time)
         | Source::Context(_)
-        | Source::Counter(_) => None,
+        | Source::Counter(_)
+        | Source::Cross(_) => None,
     }
 }
 
