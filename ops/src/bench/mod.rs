@@ -13,6 +13,9 @@ mod peers;
 mod report;
 mod scoring;
 mod step;
+mod table;
+
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
@@ -30,6 +33,9 @@ pub struct Arguments {
     /// Group kafka uses these brokers (host:port) instead of one inside this process: topics sluice-bench-* are made, and deleted at the end
     #[arg(long)]
     brokers: Option<String>,
+    /// Group peers learns clicks from these records of `sluice import kuairand` instead of made-up ones: only then are log losses shown
+    #[arg(long, value_name = "FILE")]
+    kuairand: Option<PathBuf>,
     /// Prints one JSON array
     #[arg(long)]
     json: bool,
@@ -40,10 +46,12 @@ pub struct Arguments {
 enum Group {
     /// Training steps of the reference graph and of the default model
     Step,
-    /// The same in PyTorch
+    /// The same in PyTorch; clicks learned one example at a time, beside Vowpal Wabbit
     Peers,
     /// Candidates of one user, and the answers of one scorer
     Scoring,
+    /// Lookups and updates in a table of 10 million rows
+    Table,
     /// Events, freshness and requests over Kafka, beside an echo of the same bytes
     Kafka,
     /// What a large state costs: the pause of a checkpoint
@@ -54,8 +62,9 @@ impl Group {
     fn measure(self, arguments: &Arguments, limits: &Limits, report: &mut Report) -> Result<()> {
         match self {
             Self::Step => step::measure(limits, report),
-            Self::Peers => peers::measure(limits, report),
+            Self::Peers => peers::measure(arguments.kuairand.as_deref(), limits, report),
             Self::Scoring => scoring::measure(limits, report),
+            Self::Table => table::measure(limits, report),
             Self::Kafka => kafka::measure(arguments.brokers.as_deref(), limits, report),
             Self::Growth => growth::measure(report),
         }
@@ -113,7 +122,7 @@ mod tests {
 
     /// The rows of one group, as JSON.
     fn rows(group: Group) -> Vec<Value> {
-        let arguments = Arguments { only: Some(group), brokers: None, json: true };
+        let arguments = Arguments { only: Some(group), brokers: None, kuairand: None, json: true };
         let mut report = Report::new(false);
         assert_eq!(measure(&arguments, &mut report).unwrap(), Vec::<String>::new());
         match serde_json::to_value(report.rows()).unwrap() {
@@ -153,12 +162,15 @@ mod tests {
     }
 
     #[test]
-    fn every_comparison_with_pytorch_has_its_row_with_or_without_it() {
+    fn every_comparison_has_its_row_with_or_without_the_peer() {
         let rows = rows(Group::Peers);
         let ratio = |what: &str| format!("{what}: times PyTorch's speed");
         let steps = [16, 64, 256].map(|size| ratio(&format!("step, batch {size}, 1 thread")));
         let scoring = ratio("scoring 500 candidates, history 50 + 50");
-        check(&rows, "peers", &[&steps[0], &steps[1], &steps[2], &scoring]);
+        let click = "click, linear, one example at a time";
+        let (speed, loss) =
+            (format!("{click}: times Vowpal Wabbit's speed"), format!("{click}: log loss"));
+        check(&rows, "peers", &[&steps[0], &steps[1], &steps[2], &scoring, click, &speed, &loss]);
     }
 
     #[test]
@@ -167,5 +179,11 @@ mod tests {
         let share =
             "default fields, one scorer without Kafka, rank of 200: share of what the peak allows";
         check(&rows, "scoring", &["reference, 500 candidates, history 50 + 50", share]);
+    }
+
+    #[test]
+    fn the_table_is_read_and_updated() {
+        let rows = rows(Group::Table);
+        check(&rows, "table", &["updates, uniform", "lookups, skewed", "memory of a row"]);
     }
 }
