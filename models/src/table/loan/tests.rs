@@ -60,7 +60,7 @@ fn late_keys_get_a_row_at_the_occurrence_that_is_due() {
     let mut loan = Loan::default();
     store.lend(&[8, 9], &uses(2), &mut loan);
     assert!(loan.is_late(0) && loan.is_late(1));
-    let mut occur =
+    let occur =
         |key: u64, loan: &mut Loan| store.occur_late(key, EventTime(9000), key as usize - 8, loan);
     let found = [9, 9, 8, 9, 9, 8, 8].map(|key| occur(key, &mut loan));
     // The third of 9 is the first row, and there is no room for 8.
