@@ -284,16 +284,18 @@ name = "linear"
 [[fields]]
 name = "a"
 source = "item"
-cross = ["category", "category", "weight", "none", "item"]
+cross = ["category", "category", "weight", "none"]
 [[fields]]
 name = "weight"
 source = "item"
 kind = "number"
 "#,
     );
-    for path in ["fields.0.source", "fields.0.cross:", "cross.1", "cross.2", "cross.3"] {
+    for path in ["fields.0.source", "cross.1", "cross.2", "cross.3"] {
         assert!(text.contains(path), "{path} in {text}");
     }
+    let text = mistakes("[[fields]]\nname = \"a\"\ncross = [\"category\"]\n");
+    assert!(text.contains("fields.0.cross: expected 2 to 4, found 1"), "{text}");
 }
 
 #[test]
