@@ -235,7 +235,7 @@ impl RowStore {
     }
 
     /// Where `rows` more might not fit, removes rows that are due to expire: shard after shard, each
-    /// at most [`TURNS`] times in a span, and no more at a time than is soon done.
+    /// at most `TURNS` times in a span, and no more at a time than is soon done.
     fn make_room(&self, shards: &mut [RwLockWriteGuard<Shard>; SHARDS], rows: usize, now: u32) {
         let Some(span) = self.config.expiry.map(|span| seconds(span.0)) else { return };
         let mut looked_at = 0;
@@ -357,11 +357,11 @@ impl RowStore {
         true
     }
 
-    /// Looks through shards whose turn has come, those that were looked through longest ago first: each has one [`TURNS`] times in the
+    /// Looks through shards whose turn has come, those that were looked through longest ago first: each has one `TURNS` times in the
     /// configured span. Their rows that were not used for the span before `now` are removed, so a row lives for the span and at most a
     /// sixteenth of it. Calls `removed` with their keys and with those that a shard lost for want of room.
     ///
-    /// One call looks through one shard, or through several small ones ([`LOOKED`]), so that it may follow every step.
+    /// One call looks through one shard, or through several small ones (`LOOKED`), so that it may follow every step.
     pub fn sweep(&self, now: EventTime, mut removed: impl FnMut(u64)) {
         let Some(span) = self.config.expiry.map(|span| seconds(span.0)) else { return };
         let now = seconds(now.0);

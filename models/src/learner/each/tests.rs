@@ -184,9 +184,9 @@ fn rows_take_the_implicit_step() {
         };
         let length: f64 = slopes.iter().map(|a| a * a).sum();
         let mut change = 0.0;
-        for j in 0..3 {
+        for (j, (vector, weight)) in rates[0].iter().zip(&rates[1]).take(3).enumerate() {
             let square: f64 = (0..3).map(|k| gradient(j, k, &slopes).powi(2)).sum();
-            change += rates[0][j] * square + rates[1][j] * length;
+            change += vector * square + weight * length;
         }
         let curvature = |a: f64| a.abs() * (1.0 - a.abs());
         let steps: Vec<f64> =
