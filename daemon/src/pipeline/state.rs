@@ -113,7 +113,7 @@ pub enum StateError {
     },
 }
 
-/// Everything that is written anew each time, as it was; field by field the same as [`Whole`].
+/// Everything that is written anew each time, as it was; field by field the same as `Whole`.
 #[derive(Serialize)]
 pub struct Picture {
     shards: Vec<ShardState<JoinerPicture<FieldValues>>>,

@@ -1,7 +1,7 @@
 //! `sluice bench`: measures, each figure beside its limit and its peer in the same run.
 //!
 //! The limits of the machine come first, then the groups in a fixed order. A group is one file with a `measure` that pushes rows; a row
-//! names its target as a number with a direction, and [`Report`] says whether it is met. A group that fails does not keep the others
+//! names its target as a number with a direction, and `Report` says whether it is met. A group that fails does not keep the others
 //! from being measured: the command ends with the reasons.
 
 mod clock;
