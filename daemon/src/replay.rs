@@ -155,12 +155,14 @@ pub fn captured(config: &Config, folder: &Path, clock: &Clock) -> Result<Outcome
 }
 
 fn run(
-    pipeline: Pipeline,
+    mut pipeline: Pipeline,
     mut trainer: Trainer,
     clock: &Clock,
     feed: impl FnOnce(&mut Feed<'_>) -> Result<(), Stop>,
 ) -> Result<Outcome, Stop> {
     let begun = clock.steady();
+    let stages = clock.clone();
+    pipeline.watch(Box::new(move || stages.steady()));
     let (work, batches) = bounded::<LearnBatch>(QUEUE);
     let (give_back, used) = bounded::<LearnBatch>(2 * QUEUE);
     let mut source = Feed { pipeline, work, used, clock, waiting: Duration::ZERO };

@@ -54,8 +54,39 @@ impl Value {
     }
 }
 
+/// Whole numbers up to this are written without the search for the shortest text.
+const WHOLE: i64 = 1 << 53;
+
 /// Returns the id of a number's shortest decimal text (`39`, `12.5`), the same as that of the text itself.
 pub fn number_id(number: f64) -> u64 {
+    let whole = number as i64;
+    // The bits tell minus zero, which is written with its sign, from zero.
+    if (whole as f64).to_bits() == number.to_bits() && whole.abs() < WHOLE {
+        whole_id(whole)
+    } else {
+        shortest_id(number)
+    }
+}
+
+fn whole_id(number: i64) -> u64 {
+    let mut text = [0u8; 20];
+    let (mut start, mut left) = (text.len(), number.unsigned_abs());
+    loop {
+        start -= 1;
+        text[start] = b'0' + (left % 10) as u8;
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    if number < 0 {
+        start -= 1;
+        text[start] = b'-';
+    }
+    stable_hash(&text[start..])
+}
+
+fn shortest_id(number: f64) -> u64 {
     use std::io::Write;
 
     let mut text = [0u8; 400];
@@ -121,6 +152,17 @@ mod tests {
         assert_eq!(Value::Number(39.0).category(), Some(stable_hash(b"39")));
         assert_eq!(Value::Number(12.5).category(), Some(stable_hash(b"12.5")));
         assert_eq!(Value::List(Box::new([])).category(), None);
+    }
+
+    #[test]
+    fn a_whole_number_is_known_by_the_text_of_any_number() {
+        let powers = (0..20).flat_map(|i| [-1.0, 0.0, 1.0].map(|more| 10f64.powi(i) + more));
+        let halves = (-3..3).map(|i| f64::from(i) / 2.0);
+        for number in powers.chain(halves).chain([0.0, -0.0, 9e15, f64::MAX, f64::MIN_POSITIVE]) {
+            for number in [number, -number] {
+                assert_eq!(number_id(number), shortest_id(number), "{number}");
+            }
+        }
     }
 
     #[test]

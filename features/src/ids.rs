@@ -53,6 +53,7 @@ pub fn salted_hash(seed: u64, bytes: &[u8]) -> u64 {
 
 /// Returns the key of an id inside the space `salt` (a table), never zero: a bijective mix (save that 0 becomes 1), so that two ids of one space do not
 /// share a key. Finaliser of MurmurHash3, which is a permutation of the 64-bit integers.
+#[inline]
 pub fn salted_key(salt: u64, id: u64) -> u64 {
     let mut key = id ^ salt;
     key = (key ^ (key >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);

@@ -12,6 +12,7 @@ use sluice_daemon::clock::Clock;
 use sluice_daemon::config::Config;
 use sluice_daemon::error::Stop;
 use sluice_daemon::pipeline::record::Record;
+use sluice_daemon::pipeline::stages::Stage;
 use sluice_daemon::replay::{self, Feed, Outcome, late_and_orphaned, learned_until};
 use sluice_daemon::{config, parts};
 use sluice_features::reject::Rejection;
@@ -269,11 +270,16 @@ fn table(outcome: &Outcome, kernels: &str, out: &mut impl Write) -> Result<()> {
         counts.taken(),
         records / seconds
     )?;
+    let share = |time: Duration| 100.0 * time.as_secs_f64() / seconds;
+    write!(out, "time         ")?;
+    for ((_, stage), spent) in Stage::ALL.iter().zip(outcome.pipeline.stages().spent()) {
+        write!(out, "{stage} {:.1} %, ", share(spent))?;
+    }
     writeln!(
         out,
-        "time         learning {:.0} %, the pipeline waited for it {:.0} %",
-        100.0 * outcome.learning.as_secs_f64() / seconds,
-        100.0 * outcome.waiting.as_secs_f64() / seconds
+        "learning {:.0} %, waiting for it {:.0} %",
+        share(outcome.learning),
+        share(outcome.waiting)
     )?;
     writeln!(
         out,

@@ -16,6 +16,7 @@ pub mod restore;
 pub mod shard;
 pub mod shared;
 pub mod spill;
+pub mod stages;
 pub mod state;
 mod take;
 pub mod touched;
@@ -39,6 +40,7 @@ use counts::Counts;
 use shard::Shard;
 use shared::Shared;
 use spill::{Pages, SpillError};
+use stages::{Stages, SteadyClock};
 use touched::Changed;
 use work::LearnBatch;
 
@@ -76,7 +78,7 @@ const SHORT: Span = Span::seconds(1);
 const PREDICTION: usize = 3 * size_of::<(u64, [f32; MAX_TASKS])>() / 2;
 
 /// Memory of closed impressions that is kept for new ones.
-const SPARE_VALUES: usize = 4096;
+const SPARE_VALUES: usize = 16_384;
 
 /// The state of all shards and what they share.
 pub struct Pipeline {
@@ -96,6 +98,7 @@ pub struct Pipeline {
     /// What went wrong with features that were put away: what came after it does not count.
     trouble: Option<SpillError>,
     changed: Changed,
+    stages: Stages,
 }
 
 impl Pipeline {
@@ -122,6 +125,7 @@ impl Pipeline {
             brought: FieldValues::default(),
             trouble: None,
             changed: Changed::default(),
+            stages: Stages::default(),
             rules,
         }
     }
@@ -233,6 +237,16 @@ impl Pipeline {
         sum
     }
 
+    /// Measures from now on how long the stages take, by a sample of the records; results do not depend on it.
+    pub fn watch(&mut self, clock: SteadyClock) {
+        self.stages.watch(clock);
+    }
+
+    /// Returns how long the stages took since [`Pipeline::watch`].
+    pub fn stages(&self) -> &Stages {
+        &self.stages
+    }
+
     /// Returns the rules.
     pub fn rules(&self) -> &Rules {
         &self.rules
@@ -246,6 +260,12 @@ impl Pipeline {
     /// Returns what belongs to no shard.
     pub fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    /// Returns what belongs to no shard, and the shard of a partition, to fill a state directly.
+    pub fn parts_mut(&mut self, partition: u32) -> (&mut Shared, &mut Shard) {
+        let number = self.shard_number(partition);
+        (&mut self.shared, &mut self.shards[number])
     }
 
     /// Returns the shards, by partition.

@@ -71,24 +71,24 @@ impl Shared {
         Ok(user)
     }
 
-    /// Enters an item that is seen at a time, with its category if that is known. Returns its id and number.
+    /// Enters an item that is seen at a time, with its category if that is known. Returns its number.
     ///
     /// # Errors
     /// When another item has the same 64-bit id.
     pub fn enter_item(
         &mut self,
+        item: ItemId,
         text: &str,
         category: Option<CategoryId>,
         time: EventTime,
-    ) -> Result<(ItemId, u32), Collision> {
-        let item = ItemId::of(text);
+    ) -> Result<u32, Collision> {
         let number = self.items.enter(item.0, text)?;
         if number as usize >= self.first_seen.len() {
             let category = self.category_number(category);
             self.first_seen.push(time);
             self.popular.appeared(number, category);
         }
-        Ok((item, number))
+        Ok(number)
     }
 
     /// Returns the number of a category, [`NO_CATEGORY`] for none.

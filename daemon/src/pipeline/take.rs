@@ -18,6 +18,7 @@ use sluice_features::wire::{
 use super::Pipeline;
 use super::record::Record;
 use super::shared::Shared;
+use super::stages::Stage;
 use super::work::{Role, Verdict};
 
 impl Pipeline {
@@ -33,6 +34,7 @@ impl Pipeline {
             return Ok(());
         }
         shard.set_next(record.topic, record.offset + 1);
+        self.stages.begin();
         let mut scratch = std::mem::take(&mut self.scratch);
         let taken = match record.topic {
             Topic::Events => self.take_event(number, record, &mut scratch),
@@ -41,6 +43,7 @@ impl Pipeline {
             Topic::Requests => Err(Rejection::whole(Reason::UnknownTopic)),
         };
         self.scratch = scratch;
+        self.stages.end(Stage::Join);
         if let Err(rejection) = &taken {
             self.counts.reject(rejection.reason);
         }
@@ -55,6 +58,7 @@ impl Pipeline {
     ) -> Result<(), Rejection> {
         let clock = BrokerTime(Some(record.arrived));
         let decoded = decode_update(whose, record.key, record.value, clock, scratch)?;
+        self.stages.lap(Stage::Decode);
         self.counts.unknown_fields += u64::from(decoded.ignored);
         let update = decoded.update;
         let time = update.time;
@@ -72,8 +76,9 @@ impl Pipeline {
             Whose::Item => {
                 let category = update.features.and_then(|f| f.get(self.rules.category)?.category());
                 let category = category.map(CategoryId);
-                let entered = self.shared.enter_item(&update.id, category, time);
-                let (item, number) = entered.map_err(|c| collision("item", &c))?;
+                let item = ItemId::of(&update.id);
+                let entered = self.shared.enter_item(item, &update.id, category, time);
+                let number = entered.map_err(|c| collision("item", &c))?;
                 self.shared.item_features.apply(item.0, time, features);
                 self.changed.item(item);
                 self.shared.stored.features_changed(whose, number);
@@ -92,6 +97,7 @@ impl Pipeline {
         let bytes = record.value.ok_or_else(|| Rejection::whole(Reason::EmptyRecord))?;
         let clock = BrokerTime(Some(record.arrived));
         let decoded = decode_event(bytes, &self.rules.funnel, clock, scratch)?;
+        self.stages.lap(Stage::Decode);
         let time = decoded.event.time();
         match &decoded.event {
             Event::Impression(impression) => {
@@ -122,9 +128,7 @@ impl Pipeline {
     ) -> Result<(), Rejection> {
         let time = impression.time;
         let user = self.shared.enter_user(&impression.user).map_err(|c| collision("user", &c))?;
-        let category = self.category_of(&impression.item, time);
-        let entered = self.shared.enter_item(&impression.item, category, time);
-        let (item, item_number) = entered.map_err(|c| collision("item", &c))?;
+        let (item, item_number, category) = self.enter_item(&impression.item, time)?;
         let surface = impression.surface.as_deref().map(|text| stable_hash(text.as_bytes()));
         let shown = Shown {
             user,
@@ -148,20 +152,30 @@ impl Pipeline {
         };
         let (assembler, shared, pool) = (&self.assembler, &self.shared, &mut self.pool);
         let mut later = false;
+        let stages = &mut self.stages;
+        stages.lap(Stage::Look);
         let snapshot = || {
+            stages.lap(Stage::Join);
             let mut values = pool.get();
             let looked = assembler.snapshot(&shown, &shared.known(), &mut values);
             later = looked.item == Found::Later || looked.user == Found::Later;
+            stages.lap(Stage::Look);
             values
         };
         let Some(place) = shard.joiner.impression(opened, snapshot, &mut self.effects) else {
             return Ok(());
         };
+        self.stages.lap(Stage::Join);
         self.counts.later_features += u64::from(later);
         let subjects =
             Subjects { item: item.0, user: user.0, category: category.map(|c| c.0), surface };
         let Shared { item_features, counters, .. } = &mut self.shared;
-        item_features.as_of(item.0, time, |_, item| counters.impression(&subjects, item, time));
+        if counters.look_at_items() {
+            item_features.as_of(item.0, time, |_, item| counters.impression(&subjects, item, time));
+        } else {
+            counters.impression(&subjects, None, time);
+        }
+        self.stages.lap(Stage::Look);
         let learned = self.effects.iter().any(|effect| matches!(effect, Effect::Example { .. }));
         if !self.judged_by_step && !learned && self.is_judged(impression.id) {
             // Nothing is learned yet, but the prediction is made now.
@@ -184,9 +198,8 @@ impl Pipeline {
     ) -> Result<(), Rejection> {
         let time = behaviour.time;
         let user = self.shared.enter_user(&behaviour.user).map_err(|c| collision("user", &c))?;
-        let category = self.category_of(&behaviour.item, time);
-        let entered = self.shared.enter_item(&behaviour.item, category, time);
-        let (item, item_number) = entered.map_err(|c| collision("item", &c))?;
+        let (item, item_number, category) = self.enter_item(&behaviour.item, time)?;
+        self.stages.lap(Stage::Look);
         let outcome = Outcome {
             id: behaviour.id,
             kind: behaviour.kind,
@@ -233,7 +246,9 @@ impl Pipeline {
                     }
                 }
                 Effect::Example { place, labels } => {
+                    self.stages.lap(Stage::Join);
                     self.learn(number, place, labels, arrival, arrived);
+                    self.stages.lap(Stage::Assemble);
                 }
                 Effect::Final { place, labels } => self.judge(number, place, labels, next),
                 Effect::Waits { place } => self.put_away(number, place),
@@ -362,6 +377,7 @@ impl Pipeline {
             self.pool.put(values);
             self.added(Role::Negative, arrived);
         }
+        self.stages.lap(Stage::Assemble);
     }
 
     fn added(&mut self, role: Role, arrived: EventTime) {
@@ -386,8 +402,16 @@ impl Pipeline {
         self.changed.user(user);
     }
 
-    fn category_of(&self, item: &str, time: EventTime) -> Option<CategoryId> {
-        self.shared.category_of(ItemId::of(item), time, self.rules.category)
+    /// Enters the item of an event. Returns its id, its number and its category as of the time.
+    fn enter_item(
+        &mut self,
+        text: &str,
+        time: EventTime,
+    ) -> Result<(ItemId, u32, Option<CategoryId>), Rejection> {
+        let item = ItemId::of(text);
+        let category = self.shared.category_of(item, time, self.rules.category);
+        let entered = self.shared.enter_item(item, text, category, time);
+        Ok((item, entered.map_err(|c| collision("item", &c))?, category))
     }
 
     /// Tells whether an impression is among the share that is judged, by its id alone.

@@ -32,9 +32,9 @@ impl Changed {
         self.order.push(user);
         if self.order.len() >= MOST {
             // Who was active longest ago is put off until the next behaviour.
-            let half = self.order.split_off(MOST / 2);
-            self.users = half.iter().copied().collect();
-            self.order = half;
+            self.order.drain(..MOST / 2);
+            self.users.clear();
+            self.users.extend(&self.order);
         }
     }
 

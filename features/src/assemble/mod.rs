@@ -114,6 +114,10 @@ pub struct Assembler {
     crosses: Vec<Cross>,
     lists: Vec<Column>,
     numbers: Vec<Column>,
+    /// For each counter the number columns that read it.
+    counted: Vec<Vec<usize>>,
+    /// The place of each number column among those that are a candidate's own, or among the others.
+    number_places: Vec<usize>,
     lookups: Vec<Lookup>,
     read: Vec<bool>,
     category: AttributeKey,
@@ -133,11 +137,20 @@ impl Assembler {
             fields.into_iter().map(|field| Column::new(schema, field)).collect()
         };
         let keys = schema.key_fields();
+        let numbers = columns(schema.number_fields());
+        let counted = (0..schema.counters.len()).map(|counter| {
+            let reads = |column: &Column| column.source == Source::Counter(counter);
+            (0..numbers.len()).filter(|&i| reads(&numbers[i])).collect()
+        });
         Self {
             crosses: (0..keys.len()).filter_map(|i| Cross::new(schema, &keys, i)).collect(),
             keys: columns(keys),
             lists: columns(schema.list_fields()),
-            numbers: columns(schema.number_fields()),
+            counted: counted.collect(),
+            number_places: (0..numbers.len())
+                .map(|i| numbers[..i].iter().filter(|column| column.own == numbers[i].own).count())
+                .collect(),
+            numbers,
             lookups: schema.lookups.clone(),
             read: schema.read.clone(),
             category,
@@ -247,12 +260,31 @@ impl Assembler {
             values.set_key(cross.place.column, cross.key(|part| values.key(part.column)));
         }
         for (i, column) in self.numbers.iter().enumerate() {
-            values.set_number(self.shape(), i, column.number(sources.given(&column.source)));
+            if !matches!(column.source, Source::Counter(_)) {
+                values.set_number(self.shape(), i, column.number(sources.given(&column.source)));
+            }
         }
+        self.read_counters(sources, |i, number| values.set_number(self.shape(), i, number));
         for (i, column) in self.lists.iter().enumerate() {
             column.list(sources.given(&column.source), |key| values.push_list_key(key));
             values.end_list(self.shape(), i);
         }
+    }
+
+    /// Calls `see` with each number column that reads a counter, and its number.
+    fn read_counters(&self, sources: &Sources<'_>, mut see: impl FnMut(usize, f32)) {
+        sources.counters.read_all(
+            &sources.subjects,
+            sources.item,
+            sources.shown.time,
+            |counter, number| {
+                let given =
+                    number.map_or(Given::Nothing, |number| Given::Number(f64::from(number)));
+                for &i in self.counted.get(counter).into_iter().flatten() {
+                    see(i, self.numbers[i].number(given));
+                }
+            },
+        );
     }
 
     fn look(
@@ -330,10 +362,8 @@ impl<'a> Sources<'a> {
             Source::Context(key) => attribute(Some(self.shown.context), key),
             Source::Item(key) => attribute(self.item, key),
             Source::User(key) => attribute(self.user, key),
-            Source::Counter(counter) => self
-                .counters
-                .read(counter, &self.subjects, self.item, self.shown.time)
-                .map_or(Given::Nothing, |number| Given::Number(f64::from(number))),
+            // Counters are read all together, into number columns.
+            Source::Counter(_) => Given::Nothing,
             Source::Cross(_) => Given::Nothing,
         }
     }

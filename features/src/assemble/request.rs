@@ -87,7 +87,13 @@ impl Assembler {
         let keys = self.keys.iter().filter(mine);
         into.keys.extend(keys.map(|column| column.key(sources.given(&column.source), time)));
         let numbers = self.numbers.iter().filter(mine);
+        let first = into.numbers.len();
         into.numbers.extend(numbers.map(|column| column.number(sources.given(&column.source))));
+        self.read_counters(sources, |i, number| {
+            if self.numbers[i].own == own {
+                into.numbers[first + self.number_places[i]] = number;
+            }
+        });
         for (column, list) in self.lists.iter().filter(mine).zip(&mut into.lists) {
             column.list(sources.given(&column.source), |key| list.keys.push(key));
             list.starts.push(u32::try_from(list.keys.len()).unwrap_or(u32::MAX));

@@ -1,8 +1,6 @@
 //! The joiner of one shard.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
+use super::deadlines::{Deadline, Deadlines};
 use super::early::{Awaited, Early, Waiting};
 use super::labels::{LabelRules, Stage};
 use super::open::{OpenSet, mismatch};
@@ -12,6 +10,7 @@ use super::{
     TaskSet,
 };
 use crate::funnel::Funnel;
+use crate::ids::{EventId, UserId};
 use crate::time::EventTime;
 
 /// Joins the outcomes of a shard to its impressions. See [`crate::attribute`] for the rules.
@@ -24,8 +23,8 @@ pub struct Joiner<T> {
     pub(super) opens: OpenSet<T>,
     pub(super) early: Early,
     pub(super) seen: Seen,
-    /// (deadline, number, place, stage) of each open impression's next stage.
-    deadlines: BinaryHeap<Reverse<(EventTime, u64, u32, u8)>>,
+    /// When each open impression's next stage is over.
+    deadlines: Deadlines,
     pub(super) watermark: EventTime,
     pub(super) arrivals: u64,
     pub(super) counts: JoinCounts,
@@ -48,7 +47,7 @@ impl<T: Payload> Joiner<T> {
             opens: OpenSet::new(),
             early: Early::new(limits.early_wait, limits.early_most),
             seen: Seen::new(limits.seen_ids, limits.seen_bytes),
-            deadlines: BinaryHeap::new(),
+            deadlines: Deadlines::new(rules.stages().len()),
             watermark: EventTime::MIN,
             arrivals: 0,
             counts: JoinCounts::new(rules.behaviours()),
@@ -109,6 +108,11 @@ impl<T: Payload> Joiner<T> {
             Target::Orphan(reason) => self.orphan(task, reason),
             Target::Unknown => self.wait(outcome, task),
         }
+    }
+
+    /// Takes an impression's id as seen of a user, to fill a state directly.
+    pub fn know(&mut self, user: UserId, id: EventId) {
+        self.seen.admit(user, name(None, id));
     }
 
     /// Moves the watermark on, never back, closes what is strictly before it and gives up outcomes that have waited long enough.
@@ -187,13 +191,8 @@ impl<T: Payload> Joiner<T> {
 
     /// Sets the deadline of the first stage from `stage` on; of a restored impression the first that is not over.
     pub(super) fn schedule(&mut self, time: EventTime, number: u64, place: Place, stage: usize) {
-        let stages = self.rules.stages();
-        self.deadlines.push(Reverse((
-            time + stages[stage].window,
-            number,
-            u32::try_from(place.0).unwrap_or(u32::MAX),
-            u8::try_from(stage).unwrap_or(u8::MAX),
-        )));
+        let time = time + self.rules.stages()[stage].window;
+        self.deadlines.push(stage, Deadline { time, number, place });
     }
 
     fn target(&self, outcome: &Outcome, task: usize) -> Target {
@@ -364,11 +363,8 @@ impl<T: Payload> Joiner<T> {
     }
 
     fn close_due(&mut self, effects: &mut Vec<Effect>) {
-        while let Some(&Reverse((deadline, number, slot, stage))) = self.deadlines.peek()
-            && deadline < self.watermark
-        {
-            self.deadlines.pop();
-            let (place, stage) = (Place(slot as usize), usize::from(stage));
+        while let Some((stage, deadline)) = self.deadlines.pop_before(self.watermark) {
+            let Deadline { number, place, .. } = deadline;
             let open = self.opens.get(place);
             let (time, positive) = (open.opened.time, open.positive);
             let Stage { closed, learned, .. } = self.rules.stages()[stage];

@@ -19,9 +19,11 @@
 //! lateness gives the same final labels (the tests compare with a brute force over the whole log).
 
 mod counts;
+mod deadlines;
 mod early;
 mod joiner;
 mod labels;
+mod links;
 mod open;
 #[cfg(test)]
 mod reference;
@@ -99,7 +101,7 @@ pub struct Outcome {
 }
 
 /// Names an impression inside the joiner from [`Joiner::impression`] until [`Joiner::take`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place(pub(crate) usize);
 
 /// What became of a behaviour when it arrived.

@@ -1,11 +1,8 @@
 //! Open impressions: by place, by id, and chained by user and item from newest to oldest.
 
-use std::collections::HashMap;
-
-use foldhash::fast::FixedState;
-
+use super::links::Links;
 use super::{Kept, Opened, Orphan, Outcome, Payload, Place, TaskSet};
-use crate::ids::{EventId, ItemId, UserId};
+use crate::ids::{EventId, ItemId, UserId, salted_key};
 use crate::pages::PagedSlab;
 use crate::time::EventTime;
 
@@ -48,8 +45,8 @@ struct Unnamed {
 #[derive(Clone, Debug)]
 pub(super) struct OpenSet<T> {
     opens: PagedSlab<Open<T>, PAGE>,
-    ids: HashMap<(UserId, EventId), u32, FixedState>,
-    newest: HashMap<(UserId, ItemId), u32, FixedState>,
+    ids: Links,
+    newest: Links,
     outcomes: PagedSlab<Unnamed, PAGE>,
     payload_bytes: usize,
 }
@@ -58,8 +55,8 @@ impl<T: Payload> OpenSet<T> {
     pub(super) fn new() -> Self {
         Self {
             opens: PagedSlab::new(),
-            ids: HashMap::default(),
-            newest: HashMap::default(),
+            ids: Links::default(),
+            newest: Links::default(),
             outcomes: PagedSlab::new(),
             payload_bytes: 0,
         }
@@ -76,19 +73,23 @@ impl<T: Payload> OpenSet<T> {
     /// Returns about how many bytes impressions and outcomes take: for each its own size, its entries of two maps, its deadline, and what
     /// is kept with it here.
     pub(super) fn memory(&self) -> usize {
-        self.opens.len() * (size_of::<Open<T>>() + 2 * 40 + 24)
+        self.opens.len() * (size_of::<Open<T>>() + 2 * Links::BYTES + 24)
             + self.outcomes.len() * size_of::<Unnamed>()
             + self.payload_bytes
     }
 
     /// Returns the open impression of this id.
     pub(super) fn by_id(&self, user: UserId, id: EventId) -> Option<Place> {
-        self.ids.get(&(user, id)).map(|&place| Place(place as usize))
+        let is = |place: u32| {
+            let opened = &self.opens[place as usize].opened;
+            opened.user == user && opened.id == id
+        };
+        self.ids.find(by_id(user, id), is).map(|place| Place(place as usize))
     }
 
     /// Returns the newest open impression of a user and item that is not later than `time`.
     pub(super) fn newest(&self, user: UserId, item: ItemId, time: EventTime) -> Option<Place> {
-        let mut place = self.newest.get(&(user, item)).copied().unwrap_or(NONE);
+        let mut place = self.newest_of(user, item);
         while place != NONE && self.opens[place as usize].opened.time > time {
             place = self.opens[place as usize].older;
         }
@@ -106,7 +107,8 @@ impl<T: Payload> OpenSet<T> {
         self.payload_bytes += opened.payload.memory();
         let (user, item, id, time) = (opened.user, opened.item, opened.id, opened.time);
         let mut newer = NONE;
-        let mut older = self.newest.get(&(user, item)).copied().unwrap_or(NONE);
+        let newest = self.newest_of(user, item);
+        let mut older = newest;
         while older != NONE {
             let other = &self.opens[older as usize];
             if (other.opened.time, other.opened.id) < (time, id) {
@@ -127,14 +129,16 @@ impl<T: Payload> OpenSet<T> {
         };
         let place = self.opens.insert(open);
         let number = u32::try_from(place).unwrap_or(NONE);
-        self.ids.insert((user, id), number);
+        self.ids.insert(by_id(user, id), number);
         if older != NONE {
             self.opens[older as usize].newer = number;
         }
-        if newer == NONE {
-            self.newest.insert((user, item), number);
-        } else {
+        if newer != NONE {
             self.opens[newer as usize].older = number;
+        } else if newest == NONE {
+            self.newest.insert(by_item(user, item), number);
+        } else {
+            self.newest.replace(by_item(user, item), newest, number);
         }
         Place(place)
     }
@@ -188,8 +192,9 @@ impl<T: Payload> OpenSet<T> {
         let open = &mut self.opens[place.0];
         let (newer, older) = (open.newer, open.older);
         let mut next = std::mem::replace(&mut open.outcomes, NONE);
-        let of = (open.opened.user, open.opened.item);
-        self.ids.remove(&(open.opened.user, open.opened.id));
+        let number = u32::try_from(place.0).unwrap_or(NONE);
+        let of = by_item(open.opened.user, open.opened.item);
+        self.ids.remove(by_id(open.opened.user, open.opened.id), number);
         while next != NONE {
             next = self.outcomes.remove(next as usize).next;
         }
@@ -199,9 +204,9 @@ impl<T: Payload> OpenSet<T> {
         if newer != NONE {
             self.opens[newer as usize].older = older;
         } else if older != NONE {
-            self.newest.insert(of, older);
+            self.newest.replace(of, number, older);
         } else {
-            self.newest.remove(&of);
+            self.newest.remove(of, number);
         }
     }
 
@@ -223,6 +228,14 @@ impl<T: Payload> OpenSet<T> {
         let open = self.opens.remove(place.0);
         self.payload_bytes -= open.opened.payload.memory();
         open.opened
+    }
+
+    fn newest_of(&self, user: UserId, item: ItemId) -> u32 {
+        let is = |place: u32| {
+            let opened = &self.opens[place as usize].opened;
+            opened.user == user && opened.item == item
+        };
+        self.newest.find(by_item(user, item), is).unwrap_or(NONE)
     }
 
     /// Returns the impressions in no particular order.
@@ -275,6 +288,14 @@ impl<T: Payload> Payload for Kept<T> {
             Self::Away(_) => 0,
         }
     }
+}
+
+fn by_id(user: UserId, id: EventId) -> u64 {
+    salted_key(user.0, id.0)
+}
+
+fn by_item(user: UserId, item: ItemId) -> u64 {
+    salted_key(user.0, item.0)
 }
 
 /// Returns why an outcome cannot belong to an impression whose window ends at `end`.

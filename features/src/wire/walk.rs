@@ -130,14 +130,24 @@ impl Walk {
     }
 }
 
-/// Returns a number by which equal keys are known. Short keys, nearly all, are their own number: hashing them would take longer than
-/// reading them.
+/// Returns a number by which equal keys are known. Keys of up to seven bytes, nearly all, are their own number, with the length above
+/// the bytes: hashing them would take longer than reading them.
 fn signature(key: &str) -> u64 {
-    if key.len() < 8 {
-        key.bytes().fold(key.len() as u64, |number, byte| number << 8 | u64::from(byte))
-    } else {
-        stable_hash(key.as_bytes())
-    }
+    let bytes = key.as_bytes();
+    let short = |bytes: &[u8]| match *bytes {
+        [] => 0,
+        [a] => u64::from(a),
+        [a, b] => u64::from(u16::from_le_bytes([a, b])),
+        [a, b, c, ..] => u64::from(u32::from_le_bytes([a, b, c, 0])),
+    };
+    let number = match bytes {
+        [a, b, c, d, rest @ ..] if rest.len() < 4 => {
+            u64::from(u32::from_le_bytes([*a, *b, *c, *d])) | short(rest) << 32
+        }
+        [_, _, _, _, ..] => return stable_hash(bytes),
+        _ => short(bytes),
+    };
+    number | (bytes.len() as u64) << 56
 }
 
 /// Reads a key.
@@ -258,4 +268,21 @@ pub(super) fn find_id(bytes: &[u8]) -> Option<String> {
     // What is wrong with the message is known already; only the id is wanted here.
     let _broken = input.deserialize_map(Find(&mut id)).is_err();
     id
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn different_keys_have_different_signatures() {
+        let mut keys: HashSet<String> = HashSet::new();
+        for letters in ["a", "ab", "ba", "\0", "a\0", "é"] {
+            keys.extend((0..=9).map(|count| letters.repeat(count)));
+        }
+        let signatures: HashSet<u64> = keys.iter().map(|key| signature(key)).collect();
+        assert_eq!(signatures.len(), keys.len());
+    }
 }
