@@ -7,8 +7,8 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ndarray::Array2;
 use sluice_models::kernels::{
-    Activation, AdagradStep, AdamStep, Path, Real, adagrad_row, byte_products, find_newest,
-    find_newest_portable, select, spin_multiply_adds,
+    Activation, AdagradStep, AdamStep, Path, Real, adagrad_row, byte_products, select,
+    spin_multiply_adds,
 };
 
 /// Shapes `[m, k] x [k, n]`: first layer of the towers for three batches, a tower, attention.
@@ -81,16 +81,6 @@ fn slices(c: &mut Criterion, path: Path) {
     group.throughput(Throughput::Elements(4096));
     group.bench_function("byte products, rows of 64", |b| {
         b.iter(|| byte_products(&query, black_box(&rows), &mut out));
-    });
-
-    let column: Vec<u32> = (0..50_000).map(|i| i * 7919 % 997).collect();
-    let mut found = Vec::new();
-    group.throughput(Throughput::Elements(50_000));
-    group.bench_function("newest of 50,000", |b| {
-        b.iter(|| find_newest(black_box(&column), 5, 1000, &mut found));
-    });
-    group.bench_function("newest of 50,000, portable", |b| {
-        b.iter(|| find_newest_portable(black_box(&column), 5, 1000, &mut found));
     });
     group.finish();
 }

@@ -209,15 +209,6 @@ impl Lanes for Avx2 {
         unsafe { transpose_8x8(from, stride, to, to_stride) }
     }
     #[inline(always)]
-    fn equal(self, column: &[u32], value: u32) -> u32 {
-        let column = &column[..8];
-        proven!({
-            let column = _mm256_loadu_si256(column.as_ptr().cast());
-            let equal = _mm256_cmpeq_epi32(column, _mm256_set1_epi32(value.cast_signed()));
-            _mm256_movemask_ps(_mm256_castsi256_ps(equal)).cast_unsigned()
-        })
-    }
-    #[inline(always)]
     fn no_sums(self) -> __m256i {
         proven!(_mm256_setzero_si256())
     }

@@ -138,14 +138,6 @@ impl Lanes for Avx512 {
         unsafe { transpose_8x8(from, stride, to, to_stride) }
     }
     #[inline(always)]
-    fn equal(self, column: &[u32], value: u32) -> u32 {
-        let column = &column[..16];
-        proven!({
-            let column = _mm512_loadu_si512(column.as_ptr().cast());
-            _mm512_cmpeq_epi32_mask(column, _mm512_set1_epi32(value.cast_signed())).into()
-        })
-    }
-    #[inline(always)]
     fn no_sums(self) -> __m512i {
         proven!(_mm512_setzero_si512())
     }

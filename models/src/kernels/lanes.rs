@@ -94,10 +94,6 @@ pub(super) trait Lanes: Copy {
     /// Both are valid for 8 rows of 8 numbers at the given distances between rows.
     unsafe fn transpose_8x8(self, from: *const f32, stride: usize, to: *mut f32, to_stride: usize);
 
-    /// One bit per element of a column of `u32` that equals `value`; `column` has
-    /// [`Self::WIDTH`] elements.
-    fn equal(self, column: &[u32], value: u32) -> u32;
-
     /// No products yet.
     fn no_sums(self) -> Self::Sums;
     /// Adds the products of [`Self::BYTES`] pairs, save for [`Self::surplus`].

@@ -136,11 +136,6 @@ impl Lanes for Scalar {
         }
     }
     #[inline(always)]
-    fn equal(self, column: &[u32], value: u32) -> u32 {
-        let bits = column[..WIDTH].iter().enumerate();
-        bits.fold(0, |bits, (i, &c)| bits | (u32::from(c == value) << i))
-    }
-    #[inline(always)]
     fn no_sums(self) -> i32 {
         0
     }
