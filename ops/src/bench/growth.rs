@@ -2,6 +2,7 @@
 //! possible.
 
 mod checkpoint;
+mod users;
 
 use anyhow::Result;
 
@@ -12,7 +13,8 @@ const GROUP: &str = "growth";
 /// Measures the group.
 ///
 /// # Errors
-/// When the disk fails or has no room.
+/// When the disk fails or has no room, or the system does not tell its memory.
 pub(super) fn measure(report: &mut Report) -> Result<()> {
+    users::measure(report)?;
     checkpoint::measure(report)
 }

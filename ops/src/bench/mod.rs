@@ -10,9 +10,12 @@ mod kafka;
 mod limits;
 mod machine;
 mod peers;
+mod pipeline;
 mod report;
 mod scoring;
+mod sequence;
 mod step;
+mod stream;
 mod table;
 
 use std::path::PathBuf;
@@ -52,9 +55,13 @@ enum Group {
     Scoring,
     /// Lookups and updates in a table of 10 million rows
     Table,
+    /// Events through the pipeline without learning, and their allocations
+    Pipeline,
+    /// A user's long history: appends, looks, bytes
+    Sequence,
     /// Events, freshness and requests over Kafka, beside an echo of the same bytes
     Kafka,
-    /// What a large state costs: the pause of a checkpoint
+    /// What a large state costs: an event with 10^4 to 10^7 users, the pause of a checkpoint
     Growth,
 }
 
@@ -65,6 +72,8 @@ impl Group {
             Self::Peers => peers::measure(arguments.kuairand.as_deref(), limits, report),
             Self::Scoring => scoring::measure(limits, report),
             Self::Table => table::measure(limits, report),
+            Self::Pipeline => pipeline::measure(report),
+            Self::Sequence => sequence::measure(report),
             Self::Kafka => kafka::measure(arguments.brokers.as_deref(), limits, report),
             Self::Growth => growth::measure(report),
         }
