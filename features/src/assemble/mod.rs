@@ -362,8 +362,11 @@ impl<'a> Sources<'a> {
             Source::Context(key) => attribute(Some(self.shown.context), key),
             Source::Item(key) => attribute(self.item, key),
             Source::User(key) => attribute(self.user, key),
-            // Counters are read all together, into number columns.
-            Source::Counter(_) => Given::Nothing,
+            // For key columns: number columns read all counters together.
+            Source::Counter(counter) => self
+                .counters
+                .read(counter, &self.subjects, self.item, self.shown.time)
+                .map_or(Given::Nothing, |number| Given::Number(f64::from(number))),
             Source::Cross(_) => Given::Nothing,
         }
     }

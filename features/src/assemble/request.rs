@@ -8,7 +8,7 @@ use crate::candidates::{Candidates, Columns};
 use crate::counters::Subjects;
 use crate::example::About;
 use crate::ids::EventId;
-use crate::schema::Lookup;
+use crate::schema::{Lookup, Source};
 
 impl Assembler {
     /// Starts a request: removes all candidates and reads what those to come have in common. The item of `shown` does not matter.
@@ -88,7 +88,10 @@ impl Assembler {
         into.keys.extend(keys.map(|column| column.key(sources.given(&column.source), time)));
         let numbers = self.numbers.iter().filter(mine);
         let first = into.numbers.len();
-        into.numbers.extend(numbers.map(|column| column.number(sources.given(&column.source))));
+        into.numbers.extend(numbers.map(|column| match column.source {
+            Source::Counter(_) => 0.0,
+            _ => column.number(sources.given(&column.source)),
+        }));
         self.read_counters(sources, |i, number| {
             if self.numbers[i].own == own {
                 into.numbers[first + self.number_places[i]] = number;

@@ -405,6 +405,7 @@ fn everything() -> World {
         (Source::Counter(0), Kind::Number { scale: 1.0, shift: 0.0 }, Missing::Zero),
         (Source::Cross(vec![0, 4]), Kind::Category, Missing::Own),
         (Source::Cross(vec![5, 4]), Kind::Category, Missing::Own),
+        (Source::Counter(0), Kind::Steps { scale: 4.0, buckets: 64 }, Missing::Own),
     ]);
     for item in [1, 2] {
         let features = attributes(&[
@@ -734,4 +735,21 @@ fn steps_are_of_equal_size_around_nothing() {
         world.items.apply(ITEM.0, EventTime(i as i64 + 1), Some(item));
         assert_eq!(world.key_of(&shown(&nothing)), world.salted(0, small_id(step)), "{change}");
     }
+}
+
+#[test]
+fn the_number_of_a_counter_is_a_key_in_steps() {
+    let steps = Kind::Steps { scale: 4.0, buckets: 64 };
+    let mut world = World::new(&[
+        (Source::Counter(0), Kind::Number { scale: 1.0, shift: 0.0 }, Missing::Value(0.0)),
+        (Source::Counter(0), steps, Missing::Own),
+    ]);
+    let subjects = Subjects { surface: Some(9), ..Subjects::default() };
+    world.counters.impression(&subjects, None, EventTime(NOON));
+    world.counters.outcome(0, &subjects, EventTime(NOON));
+    let nothing = Attributes::default();
+    let row = world.row(&Shown { surface: Some(9), ..shown(&nothing) });
+    assert!(row.numbers[0] > 0.5, "{:?}", row.numbers);
+    let step = (row.numbers[0] * 4.0).floor() as i64 + 32;
+    assert_eq!(row.keys[0], world.salted(0, small_id(step)));
 }
