@@ -129,6 +129,20 @@ fn answers(limits: &Limits, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// Returns the operations of one answer to a request of [`ASKED`] candidates, history 50 + 50.
+///
+/// # Errors
+/// When the model cannot be built or the answer is an error.
+pub(super) fn operations_of_an_answer() -> Result<u64> {
+    let (mut scorer, requests) = prepare()?;
+    let asked = EventTime(SHOP.start + 10 * 86_400_000);
+    for request in &requests {
+        let answered = scorer.answer(request, asked, Duration::ZERO);
+        answered.map_err(|unanswered| anyhow!("{}", unanswered.message))?;
+    }
+    Ok(scorer.operations())
+}
+
 /// A scorer on the default configuration, in a shop whose askers have long histories, and its requests.
 fn prepare() -> Result<(Scorer, Vec<Request>)> {
     let config = Config::build("", &[]).map_err(|mistakes| anyhow!("{mistakes}"))?;

@@ -9,7 +9,8 @@ use super::requests::{CANDIDATES, warm_up};
 use super::site::Site;
 use super::{GROUP, PATIENCE};
 use crate::bench::limits::Limits;
-use crate::bench::report::{Report, Row};
+use crate::bench::report::{Report, Row, Target};
+use crate::bench::scoring::operations_of_an_answer;
 use crate::query::{fresh_id, readable};
 
 /// Requests on their way: the scorer never waits for one, and none waits for long.
@@ -18,15 +19,23 @@ const WINDOW: usize = 8;
 const BEFORE: Duration = Duration::from_secs(1);
 const LENGTH: Duration = Duration::from_secs(6);
 
-/// Measures the rate, beside what the FMA peak of one thread would allow.
+/// Share of what the peak of one thread allows that the scorer should hold, in percent.
+const SHARE: f64 = 50.0;
+
+/// Measures the rate, beside what the FMA peak of one thread would allow for the operations of an answer with what its candidates share
+/// counted once.
 ///
 /// # Errors
 /// When an answer is missing or an error.
-pub(super) fn measure(site: &mut Site, _limits: &Limits, report: &mut Report) -> Result<()> {
+pub(super) fn measure(site: &mut Site, limits: &Limits, report: &mut Report) -> Result<()> {
+    let most = limits.peak[0] * 1e9 / operations_of_an_answer()? as f64;
     warm_up(site)?;
     let rate = rate(site)?;
     let name = format!("rank of {CANDIDATES}, history 50 + 50, highest rate without learning");
-    report.push(Row::new(GROUP, name, rate, "1/s"));
+    report.push(Row::new(GROUP, &*name, rate, "1/s").limit(most));
+    let share =
+        Row::new(GROUP, format!("{name}, share of what the peak allows"), 100.0 * rate / most, "%");
+    report.push(share.limit(100.0).target(Target::AtLeast(SHARE)));
     Ok(())
 }
 
