@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use super::framing::unframe;
 use super::keys::{FORMAT, Meta};
@@ -11,6 +13,10 @@ use super::{Batch, Store, StoreError};
 
 /// The file that says that the store was written to.
 const MARKER: &str = "written";
+/// How long a folder in use is waited for: after its owner is gone, sled's own threads hold it for a moment.
+const RELEASE: Duration = Duration::from_secs(1);
+/// Between two looks whether it is free.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// sled in a folder. Dropping it releases the folder.
 #[derive(Debug)]
@@ -23,14 +29,15 @@ impl SledStore {
     /// Opens the store in a folder, making it when it is missing, with so many bytes of cache (sled takes about twice that).
     ///
     /// # Errors
-    /// [`StoreError::Full`] below [`FREE_BYTES`] of room, [`StoreError::InUse`] when another process has it, [`StoreError::Damaged`].
+    /// [`StoreError::Full`] below [`FREE_BYTES`] of room, [`StoreError::InUse`] when another process has it for longer than a moment,
+    /// [`StoreError::Damaged`].
     pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
         Self::open_with_room(path, cache_bytes, FREE_BYTES)
     }
 
     fn open_with_room(path: &Path, cache_bytes: u64, room: u64) -> Result<Self, StoreError> {
         prepare(path, room)?;
-        let first = open(path, cache_bytes);
+        let first = open_when_free(path, cache_bytes);
         let database = match first {
             Err(error) if error.is_damage() && drops_snapshots(path) => open(path, cache_bytes)?,
             other => other?,
@@ -123,6 +130,16 @@ impl Store for SledStore {
 
     fn bytes(&self) -> Result<u64, StoreError> {
         self.database.size_on_disk().map_err(self.failed("tell its size"))
+    }
+}
+
+fn open_when_free(path: &Path, cache_bytes: u64) -> Result<sled::Db, StoreError> {
+    let begun = Instant::now();
+    loop {
+        match open(path, cache_bytes) {
+            Err(StoreError::InUse { .. }) if begun.elapsed() < RELEASE => sleep(LOOK),
+            opened => return opened,
+        }
     }
 }
 
