@@ -4,6 +4,7 @@
 //! names its target as a number with a direction, and `Report` says whether it is met. A group that fails does not keep the others
 //! from being measured: the command ends with the reasons.
 
+mod askers;
 mod clock;
 mod growth;
 mod kafka;

@@ -19,44 +19,25 @@ use sluice_daemon::pipeline::record::Record;
 use sluice_daemon::serve::{Scorer, Serving, Snapshot};
 use sluice_features::example::Batch;
 use sluice_features::time::EventTime;
-use sluice_features::wire::{BrokerTime, Request, Topic, decode_request};
+use sluice_features::wire::{BrokerTime, Request, decode_request};
 use sluice_models::learner::{Learner, default_priors};
 use sluice_models::model::{Scoring, Workspace};
 use sluice_models::retrieval::Retriever;
 use sluice_models::spec::ModelSpec;
 use sluice_models::synthetic::Synthetic;
 
+use super::askers::{ASKERS, CANDIDATES, SHOP, introduce, request};
 use super::clock;
 use super::limits::Limits;
 use super::report::{Report, Row, Target};
-use crate::query::{Kind, question};
-use crate::simulate::{Shop, ShopConfig};
 
 const GROUP: &str = "scoring";
 /// Candidates of one user, and their histories.
-const CANDIDATES: [usize; 3] = [500, 50, 50];
-/// Candidates of a request.
-const ASKED: usize = 200;
+const SIZES: [usize; 3] = [500, 50, 50];
 /// Share of the peak that a scorer should hold, in percent.
 const SHARE: f64 = 50.0;
-/// Users about whom is asked, and how often each of them has clicked on each item: more than 50 behaviours of each category.
-const ASKERS: usize = 4;
-const CLICKS: usize = 3;
-/// The shop of those who ask.
-const SHOP: ShopConfig = ShopConfig {
-    users: 250,
-    items: 400,
-    categories: 20,
-    impressions: u64::MAX,
-    per_day: 1_000_000.0,
-    start: 1_704_067_200_000,
-    turnover: 0.0,
-    duplicates: 0.0,
-    bots: 0.0,
-    malformed: 0.0,
-};
-/// Between two behaviours, in milliseconds.
-const STEP: i64 = 1_000;
+/// More than it takes: the requests are answered for as long as the measurement lasts.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Measures the group.
 ///
@@ -72,7 +53,7 @@ pub(super) fn measure(limits: &Limits, report: &mut Report) -> Result<()> {
 
 /// Scores the same candidates again and again.
 fn candidates(model: &str, spec: &ModelSpec, limits: &Limits, report: &mut Report) -> Result<()> {
-    let [size, newest, matching] = CANDIDATES;
+    let [size, newest, matching] = SIZES;
     let mut source = Synthetic::new(spec, 7);
     let mut learner = source.learner(spec, 1).map_err(|mistakes| anyhow!("{mistakes:?}"))?;
     let request = source.request(size, newest, matching);
@@ -120,7 +101,7 @@ fn answers(limits: &Limits, report: &mut Report) -> Result<()> {
         return Err(anyhow!("expected answers, found an error: {message}"));
     }
     let most = limits.peak[0] * 1e9 / scorer.operations() as f64;
-    let name = format!("default fields, one scorer without Kafka, rank of {ASKED}");
+    let name = format!("default fields, one scorer without Kafka, rank of {CANDIDATES}");
     let row = Row::new(GROUP, format!("{name}: answers"), 1.0 / seconds, "1/s");
     report.push(row.limit(most));
     let share = 100.0 / seconds / most;
@@ -129,7 +110,7 @@ fn answers(limits: &Limits, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Returns the operations of one answer to a request of [`ASKED`] candidates, history 50 + 50.
+/// Returns the operations of one answer to a request of [`CANDIDATES`] candidates, history 50 + 50.
 ///
 /// # Errors
 /// When the model cannot be built or the answer is an error.
@@ -170,11 +151,7 @@ fn prepare() -> Result<(Scorer, Vec<Request>)> {
     let pipeline = Arc::new(RwLock::new(pipeline));
     let serving = Serving::new(pipeline, snapshot, rows, settings, "default", Clock::system());
     let requests = (0..ASKERS).map(|asker| {
-        let items = (1..=SHOP.items).cycle().skip(asker * 7).take(ASKED);
-        let items: Vec<String> = items.map(|item| format!("i{item}")).collect();
-        let (id, user) = (format!("q{asker}"), format!("u{}", asker + 1));
-        let most = u32::try_from(ASKED)?;
-        let text = question(&id, Kind::Rank, Some(&user), &items, most, Duration::from_secs(60))?;
+        let (_, text) = request(&format!("q{asker}"), asker, PATIENCE)?;
         let mut request = decode_request(text.as_bytes(), BrokerTime(None))
             .map_err(|refused| anyhow!("{}", refused.rejection))?;
         // The requests are answered for as long as it takes.
@@ -187,33 +164,11 @@ fn prepare() -> Result<(Scorer, Vec<Request>)> {
 /// Describes the shop's items and users, and gives those who ask their histories.
 fn fill(pipeline: &mut Pipeline) -> Result<()> {
     let mut offset = 0;
-    let mut take = |topic: Topic, key: &str, message: &str, time: i64| -> Result<()> {
+    introduce(|topic, key, message, time| {
         offset += 1;
         let (key, value) = (Some(key.as_bytes()), Some(message.as_bytes()));
         let arrived = EventTime(time);
         let record = Record { topic, partition: 0, offset, arrived, key, value };
         pipeline.take(&record).map_err(|rejection| anyhow!("{key:?}: {rejection}"))
-    };
-    for record in Shop::new(SHOP, 1)?.take_while(|record| record.topic != Topic::Events) {
-        take(record.topic, &record.key, &record.message, record.ts)?;
-    }
-    let mut ts = SHOP.start + 86_400_000;
-    for click in 0..CLICKS {
-        for asker in 1..=ASKERS {
-            let user = format!("u{asker}");
-            for item in 1..=SHOP.items {
-                ts += STEP;
-                let (id, item) = (format!("{user}/{item}/{click}"), format!("i{item}"));
-                let seen = format!(
-                    r#"{{"type":"impression","id":"{id}","ts":{ts},"user":"{user}","item":"{item}"}}"#
-                );
-                take(Topic::Events, &user, &seen, ts)?;
-                let clicked = format!(
-                    r#"{{"type":"click","id":"{id}/click","ts":{ts},"user":"{user}","item":"{item}","impression":"{id}"}}"#
-                );
-                take(Topic::Events, &user, &clicked, ts)?;
-            }
-        }
-    }
-    Ok(())
+    })
 }

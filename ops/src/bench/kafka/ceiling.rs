@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use sluice_daemon::kafka::{Outgoing, Producer, ProducerSettings, Reader, Start};
 
-use super::requests::{CANDIDATES, warm_up};
+use super::requests::warm_up;
 use super::site::Site;
 use super::{GROUP, PATIENCE};
+use crate::bench::askers::{CANDIDATES, request};
 use crate::bench::limits::Limits;
 use crate::bench::report::{Report, Row, Target};
 use crate::bench::scoring::operations_of_an_answer;
@@ -45,16 +46,16 @@ fn rate(site: &mut Site) -> Result<f64> {
     let (requests, responses) = (site.topic("requests"), site.topic("responses"));
     let mut answers = Reader::open(&site.connection(), &responses, Start::End, PATIENCE)?;
     let (run, mut number) = (fresh_id(), 0);
-    let mut send = |site: &Site| -> Result<()> {
+    let mut send = || -> Result<()> {
         let id = format!("{run}-{number}");
-        let (user, text) = site.request(&id, number)?;
+        let (user, text) = request(&id, number, PATIENCE)?;
         let (key, value) = (Some(user.as_bytes()), Some(text.as_bytes()));
         number += 1;
         let record = Outgoing { topic: &requests, key, value, headers: &[] };
         Ok(producer.send(&record, PATIENCE)?)
     };
     for _ in 0..WINDOW {
-        send(site)?;
+        send()?;
     }
     let (begun, mut counted) = (Instant::now(), 0_u32);
     while begun.elapsed() < BEFORE + LENGTH {
@@ -65,7 +66,7 @@ fn rate(site: &mut Site) -> Result<f64> {
         }
         readable(&String::from_utf8(record.value.unwrap_or_default())?)?;
         counted += u32::from(begun.elapsed() >= BEFORE);
-        send(site)?;
+        send()?;
     }
     let seconds = (begun.elapsed() - BEFORE).as_secs_f64();
     site.pause(Duration::from_millis(500))?;

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use sluice_daemon::shutdown::Shutdown;
 
+use super::askers::CANDIDATES;
 use super::limits::Limits;
 use super::report::{Report, Row, Target};
 use load::Load;
@@ -112,10 +113,8 @@ fn asked(site: &mut Site, report: &mut Report, rate: u32, learning: Option<f64>)
         Some(events) => format!("learning {events} events/s"),
         None => "no learning".to_owned(),
     };
-    let name = |what: &str| {
-        let candidates = requests::CANDIDATES;
-        format!("rank of {candidates}, history 50 + 50, {rate}/s, {doing}: {what}")
-    };
+    let name =
+        |what: &str| format!("rank of {CANDIDATES}, history 50 + 50, {rate}/s, {doing}: {what}");
     for (what, share) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
         let (answer, echo) = (asked.answers.at(share), asked.echoes.at(share));
         let mut row = Row::new(GROUP, name(what), answer, "ms").limit(echo);

@@ -14,10 +14,9 @@ use sluice_daemon::shutdown::Shutdown;
 use super::PATIENCE;
 use super::site::{ECHO, Site};
 use super::times::Times;
+use crate::bench::askers::request;
 use crate::query::{Asker, fresh_id, readable};
 
-/// Candidates of a request.
-pub(super) const CANDIDATES: usize = 200;
 /// How many requests are sent, beside as many echoes, at most.
 const REQUESTS: u32 = 2_500;
 /// How long they are sent, at most.
@@ -77,7 +76,7 @@ pub(super) fn warm_up(site: &Site) -> Result<usize> {
     let mut bytes = 0;
     for number in 0..WARM_UP {
         let id = fresh_id();
-        let (user, text) = site.request(&id, number)?;
+        let (user, text) = request(&id, number, PATIENCE)?;
         let answer = asker.ask(&id, Some(&user), &text, PATIENCE)?;
         readable(&answer)?;
         bytes = answer.len();
@@ -139,7 +138,7 @@ impl Run {
         let mut due = Due { requests: Vec::new(), echoes: Vec::new() };
         for number in 0..(rate * SECONDS).min(REQUESTS) {
             let id = format!("{}-{number}", self.id);
-            let (user, text) = site.request(&id, number as usize)?;
+            let (user, text) = request(&id, number as usize, PATIENCE)?;
             let value = Some(text.as_bytes());
             let times = [begun + interval * number, begun + interval * number + interval / 2];
             for (time, topic, key) in
