@@ -5,11 +5,14 @@ use crate::kernels::{AdamStep, Real};
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
+/// Steps that are counted in so many bits have a correction.
+const BITS: usize = 16;
 
 /// Moments and number of steps.
 #[derive(Clone, Debug)]
 pub struct Adam<R> {
     rate: f64,
+    decays: [Decay; 2],
     steps: u64,
     mean: Vec<R>,
     square: Vec<R>,
@@ -18,7 +21,13 @@ pub struct Adam<R> {
 impl<R: Real> Adam<R> {
     /// Starts with no step done on `length` parameters.
     pub fn new(rate: f64, length: usize) -> Self {
-        Self { rate, steps: 0, mean: vec![R::zero(); length], square: vec![R::zero(); length] }
+        Self {
+            rate,
+            decays: [Decay::new(BETA1, 400), Decay::new(BETA2, 40_000)],
+            steps: 0,
+            mean: vec![R::zero(); length],
+            square: vec![R::zero(); length],
+        }
     }
 
     /// How many steps were done.
@@ -53,23 +62,46 @@ impl<R: Real> Adam<R> {
     /// Counts a step and returns its constants and the decayed means, for a step that is done part by part with [`Real::adam`].
     pub fn advance(&mut self) -> (AdamStep<R>, &mut [R], &mut [R]) {
         self.steps += 1;
-        // Beyond 2^31 steps both corrections are 1 in any precision.
-        let t = i32::try_from(self.steps).unwrap_or(i32::MAX);
+        let [correction1, correction2] = self.decays.each_ref().map(|d| d.correction(self.steps));
         let step = AdamStep {
             rate: R::from_f64(self.rate),
             beta1: R::from_f64(BETA1),
             beta2: R::from_f64(BETA2),
             eps: R::from_f64(EPSILON),
-            correction1: R::from_f64(correction(BETA1, t, 400)),
-            correction2: R::from_f64(correction(BETA2, t, 40_000)),
+            correction1: R::from_f64(correction1),
+            correction2: R::from_f64(correction2),
         };
         (step, &mut self.mean, &mut self.square)
     }
 }
 
-/// `1 - βᵗ`, which is 1 to the last bit where `t` is more than `last`: a step on few parameters would take as long for the power as for itself.
-fn correction(beta: f64, t: i32, last: i32) -> f64 {
-    if t > last { 1.0 } else { 1.0 - beta.powi(t) }
+/// How a mean forgets.
+#[derive(Clone, Debug)]
+struct Decay {
+    /// `β^(2ᵏ)`
+    powers: [f64; BITS],
+    /// The last step at which `1 - βᵗ` is not 1 to the last bit.
+    last: u64,
+}
+
+impl Decay {
+    /// `last` is below `2^BITS`.
+    fn new(beta: f64, last: u64) -> Self {
+        let mut powers = [beta; BITS];
+        for k in 1..BITS {
+            powers[k] = powers[k - 1] * powers[k - 1];
+        }
+        Self { powers, last }
+    }
+
+    /// `1 - βᵗ`, as [`f64::powi`] has it: a step on few parameters would take as long for the power as for itself.
+    fn correction(&self, t: u64) -> f64 {
+        if t > self.last {
+            return 1.0;
+        }
+        let factors = self.powers.iter().enumerate();
+        1.0 - factors.map(|(k, &power)| if t >> k & 1 == 1 { power } else { 1.0 }).product::<f64>()
+    }
 }
 
 #[cfg(test)]
@@ -91,11 +123,13 @@ mod tests {
     }
 
     #[test]
-    fn corrections_end_where_they_no_longer_change_a_bit() {
+    fn corrections_are_those_of_plain_powers_to_the_bit() {
         for (beta, last) in [(BETA1, 400), (BETA2, 40_000)] {
-            let short = correction(beta, last + 1, last);
-            assert_eq!(short.to_bits(), (1.0 - beta.powi(last + 1)).to_bits());
-            assert!(correction(beta, 1, last) < 0.11);
+            let decay = Decay::new(beta, last);
+            for t in (1..=last + 1).chain([u64::MAX]) {
+                let plain = 1.0 - beta.powi(i32::try_from(t).unwrap_or(i32::MAX));
+                assert_eq!(decay.correction(t).to_bits(), plain.to_bits(), "{beta} {t}");
+            }
         }
     }
 }

@@ -9,7 +9,10 @@ use crate::kernels::Real;
 
 /// The square `Σ g²` of the norm of a gradient.
 pub fn square_norm<R: Real>(gradient: &[R]) -> R {
-    R::dot(gradient, gradient)
+    match gradient {
+        [g] => *g * *g,
+        gradient => R::dot(gradient, gradient),
+    }
 }
 
 /// By how much a gradient of this norm is scaled so that its norm is at most `most`; 0 means no bound.
