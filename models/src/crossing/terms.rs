@@ -6,13 +6,14 @@
 use std::ops::Range;
 
 use sluice_features::example::Batch;
-use sluice_features::time::EventTime;
 
 use crate::model::entries;
-use crate::table::{Use, hash};
+use crate::table::{Use, hash, seconds};
 
-/// Slots at first; they double when half of them are taken.
+/// Slots at first.
 const SLOTS: usize = 4096;
+/// Slots for each distinct key, at least: most searches then end at the first slot.
+const SPARSE: usize = 3;
 
 /// Terms of examples. Its memory is used again.
 #[derive(Clone, Debug, Default)]
@@ -27,40 +28,46 @@ pub(crate) struct TermList {
     pub(crate) shares: Vec<f32>,
     /// `[examples + 1]`: where the terms of each example begin.
     starts: Vec<usize>,
-    /// For each distinct key, one more than the example that had it last.
-    seen: Vec<u32>,
-    /// Open addressing; a slot counts only if it carries the stamp of this batch.
+    /// Open addressing; a slot counts only if its mark is one of this batch.
     slots: Vec<Slot>,
-    stamp: u32,
+    /// Marks up to this one are those of batches before.
+    before: u32,
+    /// The mark of the newest example.
+    mark: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
     key: u64,
-    stamp: u32,
+    /// The example that had the key last.
+    mark: u32,
     distinct: u32,
 }
 
 impl TermList {
     /// Reads the key fields of a slice of a batch, and its list fields if `lists`.
     pub(crate) fn group(&mut self, batch: &Batch, slice: Range<usize>, lists: bool) {
-        self.clear();
+        self.clear(slice.len());
         let fields = batch.keys.len() / batch.size().max(1);
+        let lists = if lists { &batch.lists[..] } else { &[] };
         self.rows.reserve(slice.len() * fields);
         self.shares.reserve(slice.len() * fields);
-        for (number, example) in slice.enumerate() {
-            let (mark, time) = (number as u32 + 1, batch.about[example].time);
-            let start = self.rows.len();
-            for &key in &batch.keys[example * fields..(example + 1) * fields] {
-                self.add(key, 1.0, mark, start, time);
+        for example in slice {
+            let keys = &batch.keys[example * fields..(example + 1) * fields];
+            let listed = lists.iter().map(|list| entries::<f32>(list, example).0.len());
+            let most = keys.len() + listed.sum::<usize>();
+            let mut terms = self.begin(most, seconds(batch.about[example].time.0));
+            for &key in keys {
+                terms.add(key, 1.0);
             }
-            for list in batch.lists.iter().filter(|_| lists) {
+            for list in lists {
                 let (entries, share) = entries(list, example);
                 for &key in &list.keys[entries] {
-                    self.add(key, share, mark, start, time);
+                    terms.add(key, share);
                 }
             }
-            self.starts.push(self.rows.len());
+            let count = terms.count;
+            self.end(count);
         }
     }
 
@@ -69,84 +76,121 @@ impl TermList {
         self.starts[example]..self.starts[example + 1]
     }
 
-    fn clear(&mut self) {
+    fn clear(&mut self, examples: usize) {
         self.keys.clear();
         self.uses.clear();
-        self.seen.clear();
         self.rows.clear();
         self.shares.clear();
         self.starts.clear();
         self.starts.push(0);
-        self.stamp = self.stamp.wrapping_add(1);
-        if self.slots.is_empty() || self.stamp == 0 {
-            self.slots.resize(self.slots.len().max(SLOTS), Slot::default());
+        self.before = self.mark;
+        if examples >= (u32::MAX - self.mark) as usize {
             self.slots.fill(Slot::default());
-            self.stamp = 1;
+            (self.before, self.mark) = (0, 0);
         }
     }
 
-    #[inline]
-    fn add(&mut self, key: u64, share: f32, mark: u32, start: usize, time: EventTime) {
+    /// Begins an example of at most so many terms.
+    fn begin(&mut self, most: usize, seconds: u32) -> Example<'_> {
+        let wanted = (self.keys.len() + most) * SPARSE;
+        if wanted > self.slots.len() {
+            self.grow(wanted);
+        }
+        self.mark += 1;
+        let start = self.rows.len();
+        self.rows.resize(start + most, 0);
+        self.shares.resize(start + most, 0.0);
+        Example {
+            keys: &mut self.keys,
+            uses: &mut self.uses,
+            rows: &mut self.rows[start..],
+            shares: &mut self.shares[start..],
+            slots: &mut self.slots,
+            count: 0,
+            before: self.before,
+            mark: self.mark,
+            seconds,
+        }
+    }
+
+    /// Ends the example, which has so many terms.
+    fn end(&mut self, count: usize) {
+        let end = self.starts.last().map_or(0, |start| start + count);
+        self.rows.truncate(end);
+        self.shares.truncate(end);
+        self.starts.push(end);
+    }
+
+    fn grow(&mut self, wanted: usize) {
+        let slots = vec![Slot::default(); wanted.next_power_of_two().max(SLOTS)];
+        let mask = slots.len() - 1;
+        for slot in std::mem::replace(&mut self.slots, slots) {
+            if slot.mark > self.before {
+                let mut place = hash(slot.key) as usize & mask;
+                while self.slots[place].mark > self.before {
+                    place = (place + 1) & mask;
+                }
+                self.slots[place] = slot;
+            }
+        }
+    }
+}
+
+/// An example whose terms are being read.
+struct Example<'a> {
+    keys: &'a mut Vec<u64>,
+    uses: &'a mut Vec<Use>,
+    /// With room for all terms, of which `count` are there.
+    rows: &'a mut [u32],
+    shares: &'a mut [f32],
+    slots: &'a mut [Slot],
+    count: usize,
+    before: u32,
+    mark: u32,
+    seconds: u32,
+}
+
+impl Example<'_> {
+    #[inline(always)]
+    fn add(&mut self, key: u64, share: f32) {
         if key == 0 {
             return;
         }
-        let distinct = self.find(key);
-        let (seen, used) = (&mut self.seen[distinct as usize], &mut self.uses[distinct as usize]);
-        used.time = used.time.max(time);
-        if *seen == mark {
-            let twice = self.rows[start..].iter().position(|&row| row == distinct);
-            if let Some(term) = twice {
-                self.shares[start + term] += share;
-            }
-            return;
-        }
-        *seen = mark;
-        used.count += 1;
-        self.rows.push(distinct);
-        self.shares.push(share);
-    }
-
-    #[inline]
-    fn find(&mut self, key: u64) -> u32 {
         let mask = self.slots.len() - 1;
-        let mut place = hash(key) as usize & mask;
-        loop {
-            let slot = self.slots[place];
-            if slot.stamp != self.stamp {
-                return self.insert(key, place);
+        let mut place = hash(key) as usize;
+        let distinct = loop {
+            let slot = &mut self.slots[place & mask];
+            if slot.mark <= self.before {
+                let distinct = self.keys.len() as u32;
+                *slot = Slot { key, mark: self.mark, distinct };
+                self.keys.push(key);
+                self.uses.push(Use { count: 0, seconds: 0 });
+                break distinct;
             }
             if slot.key == key {
-                return slot.distinct;
+                let Slot { mark, distinct, .. } = *slot;
+                slot.mark = self.mark;
+                if mark == self.mark {
+                    return self.again(distinct, share);
+                }
+                break distinct;
             }
-            place = (place + 1) & mask;
-        }
+            place += 1;
+        };
+        let used = &mut self.uses[distinct as usize];
+        used.count += 1;
+        used.seconds = used.seconds.max(self.seconds);
+        self.rows[self.count] = distinct;
+        self.shares[self.count] = share;
+        self.count += 1;
     }
 
+    /// Adds to the share of a term that the example has.
     #[cold]
-    #[inline(never)]
-    fn insert(&mut self, key: u64, place: usize) -> u32 {
-        let distinct = self.keys.len() as u32;
-        self.slots[place] = Slot { key, stamp: self.stamp, distinct };
-        self.keys.push(key);
-        self.uses.push(Use { count: 0, time: EventTime(i64::MIN) });
-        self.seen.push(0);
-        if self.keys.len() * 2 > self.slots.len() {
-            self.grow();
-        }
-        distinct
-    }
-
-    fn grow(&mut self) {
-        let slots = self.slots.len() * 2;
-        self.slots.clear();
-        self.slots.resize(slots, Slot::default());
-        self.stamp = 1;
-        for (distinct, &key) in self.keys.iter().enumerate() {
-            let mut place = hash(key) as usize & (slots - 1);
-            while self.slots[place].stamp == self.stamp {
-                place = (place + 1) & (slots - 1);
-            }
-            self.slots[place] = Slot { key, stamp: self.stamp, distinct: distinct as u32 };
+    fn again(&mut self, distinct: u32, share: f32) {
+        let term = self.rows[..self.count].iter().position(|&row| row == distinct);
+        if let Some(term) = term {
+            self.shares[term] += share;
         }
     }
 }
@@ -155,6 +199,8 @@ impl TermList {
 mod tests {
     use sluice_features::example::About;
     use sluice_features::ids::{EventId, ItemId, UserId};
+
+    use sluice_features::time::EventTime;
 
     use super::*;
 
@@ -166,7 +212,7 @@ mod tests {
                 impression: EventId(1),
                 user: UserId(1),
                 item: ItemId(1),
-                time: EventTime(1000 - i as i64),
+                time: EventTime(10_000 - i as i64 * 1000),
                 new_item: false,
             });
             if let Some(list) = lists.get(i) {
@@ -185,8 +231,8 @@ mod tests {
         for _ in 0..2 {
             terms.group(&batch, 0..3, true);
             assert_eq!(terms.keys, [7, 9, 5]);
-            let uses = [(2, 1000), (3, 1000), (1, 998)];
-            assert_eq!(terms.uses, uses.map(|(count, t)| Use { count, time: EventTime(t) }));
+            let uses = [(2, 10), (3, 10), (1, 8)];
+            assert_eq!(terms.uses, uses.map(|(count, seconds)| Use { count, seconds }));
             let of = |i: usize| (&terms.rows[terms.range(i)], &terms.shares[terms.range(i)]);
             assert_eq!(of(0), (&[0, 1][..], &[2.5, 0.5][..]));
             assert_eq!(of(1), (&[1][..], &[1.0][..]));
@@ -197,10 +243,10 @@ mod tests {
     }
 
     #[test]
-    fn many_ids_and_a_stamp_that_runs_over_do_no_harm() {
+    fn many_ids_and_marks_that_run_over_do_no_harm() {
         let keys: Vec<u64> = (0..60_000).map(|i| i * i % 20_011 * 1_000_003 + 1).collect();
         let batch = batch(6, &keys, &[]);
-        let mut terms = TermList { stamp: u32::MAX - 1, ..TermList::default() };
+        let mut terms = TermList { mark: u32::MAX - 10_100, ..TermList::default() };
         for slice in [0..10, 5..10_000, 0..2, 9..9, 0..10_000, 3..700] {
             terms.group(&batch, slice.clone(), true);
             for (number, example) in slice.clone().enumerate() {

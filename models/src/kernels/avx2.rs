@@ -102,6 +102,37 @@ pub(super) unsafe fn transpose_8x8(
     }
 }
 
+/// The pairs at the places that the mask has: first numbers and second ones.
+///
+/// # Safety
+/// `places` is readable for the lanes of the mask.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn gather_pairs(from: &[[f32; 2]], places: *const i32, mask: __m256i) -> (__m256, __m256) {
+    // SAFETY: the caller guarantees the lanes of the mask; others are not touched.
+    let places = unsafe { _mm256_maskload_epi32(places, mask) };
+    // Unsigned, there is only a maximum. A place is sign-extended, so there may not be more than that.
+    let length = i32::try_from(from.len()).unwrap_or(i32::MAX);
+    let largest = _mm256_max_epu32(places, _mm256_set1_epi32(length));
+    let beyond = _mm256_and_si256(_mm256_cmpeq_epi32(largest, places), mask);
+    assert!(_mm256_testz_si256(beyond, beyond) == 1, "a place is out of bounds");
+    let (zero, from) = (_mm256_setzero_pd(), from.as_ptr().cast());
+    let half = |places: __m128i, mask: __m128i| {
+        let mask = _mm256_castsi256_pd(_mm256_cvtepi32_epi64(mask));
+        // SAFETY: places under the mask were just compared with the length; others are not read.
+        _mm256_castpd_ps(unsafe { _mm256_mask_i32gather_pd::<8>(zero, from, places, mask) })
+    };
+    let low = half(_mm256_castsi256_si128(places), _mm256_castsi256_si128(mask));
+    let high = half(_mm256_extracti128_si256::<1>(places), _mm256_extracti128_si256::<1>(mask));
+    let order = |mixed: __m256| {
+        let mixed = _mm256_castps_pd(mixed);
+        _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(mixed))
+    };
+    let first = order(_mm256_shuffle_ps::<0b10_00_10_00>(low, high));
+    let second = order(_mm256_shuffle_ps::<0b11_01_11_01>(low, high));
+    (first, second)
+}
+
 impl Lanes for Avx2 {
     type F = __m256;
     type Mask = __m256i;
@@ -202,6 +233,21 @@ impl Lanes for Avx2 {
     unsafe fn store_masked(self, to: *mut f32, mask: __m256i, value: __m256) {
         // SAFETY: the caller guarantees the lanes of the mask; others are not touched.
         unsafe { _mm256_maskstore_ps(to, mask, value) }
+    }
+    #[inline(always)]
+    fn gather_pairs(self, from: &[[f32; 2]], places: &[u32]) -> (__m256, __m256) {
+        // The mask has no more lanes than there are places.
+        proven!(gather_pairs(from, places.as_ptr().cast(), self.mask(places.len())))
+    }
+    #[inline(always)]
+    fn interleave(self, a: __m256, b: __m256) -> [__m256; 2] {
+        proven!({
+            let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            [
+                _mm256_permute2f128_ps::<0b10_00_00>(low, high),
+                _mm256_permute2f128_ps::<0b11_00_01>(low, high),
+            ]
+        })
     }
     #[inline(always)]
     unsafe fn transpose_8x8(self, from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {

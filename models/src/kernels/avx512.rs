@@ -38,6 +38,34 @@ macro_rules! proven {
     }};
 }
 
+/// The pairs at the places that the mask has: first numbers and second ones.
+///
+/// # Safety
+/// `places` is readable for the lanes of the mask.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2")]
+unsafe fn gather_pairs(from: &[[f32; 2]], places: *const i32, mask: __mmask16) -> (__m512, __m512) {
+    // SAFETY: the caller guarantees the lanes of the mask; others are not touched.
+    let places = unsafe { _mm512_maskz_loadu_epi32(mask, places) };
+    // A place is sign-extended, so there may not be more than that.
+    let length = _mm512_set1_epi32(i32::try_from(from.len()).unwrap_or(i32::MAX));
+    let beyond = _mm512_mask_cmpge_epu32_mask(mask, places, length);
+    assert!(beyond == 0, "a place is out of bounds");
+    let (zero, from) = (_mm512_setzero_pd(), from.as_ptr().cast());
+    let half = |places: __m256i, mask: __mmask8| {
+        if mask == 0 {
+            return _mm512_castpd_ps(zero);
+        }
+        // SAFETY: places under the mask were just compared with the length; others are not read.
+        _mm512_castpd_ps(unsafe { _mm512_mask_i32gather_pd::<8>(zero, mask, places, from) })
+    };
+    let low = half(_mm512_castsi512_si256(places), mask as __mmask8);
+    let high = half(_mm512_extracti64x4_epi64::<1>(places), (mask >> 8) as __mmask8);
+    let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    (_mm512_permutex2var_ps(low, even, high), _mm512_permutex2var_ps(low, odd, high))
+}
+
 impl Lanes for Avx512 {
     type F = __m512;
     type Mask = __mmask16;
@@ -131,6 +159,20 @@ impl Lanes for Avx512 {
     unsafe fn store_masked(self, to: *mut f32, mask: __mmask16, value: __m512) {
         // SAFETY: the caller guarantees the lanes of the mask; others are not touched.
         unsafe { _mm512_mask_storeu_ps(to, mask, value) }
+    }
+    #[inline(always)]
+    fn gather_pairs(self, from: &[[f32; 2]], places: &[u32]) -> (__m512, __m512) {
+        // The mask has no more lanes than there are places.
+        proven!(gather_pairs(from, places.as_ptr().cast(), self.mask(places.len())))
+    }
+    #[inline(always)]
+    fn interleave(self, a: __m512, b: __m512) -> [__m512; 2] {
+        proven!({
+            let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            let high =
+                _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+            [_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b)]
+        })
     }
     #[inline(always)]
     unsafe fn transpose_8x8(self, from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {

@@ -88,6 +88,14 @@ pub(super) trait Lanes: Copy {
     /// `to` is writable for as many numbers as the mask has lanes.
     unsafe fn store_masked(self, to: *mut f32, mask: Self::Mask, value: Self::F);
 
+    /// Reads the pairs at these places, up to [`Self::WIDTH`] of them: their first numbers and their second ones. Other lanes are zero.
+    ///
+    /// # Panics
+    /// When a place is out of bounds.
+    fn gather_pairs(self, from: &[[f32; 2]], places: &[u32]) -> (Self::F, Self::F);
+    /// `a0 b0 a1 b1 ...`, twice as many numbers as in each.
+    fn interleave(self, a: Self::F, b: Self::F) -> [Self::F; 2];
+
     /// Copies the transpose of an 8 by 8 block: `to[j, i] = from[i, j]`.
     ///
     /// # Safety

@@ -37,6 +37,7 @@ mod tile;
 mod turned;
 mod unit;
 mod vector;
+mod weights;
 
 pub use bytes::byte_products;
 pub use lookup::{Lookup, sum_lookups};
@@ -48,3 +49,4 @@ pub use real::{Activation, AdamStep, Real};
 pub use softmax::softmax_rows;
 pub use terms::{Terms, advance_rows, move_pairs, move_rows, pair_squares, sum_pairs, sum_rows};
 pub use unit::{ActivationUnit, activation_unit};
+pub use weights::Weights;

@@ -127,6 +127,21 @@ impl Lanes for Scalar {
         unsafe { to.copy_from_nonoverlapping(value.as_ptr(), mask) }
     }
     #[inline(always)]
+    fn gather_pairs(self, from: &[[f32; 2]], places: &[u32]) -> (Self::F, Self::F) {
+        let (mut first, mut second) = ([0.0; WIDTH], [0.0; WIDTH]);
+        for (lane, &place) in places.iter().take(WIDTH).enumerate() {
+            [first[lane], second[lane]] = from[place as usize];
+        }
+        (first, second)
+    }
+    #[inline(always)]
+    fn interleave(self, a: Self::F, b: Self::F) -> [Self::F; 2] {
+        let half = |start: usize| {
+            std::array::from_fn(|i| if i % 2 == 0 { a[start + i / 2] } else { b[start + i / 2] })
+        };
+        [half(0), half(WIDTH / 2)]
+    }
+    #[inline(always)]
     unsafe fn transpose_8x8(self, from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
         for i in 0..8 {
             for j in 0..8 {

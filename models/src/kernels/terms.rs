@@ -1,12 +1,11 @@
 //! Sums over a few rows of a workspace, and their update: what a linear model or a factorisation machine does with one example.
 //!
-//! An example is a list of *terms*: row numbers, all different, and a share of each. `rows` is `[distinct, width]`, `states` one accumulator of row-wise
-//! Adagrad for each row.
+//! An example is a list of *terms*: row numbers, all different, and a share of each. `rows` is `[distinct, width + 1]`: `width` numbers, then the row's
+//! accumulator of row-wise Adagrad. Rows of one number have kernels of their own, see [`Weights`](super::Weights).
 
 use super::lanes::{Kernel, Lanes};
 use super::optimizer::{AdagradStep, read, write};
 use super::path::Proof;
-use super::vector::product;
 
 /// Rows that are summed side by side, so that no addition waits for the one before.
 const CHAINS: usize = 4;
@@ -24,12 +23,12 @@ pub struct Terms<'a> {
 
 #[inline(always)]
 fn row(rows: &[f32], width: usize, row: u32) -> &[f32] {
-    &rows[row as usize * width..][..width]
+    &rows[row as usize * (width + 1)..][..width]
 }
 
 #[inline(always)]
 fn row_mut(rows: &mut [f32], width: usize, row: u32) -> &mut [f32] {
-    &mut rows[row as usize * width..][..width]
+    &mut rows[row as usize * (width + 1)..][..width]
 }
 
 struct Sum<'a> {
@@ -39,29 +38,11 @@ struct Sum<'a> {
     sum: &'a mut [f32],
 }
 
-impl Sum<'_> {
-    /// Rows of one number: collected, then one product.
-    #[inline(always)]
-    fn narrow<L: Lanes>(self, lanes: L) {
-        let mut numbers = [0.0; BLOCK];
-        let blocks = self.terms.rows.chunks(BLOCK).zip(self.terms.shares.chunks(BLOCK));
-        for (rows, shares) in blocks {
-            for (number, &row) in numbers.iter_mut().zip(rows) {
-                *number = self.rows[row as usize];
-            }
-            self.sum[0] += product(lanes, &numbers[..rows.len()], shares);
-        }
-    }
-}
-
 impl Kernel for Sum<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        if self.width == 1 {
-            return self.narrow(lanes);
-        }
         let Terms { rows, shares } = self.terms;
         for (block, sum) in self.sum.chunks_mut(L::WIDTH).enumerate() {
             let (start, count) = (block * L::WIDTH, sum.len());
@@ -187,10 +168,10 @@ pub fn pair_squares(
 }
 
 struct Advance<'a> {
-    states: &'a mut [f32],
-    rows: &'a [u32],
+    rows: &'a mut [f32],
+    width: usize,
+    terms: &'a [u32],
     squares: &'a [f32],
-    scale: f32,
     step: AdagradStep,
     rates: &'a mut [f32],
 }
@@ -200,15 +181,16 @@ impl Kernel for Advance<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) -> f32 {
-        let (scale, eps) = (lanes.splat(self.scale), lanes.splat(self.step.eps));
+        let (scale, eps) = (lanes.splat(1.0 / self.width as f32), lanes.splat(self.step.eps));
         let rate = lanes.splat(self.step.rate);
         let mut change = lanes.splat(0.0);
         let mut collected = [0.0; BLOCK];
-        let blocks = self.rows.chunks(BLOCK).zip(self.squares.chunks(BLOCK));
-        for ((rows, squares), rates) in blocks.zip(self.rates.chunks_mut(BLOCK)) {
-            let states = &mut collected[..rows.len()];
-            for (state, &row) in states.iter_mut().zip(rows) {
-                *state = self.states[row as usize];
+        let state = |row: u32| row as usize * (self.width + 1) + self.width;
+        let blocks = self.terms.chunks(BLOCK).zip(self.squares.chunks(BLOCK));
+        for ((terms, squares), rates) in blocks.zip(self.rates.chunks_mut(BLOCK)) {
+            let states = &mut collected[..terms.len()];
+            for (collected, &row) in states.iter_mut().zip(terms) {
+                *collected = self.rows[state(row)];
             }
             let vectors = states.chunks_mut(L::WIDTH).zip(squares.chunks(L::WIDTH));
             for ((state, square), out) in vectors.zip(rates.chunks_mut(L::WIDTH)) {
@@ -221,29 +203,29 @@ impl Kernel for Advance<'_> {
                 write(lanes, state, whole, new);
                 write(lanes, out, whole, quotient);
             }
-            for (&state, &row) in states.iter().zip(rows) {
-                self.states[row as usize] = state;
+            for (&collected, &row) in states.iter().zip(terms) {
+                self.rows[state(row)] = collected;
             }
         }
         lanes.sum(change)
     }
 }
 
-/// The accumulators and rates of row-wise Adagrad for an example's rows, whose gradients have these squared norms: `G_j += scale squares[j]`,
+/// The accumulators and rates of row-wise Adagrad for an example's rows `terms`, whose gradients have these squared norms: `G_j += squares[j] / width`,
 /// `rates[j] = rate / (sqrt(G_j) + ε)`. Returns `Σ_j rates[j] squares[j]`.
 ///
 /// # Panics
 /// When a length does not fit.
 pub fn advance_rows(
-    states: &mut [f32],
-    rows: &[u32],
+    rows: &mut [f32],
+    width: usize,
+    terms: &[u32],
     squares: &[f32],
-    scale: f32,
     step: AdagradStep,
     rates: &mut [f32],
 ) -> f32 {
-    assert_eq!((squares.len(), rates.len()), (rows.len(), rows.len()), "squares and rates");
-    Proof::current().run(Advance { states, rows, squares, scale, step, rates })
+    assert_eq!((squares.len(), rates.len()), (terms.len(), terms.len()), "squares and rates");
+    Proof::current().run(Advance { rows, width, terms, squares, step, rates })
 }
 
 struct Move<'a> {
@@ -260,12 +242,6 @@ impl Kernel for Move<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
         let terms = self.terms.rows.iter().zip(self.terms.shares).zip(self.rates);
-        if self.width == 1 {
-            for ((&number, &share), &rate) in terms {
-                self.rows[number as usize] -= rate * share * self.gradient[0];
-            }
-            return;
-        }
         for ((&number, &share), &rate) in terms {
             let factor = lanes.splat(-rate * share);
             let row = row_mut(self.rows, self.width, number).chunks_mut(L::WIDTH);

@@ -12,6 +12,8 @@
 //! The rows of a batch are found once and lent; the steps go over them where they lie side by side, and they are put back at the end. That is
 //! the same, bit for bit, as batches of one example.
 
+mod side;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -20,12 +22,11 @@ use sluice_features::example::{Batch, LabelMode};
 use super::Learner;
 use crate::crossing::{Crossing, TermList};
 use crate::funnel::{Funnel, Targets};
-use crate::kernels::{
-    Terms, advance_rows, move_pairs, move_rows, pair_squares, sum_pairs, sum_rows,
-};
+use crate::kernels::{move_pairs, pair_squares, sum_pairs};
 use crate::optimizers::{Adam, clip_factor, square_norm};
 use crate::params::Params;
-use crate::table::{Loan, RowStore};
+use crate::table::RowStore;
+use side::{Side, terms};
 
 /// Buffers, all kept.
 #[derive(Debug, Default)]
@@ -35,6 +36,8 @@ pub(super) struct Each {
     /// Whether the two differ.
     apart: bool,
     linear: Side,
+    /// Of one example's linear terms: the sum of squared shares.
+    shares: f32,
     fm: Side,
     /// `[width]`: of the machine, the sum of the rows, that of all pairs, and the slopes by it.
     sum: Vec<f32>,
@@ -46,48 +49,6 @@ pub(super) struct Each {
     slopes: Vec<f32>,
     steps: Vec<f32>,
     loss: Vec<f64>,
-}
-
-/// The rows of one store.
-#[derive(Debug, Default)]
-struct Side {
-    loan: Loan,
-    /// For each term its share, or 0 where its id has no row yet.
-    shares: Vec<f32>,
-    /// Of one example's terms: squared norms of gradients, and rates.
-    squares: Vec<f32>,
-    rates: Vec<f32>,
-}
-
-impl Side {
-    /// Takes out the rows of a slice of a batch.
-    fn lend(&mut self, store: &RowStore, list: &TermList, batch: &Batch, slice: &Range<usize>) {
-        self.shares.clone_from(&list.shares);
-        store.lend(&list.keys, &list.uses, &mut self.loan);
-        if !self.loan.any_late() {
-            return;
-        }
-        for (number, example) in slice.clone().enumerate() {
-            for term in list.range(number) {
-                let (row, time) = (list.rows[term] as usize, batch.about[example].time);
-                let late = |loan: &mut Loan| store.occur_late(list.keys[row], time, row, loan);
-                if self.loan.is_late(row) && !late(&mut self.loan) {
-                    self.shares[term] = 0.0;
-                }
-            }
-        }
-    }
-
-    /// Moves the accumulators of an example's rows on, with gradients cut by a factor, and returns the sum of rates times squared norms.
-    fn advance(&mut self, list: &TermList, number: usize, store: &RowStore, factor: f32) -> f32 {
-        if factor < 1.0 {
-            self.squares.iter_mut().for_each(|square| *square *= factor * factor);
-        }
-        let rows = &list.rows[list.range(number)];
-        self.rates.resize(rows.len(), 0.0);
-        let (scale, step) = (1.0 / store.width() as f32, store.config().step);
-        advance_rows(&mut self.loan.states, rows, &self.squares, scale, step, &mut self.rates)
-    }
 }
 
 /// The parts of a learner that a step reads and writes.
@@ -193,16 +154,15 @@ impl Each {
     /// Makes `logits` and `p` those of an example: the `number`-th of the slice, number `example` of the batch.
     fn predict(&mut self, parts: &Parts<'_>, batch: &Batch, number: usize, example: usize) {
         self.logits.fill(0.0);
-        if let (Some(linear), Some(store)) = (parts.crossing.linear(), parts.linear) {
-            let terms = terms(&self.lists[0], &self.linear.shares, number);
-            sum_rows(&self.linear.loan.numbers, store.width(), terms, &mut self.logits);
+        if let Some(linear) = parts.crossing.linear() {
+            self.shares = self.linear.add(&self.lists[0], number, &mut self.logits);
             linear.add_numbers(parts.params, batch, example, &mut self.logits);
         }
         if let (Some(fm), Some(store)) = (parts.crossing.fm(), parts.fm) {
             let list = &self.lists[usize::from(self.apart)];
-            let terms = terms(list, &self.fm.shares, number);
-            let numbers = &self.fm.loan.numbers;
-            sum_pairs(numbers, store.width(), terms, &mut self.sum, &mut self.pairs);
+            let terms = self.fm.terms(list, number);
+            let rows = &self.fm.loan.rows;
+            sum_pairs(rows, store.width(), terms, &mut self.sum, &mut self.pairs);
             fm.add_pairs(parts.params, &self.pairs, &mut self.logits);
         }
         parts.funnel.predict_one(parts.params, &mut self.logits, &mut self.p);
@@ -220,7 +180,8 @@ impl Each {
         self.loss.fill(0.0);
         let targets = Targets::slice(batch, example..example + 1, 1);
         parts.funnel.judge_one(&targets, &self.logits, &self.p, &mut self.slopes, &mut self.loss);
-        let norm = self.differentiate(parts, batch, number, example);
+        let mut length = square_norm(&self.slopes);
+        let norm = self.differentiate(parts, batch, number, example, length);
         if !norm.is_finite() || self.loss.iter().any(|loss| !loss.is_finite()) {
             return None;
         }
@@ -231,12 +192,12 @@ impl Each {
         if factor < 1.0 {
             let gradients = parts.gradients.values_mut().iter_mut();
             gradients.chain(&mut self.slopes).for_each(|g| *g *= factor);
+            length = square_norm(&self.slopes);
         }
-        let length = square_norm(&self.slopes);
         if length > 0.0 {
             let mut change = 0.0;
             if let Some(store) = parts.linear {
-                change += self.linear.advance(&self.lists[0], number, store, factor);
+                change += self.linear.advance_added(&self.lists[0], number, store, length);
             }
             if let Some(store) = parts.fm {
                 let list = &self.lists[usize::from(self.apart)];
@@ -252,13 +213,14 @@ impl Each {
         Some(norm)
     }
 
-    /// Makes the gradients of dense parameters, and the squared norms of those of rows. Returns the norm of the whole.
+    /// Makes the gradients of dense parameters, and the squared norms of those of rows. `length` is that of the slopes. Returns the norm of the whole.
     fn differentiate(
         &mut self,
         parts: &mut Parts<'_>,
         batch: &Batch,
         number: usize,
         example: usize,
+        length: f32,
     ) -> f64 {
         let gradients = &mut *parts.gradients;
         gradients.values_mut().fill(0.0);
@@ -266,12 +228,7 @@ impl Each {
         let mut square = 0.0;
         if let Some(linear) = parts.crossing.linear() {
             linear.differentiate_numbers(batch, example, &self.slopes, gradients);
-            let Side { shares, squares, .. } = &mut self.linear;
-            let length = square_norm(&self.slopes);
-            squares.clear();
-            let range = self.lists[0].range(number);
-            squares.extend(shares[range].iter().map(|share| share * share * length));
-            square += f64::from(squares.iter().sum::<f32>());
+            square += f64::from(self.shares * length);
         }
         if let (Some(fm), Some(store)) = (parts.crossing.fm(), parts.fm) {
             fm.differentiate_pairs(&self.pairs, &self.slopes, gradients);
@@ -281,7 +238,7 @@ impl Each {
             let terms = terms(list, shares, number);
             squares.resize(terms.rows.len(), 0.0);
             let (sum, slope, width) = (&self.sum, &self.slope, store.width());
-            pair_squares(&loan.numbers, width, terms, sum, slope, squares);
+            pair_squares(&loan.rows, width, terms, sum, slope, squares);
             square += f64::from(squares.iter().sum::<f32>());
         }
         (square + f64::from(square_norm(gradients.values()))).sqrt()
@@ -289,25 +246,17 @@ impl Each {
 
     /// Moves the rows.
     fn step(&mut self, parts: &Parts<'_>, number: usize) {
-        if let Some(store) = parts.linear {
-            let Side { loan, shares, rates, .. } = &mut self.linear;
-            let terms = terms(&self.lists[0], shares, number);
-            move_rows(&mut loan.numbers, store.width(), terms, rates, &self.steps);
+        if parts.linear.is_some() {
+            self.linear.move_added(&self.lists[0], number, &self.steps);
         }
         if let (Some(fm), Some(store)) = (parts.crossing.fm(), parts.fm) {
             fm.slope(parts.params, &self.steps, &mut self.slope);
             let list = &self.lists[usize::from(self.apart)];
             let Side { loan, shares, rates, .. } = &mut self.fm;
             let (terms, width) = (terms(list, shares, number), store.width());
-            move_pairs(&mut loan.numbers, width, terms, rates, &self.sum, &self.slope);
+            move_pairs(&mut loan.rows, width, terms, rates, &self.sum, &self.slope);
         }
     }
-}
-
-/// The terms of the `number`-th example with these shares.
-fn terms<'a>(list: &'a TermList, shares: &'a [f32], number: usize) -> Terms<'a> {
-    let range = list.range(number);
-    Terms { rows: &list.rows[range.clone()], shares: &shares[range] }
 }
 
 #[cfg(test)]

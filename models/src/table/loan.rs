@@ -13,21 +13,19 @@ use super::store::{GROUP, LOCKED, NONE, Place, RowStore, SHARDS, seconds, shard_
 use sluice_features::time::EventTime;
 
 /// How one key is used by those who ask for its row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Use {
     /// How many of them there are.
     pub count: u32,
-    /// The time of the newest.
-    pub time: EventTime,
+    /// The time of the newest, in seconds of event time since 1970.
+    pub seconds: u32,
 }
 
 /// Rows of a store by the place of their key in the list that was asked for. Its memory is used again.
 #[derive(Clone, Debug, Default)]
 pub struct Loan {
-    /// `[keys, width]`; zeros where there is no row.
-    pub numbers: Vec<f32>,
-    /// `[keys]`: the accumulators of row-wise Adagrad.
-    pub states: Vec<f32>,
+    /// `[keys, width + 1]`: a row's numbers and then its accumulator of row-wise Adagrad; zeros where there is no row.
+    pub rows: Vec<f32>,
     places: Vec<Place>,
     /// Which keys had no row when they were asked for.
     late: Vec<bool>,
@@ -45,10 +43,18 @@ impl Loan {
         self.late.contains(&true)
     }
 
-    fn fill(&mut self, place: usize, shard: &mut Shard, row: u32, width: usize) {
-        let row = shard.row_mut(row);
-        self.numbers[place * width..][..width].copy_from_slice(row.numbers);
-        self.states[place] = *row.accumulator;
+    fn fill(&mut self, place: usize, shard: &Shard, row: u32) {
+        let lent = shard.lent(row);
+        copy(lent, &mut self.rows[place * lent.len()..][..lent.len()]);
+    }
+}
+
+/// Copies a row; the smallest ones without a call.
+#[inline(always)]
+fn copy(from: &[f32], to: &mut [f32]) {
+    match (from, to) {
+        ([number, state], [to_number, to_state]) => (*to_number, *to_state) = (*number, *state),
+        (from, to) => to.copy_from_slice(from),
     }
 }
 
@@ -66,9 +72,8 @@ impl RowStore {
     /// When the lengths differ.
     pub fn lend(&self, keys: &[u64], uses: &[Use], loan: &mut Loan) {
         assert_eq!(uses.len(), keys.len(), "a use for each key");
-        let width = self.width();
-        loan.numbers.resize(keys.len() * width, 0.0);
-        loan.states.resize(keys.len(), 0.0);
+        let stride = self.width() + 1;
+        loan.rows.resize(keys.len() * stride, 0.0);
         loan.places.clear();
         loan.places.resize(keys.len(), Place { shard: 0, row: NONE });
         loan.late.clear();
@@ -92,7 +97,7 @@ impl RowStore {
                     let mut row = NONE;
                     shard.keep(keys[place]);
                     if let Some(slot) = shard.index.find_mut(keys[place], hash) {
-                        slot.last_used = slot.last_used.max(seconds(uses[place].time.0));
+                        slot.last_used = slot.last_used.max(uses[place].seconds);
                         row = slot.row;
                         shard.prefetch_row(row);
                     }
@@ -100,20 +105,20 @@ impl RowStore {
                 }
                 for place in group {
                     let found = &mut loan.places[place];
-                    let (shard, Use { count, time }) =
-                        (&mut shards[found.shard as usize], uses[place]);
+                    let shard = &mut *shards[found.shard as usize];
+                    let Use { count, seconds } = uses[place];
                     if found.row != NONE {
                         let counted = shard.row_mut(found.row).count;
                         *counted = counted.saturating_add(count);
                     } else if at_once {
-                        found.row = self.occur(shard, keys[place], seconds(time.0), count);
+                        found.row = self.occur(shard, keys[place], seconds, count);
                     } else {
                         loan.late[place] = true;
-                        loan.numbers[place * width..][..width].fill(0.0);
+                        loan.rows[place * stride..][..stride].fill(0.0);
                         continue;
                     }
                     let row = found.row;
-                    loan.fill(place, shard, row, width);
+                    loan.fill(place, shard, row);
                 }
             }
         }
@@ -127,7 +132,7 @@ impl RowStore {
         let row = self.occur(shard, key, seconds(time.0), 1);
         loan.places[place] = Place { shard: number as u32, row };
         if row != NONE {
-            loan.fill(place, shard, row, self.width());
+            loan.fill(place, shard, row);
         }
         row != NONE
     }
@@ -137,26 +142,23 @@ impl RowStore {
     /// # Panics
     /// When rows were removed in between, or when a length was changed.
     pub fn take_back(&self, keys: &[u64], loan: &Loan) {
-        let width = self.width();
+        let stride = self.width() + 1;
         assert_eq!(keys.len(), loan.places.len(), "keys of a loan");
-        assert_eq!(loan.numbers.len(), loan.places.len() * width, "numbers of a loan");
+        assert_eq!(loan.rows.len(), loan.places.len() * stride, "rows of a loan");
         assert_eq!(
             self.removals().load(Ordering::Relaxed),
             loan.removals,
             "rows were removed during a loan"
         );
-        let rows = loan.numbers.chunks_exact(width).zip(&loan.states);
-        let mut rows = keys.iter().zip(&loan.places).zip(rows);
+        let mut rows = keys.iter().zip(&loan.places).zip(loan.rows.chunks_exact(stride));
         for start in (0..loan.places.len()).step_by(LOCKED) {
             let end = loan.places.len().min(start + LOCKED);
             let mut shards: [RwLockWriteGuard<Shard>; SHARDS] = self.each(RwLock::write);
-            for ((&key, place), (numbers, &state)) in rows.by_ref().take(end - start) {
+            for ((&key, place), row) in rows.by_ref().take(end - start) {
                 if place.row != NONE {
-                    let shard = shards[place.shard as usize].deref_mut();
+                    let shard = &mut *shards[place.shard as usize];
                     shard.keep(key);
-                    let row = shard.row_mut(place.row);
-                    row.numbers.copy_from_slice(numbers);
-                    *row.accumulator = state;
+                    copy(row, shard.lent_mut(place.row));
                 }
             }
         }

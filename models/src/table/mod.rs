@@ -28,6 +28,7 @@ pub use frozen::FrozenRows;
 pub use grouping::Grouping;
 pub use image::{ImageError, ShardImage};
 pub use loan::{Loan, Use};
+pub(crate) use store::seconds;
 pub use store::{RowStore, RowStoreConfig, RowStoreStats};
 
 /// A key's hash: its upper bits choose the shard, its lower bits the place in it. Keys that follow a

@@ -102,6 +102,19 @@ impl Shard {
         }
     }
 
+    /// What is lent of a row: its numbers, then its accumulator.
+    #[inline(always)]
+    pub(super) fn lent(&self, row: u32) -> &[f32] {
+        bytemuck::cast_slice(&self.words(row)[..=self.width])
+    }
+
+    /// The same to change.
+    #[inline(always)]
+    pub(super) fn lent_mut(&mut self, row: u32) -> &mut [f32] {
+        let (slab, range) = self.place(row);
+        bytemuck::cast_slice_mut(&mut self.slabs[slab][range][..=self.width])
+    }
+
     /// Keeps what the shard is now until its frozen image is taken.
     pub(super) fn freeze(&mut self) {
         self.frozen = Some(Box::new(Frozen::new(self.used, ShardImage::without_rows(self))));

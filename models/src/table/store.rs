@@ -519,7 +519,7 @@ fn copy<G: Deref<Target = Shard>>(
 }
 
 /// Milliseconds as whole seconds; what is outside 1970 to 2106 goes to the ends.
-pub(super) fn seconds(milliseconds: i64) -> u32 {
+pub(crate) fn seconds(milliseconds: i64) -> u32 {
     let seconds = (milliseconds / 1000).max(0);
     u32::try_from(seconds).unwrap_or(u32::MAX)
 }

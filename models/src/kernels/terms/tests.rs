@@ -12,7 +12,7 @@ impl Case {
     fn new(width: usize, terms: usize) -> Self {
         let wave = |i: usize| ((i * 37 % 101) as f32 * 0.61).sin();
         Self {
-            rows: (0..(2 * terms + 1) * width).map(wave).collect(),
+            rows: (0..(2 * terms + 1) * (width + 1)).map(wave).collect(),
             numbers: (0..terms).map(|j| ((j * 2 + 1) % (2 * terms + 1)) as u32).collect(),
             shares: (0..terms).map(|j| 1.0 / (1 + j % 3) as f32).collect(),
             slope: (0..width).map(|k| 0.7 - 0.1 * (k % 5) as f32).collect(),
@@ -76,31 +76,33 @@ fn sums_agree_with_double_precision() {
 #[test]
 fn rates_and_states_agree_with_double_precision() {
     let step = AdagradStep { rate: 0.08, eps: 1e-10 };
-    each(|proof, _, terms| {
-        let case = Case::new(1, terms);
+    each(|proof, width, terms| {
+        let case = Case::new(width, terms);
         let squares: Vec<f32> = case.shares.iter().map(|m| m * m).collect();
         let before: Vec<f32> = case.rows.iter().map(|x| x.abs()).collect();
-        let (mut states, mut rates) = (before.clone(), vec![0.0; terms]);
+        let (mut rows, mut rates) = (before.clone(), vec![0.0; terms]);
         let change = proof.run(Advance {
-            states: &mut states,
-            rows: &case.numbers,
+            rows: &mut rows,
+            width,
+            terms: &case.numbers,
             squares: &squares,
-            scale: 0.3,
             step,
             rates: &mut rates,
         });
+        let state = |number: u32| number as usize * (width + 1) + width;
         let mut expected = 0.0;
         for (j, &number) in case.numbers.iter().enumerate() {
-            let state = f64::from(before[number as usize]) + 0.3 * f64::from(squares[j]);
-            assert_close(states[number as usize], state);
-            let rate = f64::from(step.rate) / state.sqrt();
+            let mean = f64::from(squares[j]) / width as f64;
+            let new = f64::from(before[state(number)]) + mean;
+            assert_close(rows[state(number)], new);
+            let rate = f64::from(step.rate) / new.sqrt();
             assert!((f64::from(rates[j]) / rate - 1.0).abs() < 1e-4);
             expected += rate * f64::from(squares[j]);
         }
         assert!((f64::from(change) - expected).abs() <= 1e-4 * expected);
-        let untouched = |row: &usize| !case.numbers.contains(&(*row as u32));
-        for row in (0..states.len()).filter(untouched) {
-            assert_eq!(states[row].to_bits(), before[row].to_bits());
+        let moved: Vec<usize> = case.numbers.iter().map(|&number| state(number)).collect();
+        for place in (0..rows.len()).filter(|place| !moved.contains(place)) {
+            assert_eq!(rows[place].to_bits(), before[place].to_bits());
         }
     });
 }

@@ -19,7 +19,7 @@ fn store(admission: u8, max_rows: usize) -> Arc<RowStore> {
 }
 
 fn uses(count: usize) -> Vec<Use> {
-    vec![Use { count: 2, time: EventTime(5000) }; count]
+    vec![Use { count: 2, seconds: 5 }; count]
 }
 
 fn all(store: &RowStore) -> Vec<crate::table::ShardImage> {
@@ -35,15 +35,15 @@ fn what_is_lent_comes_back_and_nothing_else_changes() {
     assert!(!loan.any_late());
     let mut read = vec![0.0; 3000 * WIDTH];
     other.gather_or_insert_counted(&keys, &[2; 3000], EventTime(5000), &mut read);
-    assert_eq!(loan.numbers, read);
+    let lent = loan.rows.chunks_exact(WIDTH + 1);
+    assert!(lent.zip(read.chunks_exact(WIDTH)).all(|(lent, read)| lent[..WIDTH] == *read));
     store.take_back(&keys, &loan);
     assert_eq!(store.checksum(), other.checksum());
 
     let before = all(&store);
     let frozen = store.freeze();
     store.lend(&keys[..1500], &uses(1500), &mut loan);
-    loan.numbers.iter_mut().for_each(|x| *x += 1.0);
-    loan.states.fill(7.0);
+    loan.rows.iter_mut().for_each(|x| *x += 1.0);
     store.gather(&keys[..1500], &mut read[..1500 * WIDTH]);
     assert_eq!(other.len(), 3000);
     assert!(read.iter().all(|x| *x < 0.9), "readers see the rows as they were");
@@ -65,8 +65,8 @@ fn late_keys_get_a_row_at_the_occurrence_that_is_due() {
     let found = [9, 9, 8, 9, 9, 8, 8].map(|key| occur(key, &mut loan));
     // The third of 9 is the first row, and there is no room for 8.
     assert_eq!(found, [false, false, false, true, true, false, false]);
-    assert!(loan.numbers[..WIDTH].iter().all(|x| x.abs() < f32::MIN_POSITIVE));
-    assert!(loan.numbers[WIDTH..].iter().any(|x| x.abs() > 0.0));
+    assert!(loan.rows[..=WIDTH].iter().all(|x| x.abs() < f32::MIN_POSITIVE));
+    assert!(loan.rows[WIDTH + 1..].iter().any(|x| x.abs() > 0.0));
     store.take_back(&[8, 9], &loan);
     assert_eq!((store.len(), store.stats().refused), (1, 1));
 }
