@@ -194,13 +194,18 @@ impl Counters {
         item: Option<&Attributes>,
         time: EventTime,
     ) -> Option<f32> {
-        let mut found = None;
-        self.read_all(subjects, item, time, |number, read| {
-            if number == counter {
-                found = read;
+        let counts = |group: &&Group| group.members.iter().any(|member| member.counter == counter);
+        let group = self.groups.iter().find(counts)?;
+        let amount = group.amount(item);
+        let found = key(&group.by, subjects).map(|key| group.entries.get(key));
+        let rates = &self.overall[group.overall].rates;
+        let mut number = None;
+        group.read(found.filter(|_| amount.is_some()), rates, amount, time, &mut |member, read| {
+            if member == counter {
+                number = read;
             }
         });
-        found
+        number
     }
 
     /// Tells whether these are the counters of a schema.
