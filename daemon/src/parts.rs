@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sluice_features::attribute::JoinLimits;
+use sluice_features::attribution::JoinLimits;
 use sluice_features::time::Span;
 use sluice_models::evaluate::Settings;
 use sluice_models::kernels;

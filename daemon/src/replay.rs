@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use sluice_features::attribute::JoinCounts;
+use sluice_features::attribution::JoinCounts;
 use sluice_features::reject::Rejection;
 use sluice_features::time::EventTime;
 

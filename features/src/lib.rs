@@ -11,8 +11,8 @@
 #![forbid(unsafe_code)]
 
 pub mod assemble;
-pub mod attribute;
 pub mod attributes;
+pub mod attribution;
 pub mod candidates;
 pub mod catalogue;
 pub mod counters;

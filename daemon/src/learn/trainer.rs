@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
-use sluice_features::attribute::Labels;
+use sluice_features::attribution::Labels;
 use sluice_features::example::{About, LabelMode};
 use sluice_features::funnel::{Funnel, MAX_TASKS};
 use sluice_features::pages::PagedMap;

@@ -25,8 +25,8 @@ pub mod work;
 use std::sync::Arc;
 
 use sluice_features::assemble::{Assembler, FieldValues, UserHistory, ValuePool};
-use sluice_features::attribute::{Effect, JoinCounts, JoinLimits};
 use sluice_features::attributes::AttributeKey;
+use sluice_features::attribution::{Effect, JoinCounts, JoinLimits};
 use sluice_features::catalogue::Catalogue;
 use sluice_features::funnel::{Entry, Funnel, LabelRule, MAX_TASKS};
 use sluice_features::ids::UserId;

@@ -1,6 +1,6 @@
 //! Putting the state back: the other half of [`super::state`].
 
-use sluice_features::attribute::Joiner;
+use sluice_features::attribution::Joiner;
 use sluice_features::ids::{ItemId, UserId};
 use sluice_features::time::EventTime;
 

@@ -1,7 +1,7 @@
 //! The state of one input partition: its users' sequences and open impressions, and how far its topics have been applied.
 
 use sluice_features::assemble::FieldValues;
-use sluice_features::attribute::Joiner;
+use sluice_features::attribution::Joiner;
 use sluice_features::sequence::Sequences;
 use sluice_features::time::{EventTime, Watermark};
 use sluice_features::wire::Topic;

@@ -16,7 +16,7 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 use sluice_features::assemble::{FieldValues, Negatives};
-use sluice_features::attribute::{JoinerPicture, JoinerState, OtherFunnel};
+use sluice_features::attribution::{JoinerPicture, JoinerState, OtherFunnel};
 use sluice_features::catalogue::Version;
 use sluice_features::counters::Counters;
 use sluice_features::sequence::{Change, SegmentError, SegmentKey};

@@ -1,7 +1,7 @@
 //! What one record does to the state.
 
 use sluice_features::assemble::{Labelled, Shown, sampling_offset};
-use sluice_features::attribute::{Effect, Fate, Kept, Labels, Opened, Outcome, Place, TaskSet};
+use sluice_features::attribution::{Effect, Fate, Kept, Labels, Opened, Outcome, Place, TaskSet};
 use sluice_features::catalogue::Found;
 use sluice_features::counters::Subjects;
 use sluice_features::event::{Behaviour, BehaviourType, Event, Impression};

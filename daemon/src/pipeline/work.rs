@@ -1,7 +1,7 @@
 //! What the pipeline hands to the learner, in the order in which it must be done.
 
 use serde::{Deserialize, Serialize};
-use sluice_features::attribute::Labels;
+use sluice_features::attribution::Labels;
 use sluice_features::example::{About, Batch};
 use sluice_features::time::EventTime;
 

@@ -1,8 +1,8 @@
 //! Candidates become examples, by the functions that make impressions into examples; those of one answer hold what they have in common once.
 
 use sluice_features::assemble::{FieldValues, Labelled, Shown};
-use sluice_features::attribute::Labels;
 use sluice_features::attributes::Attributes;
+use sluice_features::attribution::Labels;
 use sluice_features::candidates::Candidates;
 use sluice_features::example::Batch;
 use sluice_features::ids::{EventId, ItemId, UserId};

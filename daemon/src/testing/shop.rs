@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use serde_json::{Value, json};
-use sluice_features::attribute::JoinLimits;
 use sluice_features::attributes::AttributeKey;
+use sluice_features::attribution::JoinLimits;
 use sluice_features::event::BehaviourType;
 use sluice_features::funnel::{Entry, Funnel, LabelRule, Task};
 use sluice_features::schema::{

@@ -1,8 +1,8 @@
 //! A random stream of records for tests of the pipeline: few users and items, so that everything meets; late, doubled, early and refused
 //! records; features that change; windows that close.
 
-use sluice_features::attribute::{JoinCounts, JoinLimits};
 use sluice_features::attributes::AttributeKey;
+use sluice_features::attribution::{JoinCounts, JoinLimits};
 use sluice_features::funnel::{Entry, Funnel, LabelRule, Task};
 use sluice_features::schema::{
     Counter, EventField, Field, Kind, Lookup, Missing, Reading, Schema, Source, Subject, Table,

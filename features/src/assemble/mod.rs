@@ -25,8 +25,8 @@ pub use values::{FieldValues, ValuePool};
 
 use columns::{Column, Cross, Given, MISSING, gap_id};
 
-use crate::attribute::{Labels, Opened};
 use crate::attributes::{AttributeKey, Attributes, Value};
+use crate::attribution::{Labels, Opened};
 use crate::catalogue::{Catalogue, Found};
 use crate::counters::{Counters, Subjects};
 use crate::example::{About, Batch, Histories};

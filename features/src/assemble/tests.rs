@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::columns::small_id;
 use super::*;
-use crate::attribute::Kept;
 use crate::attributes::number_id;
+use crate::attribution::Kept;
 use crate::candidates::Candidates;
 use crate::event::BehaviourType;
 use crate::example::LabelMode;
@@ -511,8 +511,8 @@ fn an_impression_that_was_open_and_a_candidate_give_the_same_row() {
     let nothing = Attributes::default();
     let task = Task { name: "t".into(), parent: None, window: Span(9), labels: LabelRule::Wait };
     let funnel = Funnel::build(Entry::Impression, "impression", vec![task], vec![]).unwrap();
-    let limits = crate::attribute::JoinLimits::default();
-    let mut joiner = crate::attribute::Joiner::new(&funnel, limits);
+    let limits = crate::attribution::JoinLimits::default();
+    let mut joiner = crate::attribution::Joiner::new(&funnel, limits);
     let mut effects = Vec::new();
     let mut pool = ValuePool::new(8);
     let known = Known { items: &world.items, users: &world.users, counters: &world.counters };
@@ -541,10 +541,10 @@ fn an_impression_that_was_open_and_a_candidate_give_the_same_row() {
     let text = serde_json::to_string(&joiner.picture()).unwrap();
     let state = serde_json::from_str(&text).unwrap();
     let mut joiner =
-        crate::attribute::Joiner::<FieldValues>::restore(&funnel, limits, state).unwrap();
+        crate::attribution::Joiner::<FieldValues>::restore(&funnel, limits, state).unwrap();
     joiner.finish(&mut effects);
     for effect in effects {
-        if let crate::attribute::Effect::Example { place, labels } = effect {
+        if let crate::attribution::Effect::Example { place, labels } = effect {
             let opened = joiner.get(place);
             let Kept::Here(values) = &opened.payload else { panic!("nothing was put away") };
             // As bytes and back.
@@ -554,7 +554,7 @@ fn an_impression_that_was_open_and_a_candidate_give_the_same_row() {
             assert!(!read.clone().read_bytes(&bytes[1..]));
             let example = Labelled::of(opened, &read, labels);
             assembler.append(&example, &world.history, &mut learned);
-        } else if let crate::attribute::Effect::Closed { place, .. } = effect
+        } else if let crate::attribution::Effect::Closed { place, .. } = effect
             && let Kept::Here(values) = joiner.take(place).payload
         {
             pool.put(values);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::attribute::Payload;
+use crate::attribution::Payload;
 use crate::counters::Subjects;
 use crate::example::Batch;
 use crate::ids::{ItemId, UserId};
@@ -53,7 +53,7 @@ impl FieldValues {
     }
 
     /// Returns what counters count by. An impression is to be counted after its snapshot was taken, an outcome when its label turns
-    /// to 1 ([`crate::attribute::Effect::Positive`]).
+    /// to 1 ([`crate::attribution::Effect::Positive`]).
     pub fn subjects(&self, user: UserId, item: ItemId) -> Subjects {
         let surface = self.flagged(SURFACE, 2);
         Subjects { item: item.0, user: user.0, category: self.category(), surface }

@@ -13,7 +13,7 @@ use crate::funnel::Funnel;
 use crate::ids::{EventId, UserId};
 use crate::time::EventTime;
 
-/// Joins the outcomes of a shard to its impressions. See [`crate::attribute`] for the rules.
+/// Joins the outcomes of a shard to its impressions. See [`crate::attribution`] for the rules.
 ///
 /// All effects go into a vector of the caller and are to be handled before the next call. Nothing is allocated for an event once
 /// the buffers have grown.

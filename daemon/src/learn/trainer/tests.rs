@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
-use sluice_features::attribute::TaskSet;
+use sluice_features::attribution::TaskSet;
 use sluice_features::ids::{EventId, ItemId, UserId, salted_key};
 use sluice_features::schema::{EventField, Source};
 use sluice_features::wire::Topic;
