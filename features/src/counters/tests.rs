@@ -1,0 +1,176 @@
+use super::*;
+use crate::attributes::{AttributeKey, Value};
+use crate::schema::Subject;
+use crate::time::Span;
+
+fn counter(task: usize, by: &[Subject]) -> Counter {
+    let (half_life, read) = (Span(1000), Reading::LogOdds);
+    Counter { task, by: by.to_vec(), half_life, smoothing: 4.0, read }
+}
+
+fn subjects(item: u64, user: u64) -> Subjects {
+    Subjects { item, user, category: None, surface: Some(1) }
+}
+
+#[test]
+fn counts_equal_the_sum_over_the_log_in_any_order() {
+    let log: Vec<(i64, u64, bool)> =
+        (0..200).map(|i| ((i * 7919) % 5000, (i % 5) as u64 + 1, i % 3 == 0)).collect();
+    let mut counters = Counters::new(&[counter(0, &[Subject::Item])], 1000);
+    for &(time, item, outcome) in &log {
+        counters.impression(&subjects(item, 9), None, EventTime(time));
+        if outcome {
+            counters.outcome(0, &subjects(item, 9), EventTime(time));
+        }
+    }
+    let now = 6000;
+    let weight = |t: i64| (-((now - t) as f64) / 1000.0).exp2();
+    for item in 1..=5 {
+        let of_item = || log.iter().filter(move |e| e.1 == item);
+        let n: f64 = of_item().map(|e| weight(e.0)).sum();
+        let c: f64 = of_item().filter(|e| e.2).map(|e| weight(e.0)).sum();
+        // The overall rate is read as it stood at the newest event.
+        let newest = log.iter().map(|e| e.0).max().unwrap();
+        let at = |t: i64| (-((newest - t) as f64) / 1000.0).exp2();
+        let all: f64 = log.iter().map(|e| at(e.0)).sum();
+        let hits: f64 = log.iter().filter(|e| e.2).map(|e| at(e.0)).sum();
+        let r = (hits + 1.0) / (all + 20.0);
+        let want = ((c + 4.0 * r) / (n - c + 4.0 * (1.0 - r))).ln() - (r / (1.0 - r)).ln();
+        let got = counters.read(0, &subjects(item, 9), None, EventTime(now)).unwrap();
+        assert!((f64::from(got) - want).abs() < 1e-5, "item {item}: {got} != {want}");
+    }
+}
+
+#[test]
+fn the_unknown_counts_as_the_overall_rate_and_the_missing_as_missing() {
+    let mut counters = Counters::new(
+        &[counter(0, &[Subject::Item]), counter(0, &[Subject::User, Subject::Category])],
+        10,
+    );
+    counters.impression(&subjects(1, 1), None, EventTime(0));
+    assert_eq!(counters.read(0, &subjects(2, 1), None, EventTime(0)), Some(0.0));
+    assert_eq!(counters.read(1, &subjects(1, 1), None, EventTime(0)), None);
+}
+
+#[test]
+fn a_count_is_read_as_how_much_there_was() {
+    let count = Counter { read: Reading::Count, ..counter(0, &[Subject::User]) };
+    let mut counters = Counters::new(&[count], 10);
+    for time in [0, 1000] {
+        counters.impression(&subjects(1, 1), None, EventTime(time));
+        counters.outcome(0, &subjects(1, 1), EventTime(time));
+    }
+    let read = counters.read(0, &subjects(2, 1), None, EventTime(2000)).unwrap();
+    assert!((read - 1.75f32.ln()).abs() < 1e-6, "{read}");
+    assert_eq!(counters.read(0, &subjects(2, 2), None, EventTime(2000)), Some(0.0));
+}
+
+#[test]
+fn an_interest_is_read_as_whether_there_was_any() {
+    let any = Counter { read: Reading::Any, ..counter(0, &[Subject::User]) };
+    let mut counters = Counters::new(&[any], 10);
+    for outcomes in 1..=3 {
+        counters.outcome(0, &subjects(1, 1), EventTime(0));
+        let read = |time| counters.read(0, &subjects(2, 1), None, EventTime(time)).unwrap();
+        let c = f64::from(outcomes);
+        assert!((f64::from(read(0)) - c / (1.0 + c)).abs() < 1e-6);
+        assert!((f64::from(read(1000)) - c / (2.0 + c)).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn a_number_is_read_beside_those_that_were_shown() {
+    let price = AttributeKey::of("price");
+    let beside = Counter { read: Reading::Beside(price), ..counter(0, &[Subject::Category]) };
+    let mut counters = Counters::new(&[beside], 10);
+    let item = |number: f64| {
+        let mut item = Attributes::default();
+        item.insert(price, Value::Number(number));
+        item
+    };
+    let of = |category| Subjects { category: Some(category), ..subjects(1, 1) };
+    let read = |counters: &Counters, category, number: f64, time| {
+        counters.read(0, &of(category), Some(&item(number)), EventTime(time))
+    };
+    assert_eq!(read(&counters, 1, 5.0, 0), Some(0.0));
+    // A price of 3 half a life before one of 15 and one without a price: the mean of the logarithms is 5/3 of ln 4.
+    counters.impression(&of(1), Some(&item(3.0)), EventTime(0));
+    counters.impression(&of(1), Some(&item(15.0)), EventTime(1000));
+    counters.impression(&of(1), None, EventTime(1000));
+    counters.impression(&of(2), Some(&item(1e6)), EventTime(1000));
+    counters.outcome(0, &of(1), EventTime(1000));
+    let wanted = 64.0f64.ln() - 5.0 / 3.0 * 4.0f64.ln();
+    for time in [1000, 9000] {
+        let found = read(&counters, 1, 63.0, time).unwrap();
+        assert!((f64::from(found) - wanted).abs() < 1e-6, "{found} {wanted}");
+    }
+    assert_eq!(counters.read(0, &of(1), None, EventTime(1000)), None);
+    assert_eq!(counters.read(0, &subjects(1, 1), Some(&item(1.0)), EventTime(1000)), None);
+}
+
+#[test]
+fn other_tasks_do_not_count_and_pairs_are_apart() {
+    let mut counters = Counters::new(&[counter(1, &[Subject::Item, Subject::User])], 10);
+    for user in [1, 2] {
+        counters.impression(&subjects(1, user), None, EventTime(0));
+    }
+    counters.outcome(0, &subjects(1, 1), EventTime(0));
+    let before = counters.read(0, &subjects(1, 1), None, EventTime(0));
+    assert_eq!(before, counters.read(0, &subjects(1, 2), None, EventTime(0)));
+    counters.outcome(1, &subjects(1, 1), EventTime(0));
+    assert!(counters.read(0, &subjects(1, 1), None, EventTime(0)) > before);
+    assert!(counters.read(0, &subjects(1, 2), None, EventTime(0)) < before);
+}
+
+#[test]
+fn memory_is_bounded_and_old_entries_make_room() {
+    let mut counters = Counters::new(&[counter(0, &[Subject::Item])], 2000);
+    for item in 0..10_000 {
+        counters.impression(&subjects(item + 1, 1), None, EventTime(0));
+    }
+    assert!(counters.len() <= 2000 && counters.refused() > 0);
+    for item in 0..3_000 {
+        counters.impression(&subjects(item + 100_000, 1), None, EventTime(1_000_000));
+    }
+    assert!(counters.read(0, &subjects(102_000, 1), None, EventTime(1_000_000)) != Some(0.0));
+}
+
+#[test]
+fn counters_together_are_read_as_each_one_alone() {
+    let price = AttributeKey::of("price");
+    let by = [&[Subject::Item][..], &[Subject::User], &[Subject::User, Subject::Category]];
+    let reads = [Reading::LogOdds, Reading::Count, Reading::Any, Reading::Beside(price)];
+    let mut all = Vec::new();
+    for (i, (by, read)) in by.iter().flat_map(|by| reads.map(|read| (by, read))).enumerate() {
+        for task in 0..5 {
+            let half_life = Span(if i % 2 == 0 { 1000 } else { 70 });
+            all.push(Counter { half_life, read, ..counter(task, by) });
+        }
+    }
+    let mut together = Counters::new(&all, 1000);
+    assert!(together.groups.len() > LOOKS && together.groups.len() < all.len());
+    let mut alone: Vec<Counters> =
+        all.iter().map(|one| Counters::new(std::slice::from_ref(one), 1000)).collect();
+    for i in 0..400_i64 {
+        let time = EventTime(5 * i - i * 13 % 40);
+        let category = (i % 7 > 0).then_some(i as u64 % 3);
+        let subjects = Subjects { category, ..subjects(i as u64 % 5 + 1, i as u64 % 11) };
+        let mut item = Attributes::default();
+        if i % 3 > 0 {
+            item.insert(price, crate::attributes::Value::Number((i % 9) as f64));
+        }
+        let mut seen = 0;
+        together.read_all(&subjects, Some(&item), time, |number, read| {
+            let expected = alone[number].read(0, &subjects, Some(&item), time);
+            assert_eq!(read.map(f32::to_bits), expected.map(f32::to_bits), "{:?}", all[number]);
+            seen += 1;
+        });
+        assert_eq!(seen, all.len());
+        for counters in alone.iter_mut().chain([&mut together]) {
+            counters.impression(&subjects, Some(&item), time);
+            if i % 4 == 0 {
+                counters.outcome(i as usize / 4 % 5, &subjects, time);
+            }
+        }
+    }
+}
