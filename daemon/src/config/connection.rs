@@ -1,8 +1,8 @@
 //! The connection to Kafka: what the configuration says of it, with its secrets read from their files.
 
+use super::check::one_of;
 use super::file;
 use super::mistake::Mistakes;
-use super::validate::one_of;
 use crate::kafka::{Connection, Sasl, SaslMechanism, Secret, Security, Tls};
 
 /// Says how to connect, noting what cannot work.

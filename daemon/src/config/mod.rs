@@ -7,6 +7,7 @@
 //! All mistakes are reported at once, each with its line, path and remedy. Secrets are never written in the file: a key that ends in
 //! `_file` names where one lies.
 
+mod check;
 mod connection;
 mod expression;
 pub mod file;

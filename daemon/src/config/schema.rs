@@ -7,10 +7,10 @@ use sluice_features::event::BehaviourType;
 use sluice_features::funnel::Funnel;
 use sluice_features::schema::{EventField, Field, Kind, Lookup, Missing, Schema, Source};
 
+use super::check::one_of;
 use super::file;
 use super::mistake::Mistakes;
 use super::tables::Tables;
-use super::validate::one_of;
 
 const MOST_FIELDS: usize = 1000;
 

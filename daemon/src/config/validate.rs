@@ -1,20 +1,18 @@
 //! From what was written to what it means; every mistake is noted with its path and remedy.
 
-use std::fmt::Display;
-use std::ops::RangeInclusive;
-
 use sluice_features::attributes::AttributeKey;
 use sluice_features::funnel::{Entry, Funnel, LabelRule, Task};
 use sluice_features::wire::MAX_CANDIDATES;
 use sluice_models::executor::MOST_PIECES;
 use sluice_models::spec::{EmbeddingSpec, LearningSpec, ModelSpec};
 
+use super::check::{one_of, within};
 use super::expression::Expression;
 use super::meaning::{
     Checkpoint, Config, Evaluate, Items, Joining, Kafka, Learn, Log, LogFormat, Model, Retrieval,
     Scores, Serve, Topics,
 };
-use super::mistake::{Mistakes, listed, nearest};
+use super::mistake::Mistakes;
 use super::units::Period;
 use super::{connection, file, schema};
 use crate::kafka::Start;
@@ -283,35 +281,4 @@ fn log(file: &file::Log, m: &mut Mistakes) -> Log {
         filter: file.level.clone(),
         format: one_of(m, "log.format", &file.format, &formats).unwrap_or(LogFormat::Text),
     }
-}
-
-/// Returns the value of a name among choices; an unknown name is a mistake, and the nearest known one is suggested.
-pub(super) fn one_of<T: Copy>(
-    m: &mut Mistakes,
-    path: &str,
-    text: &str,
-    choices: &[(&str, T)],
-) -> Option<T> {
-    let found = choices.iter().find(|(name, _)| *name == text);
-    if found.is_none() {
-        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-        let hint = nearest(text, names.iter().copied())
-            .map(|name| format!(": did you mean {name}?"))
-            .unwrap_or_default();
-        m.add(path, format!("expected {}, found \"{text}\"{hint}", listed(&names)));
-    }
-    found.map(|(_, value)| *value)
-}
-
-/// Returns the value; one out of its range is a mistake.
-pub(super) fn within<N: PartialOrd + Display + Copy>(
-    m: &mut Mistakes,
-    path: &str,
-    value: N,
-    range: RangeInclusive<N>,
-) -> N {
-    if !range.contains(&value) {
-        m.add(path, format!("expected {} to {}, found {value}", range.start(), range.end()));
-    }
-    value
 }

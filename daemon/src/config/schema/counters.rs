@@ -4,9 +4,9 @@ use sluice_features::attributes::AttributeKey;
 use sluice_features::funnel::Funnel;
 use sluice_features::schema::{Counter, Field, Kind, Missing, Reading, Source, Subject};
 
+use crate::config::check::{one_of, within};
 use crate::config::file;
 use crate::config::mistake::Mistakes;
-use crate::config::validate::{one_of, within};
 
 const MOST_COUNTERS: usize = 64;
 

@@ -4,10 +4,10 @@ use sluice_features::attributes::AttributeKey;
 use sluice_features::schema::{EventField, Field, Kind, Missing, Source};
 use sluice_features::time::Span;
 
+use crate::config::check::{one_of, within};
 use crate::config::file;
 use crate::config::mistake::Mistakes;
 use crate::config::tables::{GAP_NAME, Tables};
-use crate::config::validate::{one_of, within};
 
 const EVENT_FIELDS: [(&str, EventField); 6] = [
     ("user", EventField::User),
