@@ -130,24 +130,24 @@ impl Daemon {
             work,
             used: used_sender,
         };
-        let letters = &producers.letters;
+        let dead_letter = config.kafka.topics.dead_letter.clone();
+        let dead_letters = DeadLetters::new(Arc::clone(&producers.letters), dead_letter);
         let (jobs_sender, jobs) = bounded(1);
         let (done, checkpointed) = bounded(1);
         let checkpointer = Checkpointer {
             shared: Arc::clone(shared),
             checkpoint,
-            letters: Arc::clone(letters),
+            letters: dead_letters.clone(),
             consumer: Arc::clone(consumer),
             jobs,
             done,
         };
-        let dead_letter = config.kafka.topics.dead_letter.clone();
         let ingest = Ingest {
             shared: Arc::clone(shared),
             consumer: Arc::clone(consumer),
             work: work_sender,
             used,
-            dead_letters: DeadLetters::new(Arc::clone(letters), dead_letter),
+            dead_letters,
             checkpoints: jobs_sender,
             checkpointed,
             interval: config.checkpoint.interval,

@@ -41,7 +41,8 @@ pub struct DeadLetter<'a> {
     pub field: Option<&'a str>,
 }
 
-/// The way to the dead-letter topic.
+/// The way to the dead-letter topic, through a producer that has nothing else to send.
+#[derive(Clone)]
 pub struct DeadLetters {
     producer: Arc<Producer>,
     topic: String,
@@ -53,8 +54,7 @@ impl DeadLetters {
         Self { producer, topic: topic.into() }
     }
 
-    /// Queues a dead letter. It counts as written only once the producer is flushed and counts no new
-    /// failure: no checkpoint may cover the record before that.
+    /// Queues a dead letter. It is written only once [`Self::settle`] says so: no checkpoint may cover the record before that.
     ///
     /// # Errors
     /// Those of [`Producer::send`].
@@ -89,6 +89,23 @@ impl DeadLetters {
             headers: &headers,
         };
         self.producer.send(&outgoing, patience)
+    }
+
+    /// Waits until all that were queued are written.
+    ///
+    /// # Errors
+    /// [`Trouble::Undelivered`] when Kafka has not taken them by then: it may yet. [`Trouble::Failed`] when one was given up, or refused.
+    pub fn settle(&self, patience: Duration) -> Result<(), Trouble> {
+        self.producer.flush(patience)?;
+        let lost = self.producer.counts().failed();
+        if lost == 0 {
+            return Ok(());
+        }
+        let failure = self.producer.take_failure();
+        let why = failure.map_or_else(|| "kafka did not say why".to_owned(), |f| f.reason);
+        let action = format!("writing {lost} dead letters to {}", self.topic);
+        let reason = format!("{why}; check the topic's access rules and max.message.bytes");
+        Err(Trouble::Failed { action, reason })
     }
 }
 

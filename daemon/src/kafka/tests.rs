@@ -391,6 +391,30 @@ fn a_record_that_cannot_be_delivered_in_time_is_counted() {
 }
 
 #[test]
+fn dead_letters_are_settled_when_they_are_written_and_not_before() {
+    let broker = broker(&[("t.dead-letter", 1)]);
+    let origin = Origin { topic: "t.events", partition: 3, offset: 42, timestamp: None };
+    let letter = DeadLetter { origin, key: None, value: Some(b"{"), reason: "json", field: None };
+    let through = |delivery_timeout| {
+        let settings =
+            ProducerSettings { delivery_timeout, ..ProducerSettings::new(broker.connection()) };
+        DeadLetters::new(Arc::new(Producer::open(&settings).unwrap()), "t.dead-letter")
+    };
+    let (patient, hasty) = (through(None), through(Some(Duration::from_millis(200))));
+    patient.settle(Duration::ZERO).unwrap();
+    broker.down().unwrap();
+    [&patient, &hasty].iter().for_each(|letters| letters.send(&letter, PATIENCE).unwrap());
+    let away = patient.settle(Duration::from_millis(50)).unwrap_err();
+    assert!(away.is_retriable(), "{away}");
+    let lost = hasty.settle(PATIENCE).unwrap_err();
+    assert!(!lost.is_retriable() && lost.to_string().contains("1 dead letters"), "{lost}");
+    broker.up().unwrap();
+    patient.settle(PATIENCE).unwrap();
+    assert_eq!(read_all(&broker, "t.dead-letter").len(), 1);
+    assert!(hasty.settle(PATIENCE).is_err(), "what is lost stays lost");
+}
+
+#[test]
 fn a_dead_letter_carries_the_record_and_its_reason() {
     let broker = broker(&[("t.requests", 1)]);
     let producer = Arc::new(producer(&broker));

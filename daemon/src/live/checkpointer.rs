@@ -19,11 +19,11 @@ use crate::checkpoint::{Checkpoint, Cut, Offset, Outcome};
 use crate::config::Topics;
 use crate::error::Stop;
 use crate::http::Wait;
-use crate::kafka::{Consumer, Lane, NextOffset, Producer, TopicRole};
+use crate::kafka::{Consumer, DeadLetters, Lane, NextOffset, TopicRole};
 use crate::learn::trainer::TrainerImage;
 use crate::shutdown::Shutdown;
 
-/// How long dead letters may take to be delivered: a checkpoint must not be ahead of them.
+/// How long dead letters may take to be written before the thread says that Kafka does not take them, and waits on.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A checkpoint to be written.
@@ -40,8 +40,8 @@ pub struct Checkpointer {
     pub shared: Arc<Live>,
     /// Makes the checkpoints.
     pub checkpoint: Checkpoint,
-    /// To be flushed before a checkpoint: the producer of dead letters.
-    pub letters: Arc<Producer>,
+    /// Must be written before a checkpoint that covers their records.
+    pub letters: DeadLetters,
     /// Learns the offsets, for lag tools.
     pub consumer: Arc<Consumer>,
     /// What to do.
@@ -55,9 +55,9 @@ impl Checkpointer {
     ///
     /// # Errors
     /// When the disk fails, or Kafka takes no dead letters.
-    pub fn run(mut self, _shutdown: &Shutdown) -> Result<(), Stop> {
+    pub fn run(mut self, shutdown: &Shutdown) -> Result<(), Stop> {
         while let Ok(Job { cut, image }) = self.jobs.recv() {
-            self.letters.flush(PATIENCE).map_err(|t| Stop::kafka("flushing dead letters", t))?;
+            self.settle_letters(shutdown)?;
             let clock = self.shared.clock.clone();
             let outcome = self.checkpoint.commit(cut, &clock, |mut to| {
                 let gone = |_| io::Error::other("the learner ended before a checkpoint");
@@ -71,6 +71,20 @@ impl Checkpointer {
                 return Ok(());
             }
         }
+        Ok(())
+    }
+
+    /// Waits as long as Kafka takes no dead letters: a checkpoint must not be ahead of them. Once the daemon is to stop it waits no longer;
+    /// the next start reads their records again.
+    fn settle_letters(&self, shutdown: &Shutdown) -> Result<(), Stop> {
+        while let Err(trouble) = self.letters.settle(PATIENCE) {
+            if !trouble.is_retriable() || shutdown.is_requested() {
+                return Err(Stop::kafka("writing to the dead-letter topic", trouble));
+            }
+            self.shared.readiness.wait_for(Wait::Output, "the dead-letter topic takes nothing");
+            tracing::warn!(%trouble, "the dead-letter topic takes nothing: no checkpoint until it does");
+        }
+        self.shared.readiness.clear(Wait::Output);
         Ok(())
     }
 
