@@ -1,5 +1,8 @@
 //! Hints about memory: what will be read soon, and what should lie in huge pages.
 
+/// Bytes of a huge page.
+pub const HUGE_PAGE: usize = 2 << 20;
+
 /// Tells the processor that the element will be read soon. Does nothing where the index is out of
 /// bounds or the processor has no such instruction.
 #[inline(always)]
@@ -34,10 +37,9 @@ pub(super) fn prefetch_far(place: *const f32) {
 pub fn prefer_huge_pages<T>(memory: &[T]) {
     #[cfg(target_os = "linux")]
     {
-        const HUGE: usize = 2 << 20;
         let range = memory.as_ptr_range();
-        let start = range.start.addr().next_multiple_of(HUGE);
-        let end = range.end.addr() / HUGE * HUGE;
+        let start = range.start.addr().next_multiple_of(HUGE_PAGE);
+        let end = range.end.addr() / HUGE_PAGE * HUGE_PAGE;
         if start < end {
             let first = range.start.cast_mut().with_addr(start).cast();
             // SAFETY: the pages lie within the slice, and this advice leaves contents as they are.

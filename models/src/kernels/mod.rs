@@ -38,10 +38,11 @@ mod turned;
 mod unit;
 mod vector;
 mod weights;
+mod zeros;
 
 pub use bytes::byte_products;
 pub use lookup::{Lookup, sum_lookups};
-pub use memory::{prefer_huge_pages, prefetch};
+pub use memory::{HUGE_PAGE, prefer_huge_pages, prefetch};
 pub use optimizer::{AdagradStep, RowStep, RowSteps, adagrad_row, adagrad_rows};
 pub use path::{Path, PathError, best, current, select};
 pub use peak::{spin_multiply_adds, spin_multiply_adds_on};
@@ -50,3 +51,4 @@ pub use softmax::softmax_rows;
 pub use terms::{Terms, advance_rows, move_pairs, move_rows, pair_squares, sum_pairs, sum_rows};
 pub use unit::{ActivationUnit, activation_unit};
 pub use weights::Weights;
+pub use zeros::Zeros;

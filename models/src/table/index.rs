@@ -3,11 +3,13 @@
 //! A removal closes the gap by moving later entries of the same run back, so there are no
 //! tombstones and probes stay short however many ids come and go.
 
+use bytemuck::Zeroable;
+
 use super::hash;
-use crate::kernels::{prefer_huge_pages, prefetch};
+use crate::kernels::{Zeros, prefetch};
 
 /// One entry; free when the key is 0.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Zeroable)]
 pub(super) struct Slot {
     pub(super) key: u64,
     pub(super) row: u32,
@@ -18,7 +20,7 @@ pub(super) struct Slot {
 /// The slots of one shard; their number is a power of two.
 #[derive(Debug)]
 pub(super) struct Index {
-    slots: Vec<Slot>,
+    slots: Zeros<Slot>,
     length: usize,
 }
 
@@ -26,7 +28,7 @@ impl Index {
     /// Creates an index with room for `keys` keys.
     pub(super) fn with_room(keys: usize) -> Self {
         let slots = (keys * 100 / 65 + 1).next_power_of_two().max(16);
-        Self { slots: free_slots(slots), length: 0 }
+        Self { slots: Zeros::new(slots), length: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -34,7 +36,7 @@ impl Index {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.slots.capacity() * size_of::<Slot>()
+        size_of_val(&self.slots[..])
     }
 
     /// The entries, in no meaningful order.
@@ -121,21 +123,14 @@ impl Index {
     }
 
     fn grow(&mut self) {
-        let doubled = free_slots(self.slots.len() * 2);
-        for slot in std::mem::replace(&mut self.slots, doubled) {
+        let doubled = Zeros::new(self.slots.len() * 2);
+        for &slot in &*std::mem::replace(&mut self.slots, doubled) {
             if slot.key != 0 {
                 let place = self.place(slot.key, hash(slot.key));
                 self.slots[place] = slot;
             }
         }
     }
-}
-
-fn free_slots(count: usize) -> Vec<Slot> {
-    let mut slots = Vec::with_capacity(count);
-    prefer_huge_pages(slots.spare_capacity_mut());
-    slots.resize(count, Slot::default());
-    slots
 }
 
 #[cfg(test)]

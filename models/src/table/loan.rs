@@ -6,11 +6,12 @@ use std::ops::DerefMut;
 use std::sync::atomic::Ordering;
 
 use parking_lot::{RwLock, RwLockWriteGuard};
+use sluice_features::time::EventTime;
 
+use super::ahead::{Ahead, Turn};
 use super::hash;
 use super::shard::Shard;
-use super::store::{GROUP, LOCKED, NONE, Place, RowStore, SHARDS, seconds, shard_of};
-use sluice_features::time::EventTime;
+use super::store::{LOCKED, NONE, RowStore, SHARDS, hashes, seconds, shard_of};
 
 /// How one key is used by those who ask for its row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +20,13 @@ pub struct Use {
     pub count: u32,
     /// The time of the newest, in seconds of event time since 1970.
     pub seconds: u32,
+}
+
+/// Where a key's row is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    shard: u32,
+    row: u32,
 }
 
 /// Rows of a store by the place of their key in the list that was asked for. Its memory is used again.
@@ -84,42 +92,33 @@ impl RowStore {
         for start in (0..keys.len()).step_by(LOCKED) {
             let end = keys.len().min(start + LOCKED);
             let mut shards: [RwLockWriteGuard<Shard>; SHARDS] = self.each(RwLock::write);
-            for first in (start..end).step_by(GROUP) {
-                let group = first..end.min(first + GROUP);
-                let mut hashes = [0; GROUP];
-                for (hashed, &key) in hashes.iter_mut().zip(&keys[group.clone()]) {
-                    *hashed = hash(key);
-                    shards[shard_of(*hashed)].index.prefetch(*hashed);
+            let (keys, uses) = (&keys[start..end], &uses[start..end]);
+            let mut ahead = Ahead::new(hashes(keys));
+            let search = |shard: &mut RwLockWriteGuard<Shard>, turn: Turn| {
+                let (key, used) = (keys[turn.number], uses[turn.number]);
+                shard.keep(key);
+                let Some(slot) = shard.index.find_mut(key, turn.hash) else { return NONE };
+                slot.last_used = slot.last_used.max(used.seconds);
+                let row = slot.row;
+                shard.prefetch_row(row);
+                row
+            };
+            while let Some(turn) = ahead.next(&mut shards, search) {
+                let (place, shard) = (start + turn.number, &mut *shards[turn.shard()]);
+                let Use { count, seconds } = uses[turn.number];
+                let mut row = turn.row;
+                if row != NONE {
+                    let counted = shard.row_mut(row).count;
+                    *counted = counted.saturating_add(count);
+                } else if at_once {
+                    row = self.occur(shard, keys[turn.number], seconds, count);
+                } else {
+                    loan.late[place] = true;
+                    loan.rows[place * stride..][..stride].fill(0.0);
+                    continue;
                 }
-                for (place, &hash) in group.clone().zip(&hashes) {
-                    let number = shard_of(hash);
-                    let shard = shards[number].deref_mut();
-                    let mut row = NONE;
-                    shard.keep(keys[place]);
-                    if let Some(slot) = shard.index.find_mut(keys[place], hash) {
-                        slot.last_used = slot.last_used.max(uses[place].seconds);
-                        row = slot.row;
-                        shard.prefetch_row(row);
-                    }
-                    loan.places[place] = Place { shard: number as u32, row };
-                }
-                for place in group {
-                    let found = &mut loan.places[place];
-                    let shard = &mut *shards[found.shard as usize];
-                    let Use { count, seconds } = uses[place];
-                    if found.row != NONE {
-                        let counted = shard.row_mut(found.row).count;
-                        *counted = counted.saturating_add(count);
-                    } else if at_once {
-                        found.row = self.occur(shard, keys[place], seconds, count);
-                    } else {
-                        loan.late[place] = true;
-                        loan.rows[place * stride..][..stride].fill(0.0);
-                        continue;
-                    }
-                    let row = found.row;
-                    loan.fill(place, shard, row);
-                }
+                loan.places[place] = Place { shard: turn.shard() as u32, row };
+                loan.fill(place, shard, row);
             }
         }
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! key ──hash──┬─ shard (64, each under its own lock)
 //!             └─ slot { key, row, last used }      open addressing on the whole key
-//!                        └─ row: width numbers | accumulator | count      slabs, never moved
+//!                        └─ row: width numbers | accumulator | count      slabs of huge pages
 //! ```
 //!
 //! Key 0 is "no id": it has no row. An id gets its row at its n-th occurrence (`admit`), with first
@@ -15,6 +15,7 @@
 //! one batch have in common is found by [`Grouping`], which also sums their gradients.
 
 mod admit;
+mod ahead;
 mod frozen;
 mod grouping;
 mod image;
@@ -22,6 +23,7 @@ mod index;
 mod initial;
 mod loan;
 mod shard;
+mod slabs;
 mod store;
 
 pub use frozen::FrozenRows;

@@ -9,13 +9,9 @@ use super::admit::Filter;
 use super::frozen::Frozen;
 use super::image::ShardImage;
 use super::index::{Index, Slot};
+use super::slabs::Slabs;
 use super::store::RowStoreConfig;
 use super::{hash, initial};
-use crate::kernels::{prefer_huge_pages, prefetch};
-
-/// Rows in the first slab. Each slab has four times the rows of the one before, so that there are few
-/// of them and most rows lie in memory that huge pages can hold; what is not used costs no memory.
-const FIRST_SLAB: usize = 1024;
 
 /// Words of a row beside its numbers: accumulator and count.
 const EXTRA: usize = 2;
@@ -24,7 +20,7 @@ const EXTRA: usize = 2;
 pub(super) struct Shard {
     pub(super) index: Index,
     width: usize,
-    slabs: Vec<Box<[u32]>>,
+    rows: Slabs,
     /// Rows that were given back; and how many were ever in use.
     free: Vec<u32>,
     used: u32,
@@ -53,7 +49,7 @@ impl Shard {
         Self {
             index: Index::with_room(keys),
             width: config.width,
-            slabs: Vec::new(),
+            rows: Slabs::new(Self::stride(config.width)),
             free: Vec::new(),
             used: 0,
             filter: (config.admission > 1).then(|| Filter::new(rows)),
@@ -67,33 +63,27 @@ impl Shard {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let slabs = self.used as usize * (self.width + EXTRA) * size_of::<u32>();
+        let rows = self.used as usize * self.rows.stride() * size_of::<u32>();
         let lists = self.free.capacity() * size_of::<u32>() + self.unreported.capacity() * 8;
-        self.index.bytes() + slabs + lists + self.filter.as_ref().map_or(0, |f| f.cells().len())
+        self.index.bytes() + rows + lists + self.filter.as_ref().map_or(0, |f| f.cells().len())
     }
 
     /// Asks for the memory of a row.
     #[inline(always)]
     pub(super) fn prefetch_row(&self, row: u32) {
-        let words = self.words(row);
-        // One number in each cache line, and the last.
-        for line in (0..words.len()).step_by(16) {
-            prefetch(words, line);
-        }
-        prefetch(words, words.len() - 1);
+        self.rows.prefetch(row);
     }
 
     /// The numbers of a row.
     #[inline(always)]
     pub(super) fn numbers(&self, row: u32) -> &[f32] {
-        bytemuck::cast_slice(&self.words(row)[..self.width])
+        bytemuck::cast_slice(&self.rows.row(row)[..self.width])
     }
 
     /// A row to change.
     #[inline(always)]
     pub(super) fn row_mut(&mut self, row: u32) -> RowMut<'_> {
-        let (slab, range) = self.place(row);
-        let (numbers, state) = self.slabs[slab][range].split_at_mut(self.width);
+        let (numbers, state) = self.rows.row_mut(row).split_at_mut(self.width);
         let (accumulator, count) = state.split_at_mut(1);
         RowMut {
             numbers: bytemuck::cast_slice_mut(numbers),
@@ -105,14 +95,13 @@ impl Shard {
     /// What is lent of a row: its numbers, then its accumulator.
     #[inline(always)]
     pub(super) fn lent(&self, row: u32) -> &[f32] {
-        bytemuck::cast_slice(&self.words(row)[..=self.width])
+        bytemuck::cast_slice(&self.rows.row(row)[..=self.width])
     }
 
     /// The same to change.
     #[inline(always)]
     pub(super) fn lent_mut(&mut self, row: u32) -> &mut [f32] {
-        let (slab, range) = self.place(row);
-        bytemuck::cast_slice_mut(&mut self.slabs[slab][range][..=self.width])
+        bytemuck::cast_slice_mut(&mut self.rows.row_mut(row)[..=self.width])
     }
 
     /// Keeps what the shard is now until its frozen image is taken.
@@ -132,9 +121,8 @@ impl Shard {
     #[cold]
     fn put_aside(&mut self, key: u64) {
         let Some(slot) = self.index.find(key, hash(key)) else { return };
-        let (slab, range) = self.place(slot.row);
         if let Some(frozen) = &mut self.frozen {
-            frozen.put_aside(slot, &self.slabs[slab][range]);
+            frozen.put_aside(slot, self.rows.row(slot.row));
         }
     }
 
@@ -161,27 +149,17 @@ impl Shard {
     /// Appends rows `from..to`, all below [`Self::used`], as they lie in memory, at most to the end of
     /// a slab. Returns the row behind them.
     pub(super) fn copy_rows(&self, from: u32, to: u32, out: &mut Vec<u32>) -> u32 {
-        let (slab, first) = self.place(from);
-        let rest = &self.slabs[slab][first.start..];
-        let rows = (rest.len() / first.len()).min((to - from) as usize);
-        out.extend_from_slice(&rest[..rows * first.len()]);
-        from + rows as u32
+        self.rows.copy(from, to, out)
     }
 
     /// Gives a new key a row of zeros and returns it.
     pub(super) fn insert(&mut self, key: u64, last_used: u32) -> u32 {
         let row = self.free.pop().unwrap_or_else(|| {
-            if self.place(self.used).0 == self.slabs.len() {
-                let rows = FIRST_SLAB << (2 * self.slabs.len());
-                let slab = vec![0; rows * (self.width + EXTRA)].into_boxed_slice();
-                prefer_huge_pages(&slab);
-                self.slabs.push(slab);
-            }
+            self.rows.reserve(self.used);
             self.used += 1;
             self.used - 1
         });
-        let (slab, range) = self.place(row);
-        self.slabs[slab][range].fill(0);
+        self.rows.row_mut(row).fill(0);
         self.index.insert(Slot { key, row, last_used });
         if let Some(frozen) = &mut self.frozen {
             frozen.leave(row);
@@ -219,7 +197,7 @@ impl Shard {
     pub(super) fn checksum(&self) -> u64 {
         let rows = self.index.iter().fold(0_u64, |sum, slot| {
             let seed = hash(slot.key ^ u64::from(slot.last_used).rotate_left(32));
-            let bytes = bytemuck::cast_slice(self.words(slot.row));
+            let bytes = bytemuck::cast_slice(self.rows.row(slot.row));
             sum.wrapping_add(xxh3_64_with_seed(bytes, seed))
         });
         let filter = self
@@ -229,23 +207,5 @@ impl Shard {
         let history = [self.admitted, self.refused, self.expired, u64::from(self.swept)];
         let history = xxh3_64_with_seed(bytemuck::cast_slice(&history), rows);
         history ^ filter.rotate_left(1)
-    }
-
-    #[inline(always)]
-    fn words(&self, row: u32) -> &[u32] {
-        let (slab, range) = self.place(row);
-        &self.slabs[slab][range]
-    }
-
-    /// The slab of a row, and its words there.
-    #[inline(always)]
-    fn place(&self, row: u32) -> (usize, std::ops::Range<usize>) {
-        let row = row as usize;
-        // Slabs before slab k have 1 + 4 + ... = (4ᵏ - 1) / 3 times the rows of the first.
-        let slab = (row * 3 / FIRST_SLAB + 1).ilog2() as usize / 2;
-        let before = ((1 << (2 * slab)) - 1) / 3 * FIRST_SLAB;
-        let stride = self.width + EXTRA;
-        let start = (row - before) * stride;
-        (slab, start..start + stride)
     }
 }

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
+use sluice_features::time::{EventTime, Span};
+
 use super::*;
-use crate::kernels::adagrad_row;
+use crate::kernels::{AdagradStep, adagrad_row};
 
 const WIDTH: usize = 5;
 
