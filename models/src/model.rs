@@ -28,14 +28,14 @@ use ndarray::s;
 use sluice_features::example::Batch;
 use sluice_features::schema::Schema;
 
-use crate::crossing::Crossing;
+use crate::crossing::{Belief, Crossing, shares};
 use crate::funnel::{Funnel, FunnelTape, Targets};
 use crate::interest::{History, Interest, InterestTape};
 use crate::kernels::Real;
 use crate::layers::Grid;
 use crate::params::{Layout, Params};
 use crate::sharing::{Sharing, SharingTape};
-use crate::spec::{ModelSpec, SpecError};
+use crate::spec::{FunnelSpec, ModelSpec, SpecError};
 use crate::work::{Probe, Stage};
 use assemble::Features;
 pub(crate) use assemble::entries;
@@ -53,6 +53,7 @@ struct Graph {
     deep: Option<Deep>,
     crossing: Option<Crossing>,
     funnel: Funnel,
+    belief: Option<Belief>,
 }
 
 #[derive(Debug)]
@@ -134,12 +135,17 @@ impl<R: Real> Model<R> {
             sharing.map(|sharing| Deep { interest, sharing })
         });
         let deep = deep.flatten();
-        let crossing = Crossing::build(&mut layout, &spec.crossing, &plan, parents.len());
+        let conditional = spec.believes() && matches!(spec.funnel, FunnelSpec::Esmm { .. });
+        let prior = &spec.learning.prior;
+        let shares = shares(parents, conditional, prior.child);
+        let crossing = Crossing::build(&mut layout, &spec.crossing, &plan, &shares);
         let inputs = deep.as_ref().map(|deep| deep.sharing.outputs());
         let funnel = Funnel::new(&mut layout, &spec.funnel, parents, inputs, priors);
+        let numbers = if spec.crossing.has_linear() { plan.numbers } else { 0 };
+        let belief = spec.believes().then(|| Belief::new(&mut layout, prior, numbers, &shares));
         let outputs = deep.as_ref().map_or(0, |deep| deep.interest.outputs());
         let split = Split::new(schema, &plan, outputs);
-        let graph = Arc::new(Graph { plan, split, deep, crossing, funnel });
+        let graph = Arc::new(Graph { plan, split, deep, crossing, funnel, belief });
         Ok(Self { graph, params: Params::initial(Arc::new(layout), seed) })
     }
 
@@ -158,11 +164,13 @@ impl<R: Real> Model<R> {
         self.graph.funnel.tasks()
     }
 
-    /// Without a deep part: the crossing, the funnel and the numbers of both.
-    pub(crate) fn shallow(&mut self) -> Option<(&Crossing, &Funnel, &mut Params<R>)> {
-        let Graph { deep, crossing, funnel, .. } = &*self.graph;
+    /// Without a deep part: the crossing, the funnel, what is believed of their weights if they are beliefs, and the numbers of all.
+    pub(crate) fn shallow(
+        &mut self,
+    ) -> Option<(&Crossing, &Funnel, Option<&Belief>, &mut Params<R>)> {
+        let Graph { deep, crossing, funnel, belief, .. } = &*self.graph;
         let crossing = crossing.as_ref().filter(|_| deep.is_none())?;
-        Some((crossing, funnel, &mut self.params))
+        Some((crossing, funnel, belief.as_ref(), &mut self.params))
     }
 
     pub(crate) fn plan(&self) -> &Plan {

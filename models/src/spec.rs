@@ -13,8 +13,10 @@ use sluice_features::schema::Lookup;
 use sluice_features::time::Span;
 
 pub use crate::interest::Normalise;
+pub use learning::{LearningSpec, Method, PriorSpec};
 
 mod check;
+mod learning;
 #[cfg(test)]
 mod tests;
 
@@ -178,23 +180,6 @@ pub enum FunnelSpec {
     },
 }
 
-/// Rates and limits of learning.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LearningSpec {
-    /// Adam's rate for dense parameters.
-    pub dense_rate: f64,
-    /// Row-wise Adagrad's rate for embeddings.
-    pub row_rate: f64,
-    /// Row-wise Adagrad's rate for the rows of `linear`, over the root of how many an example adds up: fields that are keys or lists. (So the first steps move
-    /// the logit by as much whether there are five fields or fifty.)
-    pub linear_rate: f64,
-    /// Standard deviation of a new embedding's numbers.
-    pub row_deviation: f64,
-    /// The global norm of a step's gradient is cut to this; 0 means never.
-    pub clip: f64,
-}
-
 /// Which ids have rows, and for how long.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -247,12 +232,6 @@ impl Default for SharingSpec {
 impl Default for FunnelSpec {
     fn default() -> Self {
         Self::Aitm { tower: tower(), calibrator: calibrator() }
-    }
-}
-
-impl Default for LearningSpec {
-    fn default() -> Self {
-        Self { dense_rate: 1e-3, row_rate: 0.05, linear_rate: 0.5, row_deviation: 0.01, clip: 10.0 }
     }
 }
 
@@ -320,6 +299,11 @@ impl ModelSpec {
     /// Whether there is more than the crossing.
     pub fn is_deep(&self) -> bool {
         !matches!(self.sharing, SharingSpec::None {})
+    }
+
+    /// Whether the weights are beliefs.
+    pub(crate) fn believes(&self) -> bool {
+        self.learning.method == Method::Bayes
     }
 
     /// The looks into the history that the model reads, in order: what a schema's `lookups` must be.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use sluice_models::spec::{CrossingSpec, FunnelSpec, InterestSpec, SharingSpec};
+use sluice_models::spec::{CrossingSpec, FunnelSpec, InterestSpec, Method, PriorSpec, SharingSpec};
 
 use super::units::{Period, Size};
 
@@ -264,6 +264,8 @@ section! {
         batch: usize = 256,
         /// A step is made with fewer examples when the oldest has waited for so long.
         max_age: Period = Period::milliseconds(200),
+        /// What a step is: `gradient` or `bayes`.
+        method: Method = Method::Gradient,
         /// Learning rate of the layers (Adam).
         dense_rate: f64 = 0.001,
         /// Learning rate of the rows (row-wise Adagrad).
@@ -279,6 +281,8 @@ section! {
         /// Threads of a step, the learner's own included. The same number gives the same bits. A second one makes steps of 64 or more examples
         /// 1.9 times as fast where a core is free for it; 1 leaves the other cores to joining, scoring and publishing.
         threads: usize = 1,
+        /// `[learn.prior]`: what `bayes` expects of the weights.
+        prior: PriorSpec = PriorSpec::default(),
     }
 }
 

@@ -499,6 +499,23 @@ line 13: table.admission: expected a whole number from 0 to 255, found integer 3
 }
 
 #[test]
+fn beliefs_learn_labels_as_they_come_and_have_no_deep_part() {
+    let shallow = "[learn]\nmethod = \"bayes\"\n[model.crossing]\nname = \"linear\"\n[model.sharing]\nname = \"none\"\n";
+    let with = |rest: &str| format!("{shallow}{rest}");
+    let tasks = "[[funnel.tasks]]\nname = \"click\"\n[[funnel.tasks]]\nname = \"buy\"\nparent = \"click\"\nlabels = \"wait\"\n[serve]\nscore = \"p.click\"\n";
+    let of = |funnel: &str| with(&format!("[model.funnel]\nname = \"{funnel}\"\n{tasks}"));
+    assert!(Config::build(&of("independent"), &[]).is_ok());
+    let found = mistakes(&of("esmm"));
+    assert!(found.contains("funnel.tasks.1.labels: bayes learns the heads of esmm"), "{found}");
+    let found = mistakes(&with("[model.funnel]\nname = \"esmm\"\n[learn.prior]\nchild = 2.0\n"));
+    assert!(found.contains("learn.prior.child: expected 0.001 to 1, found 2"), "{found}");
+    let found = mistakes("[learn]\nmethod = \"bayes\"\n");
+    assert!(found.contains("learn.method: bayes learns one example after the other"), "{found}");
+    let found = mistakes("[learn]\nmethod = \"newton\"\n");
+    assert!(found.contains("learn.method") && found.contains("gradient"), "{found}");
+}
+
+#[test]
 fn the_configurations_of_the_data_sets_are_valid() {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../ops/datasets"));
     let build = |name: &str| {

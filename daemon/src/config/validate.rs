@@ -4,7 +4,7 @@ use sluice_features::attributes::AttributeKey;
 use sluice_features::funnel::{Entry, Funnel, LabelRule, Task};
 use sluice_features::wire::MAX_CANDIDATES;
 use sluice_models::executor::MOST_PIECES;
-use sluice_models::spec::{EmbeddingSpec, LearningSpec, ModelSpec};
+use sluice_models::spec::{EmbeddingSpec, FunnelSpec, LearningSpec, Method, ModelSpec};
 
 use super::check::{one_of, within};
 use super::expression::Expression;
@@ -154,6 +154,15 @@ fn items(file: &file::Items, m: &mut Mistakes) -> Items {
 
 fn model(file: &file::Config, m: &mut Mistakes) -> ModelSpec {
     let (model, learn) = (&file.model, &file.learn);
+    if learn.method == Method::Bayes && matches!(model.funnel, FunnelSpec::Esmm { .. }) {
+        // A head learns from its parent's outcome on, and by then a label that waits does not say whether there was one.
+        let waits = |task: &file::Task| task.labels == "wait";
+        for (i, _) in file.funnel.tasks.iter().enumerate().filter(|(_, task)| waits(task)) {
+            let problem = "bayes learns the heads of esmm as outcomes come: expected fnw, found wait \
+                           (or choose the funnel independent)";
+            m.add(format!("funnel.tasks.{i}.labels"), problem);
+        }
+    }
     ModelSpec {
         interest: model.interest.clone(),
         crossing: model.crossing.clone(),
@@ -165,6 +174,8 @@ fn model(file: &file::Config, m: &mut Mistakes) -> ModelSpec {
             linear_rate: learn.linear_rate,
             row_deviation: learn.row_deviation,
             clip: learn.clip,
+            method: learn.method,
+            prior: learn.prior.clone(),
         },
         embeddings: table(&file.table, m),
     }

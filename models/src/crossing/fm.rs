@@ -1,6 +1,6 @@
 //! `fm`: a factorisation machine over the embeddings of the key fields (Rendle, ICDM 2010), one for each task.
 //!
-//! `logit_t += <v_t, c>`, `c = ½ ((Σ_f e_f)² - Σ_f e_f²)`, so that `v_t = 1`, with which it starts, is the machine itself: the sum over all pairs
+//! `logit_t += <v_t, c>`, `c = ½ ((Σ_f e_f)² - Σ_f e_f²)`, so that `v_t = 1`, with which it commonly starts, is the machine itself: the sum over all pairs
 //! `<e_f, e_g>` (identity 6). Backward: `dv_t = dl_t c`, `de_f = (Σ_t dl_t v_t) (Σ_g e_g - e_f)`.
 //!
 //! Shapes: the first columns of `x` are `F` fields of `width`; `v` `[T, width]`.
@@ -23,9 +23,10 @@ pub struct Fm {
 }
 
 impl Fm {
-    /// Adds the block `crossing.fm`, ones at first.
-    pub fn new(layout: &mut Layout, fields: usize, width: usize, tasks: usize) -> Self {
-        let weight = layout.add("crossing.fm", tasks, width, Start::Constant(1.0));
+    /// Adds the block `crossing.fm`: at first every `v_t` is all `first[t]`.
+    pub fn new(layout: &mut Layout, fields: usize, width: usize, first: &[f64]) -> Self {
+        let start = first.iter().flat_map(|&first| std::iter::repeat_n(first, width)).collect();
+        let weight = layout.add("crossing.fm", first.len(), width, Start::Values(start));
         Self { weight, fields, width }
     }
 
@@ -179,7 +180,7 @@ mod tests {
     #[test]
     fn it_starts_as_the_sum_over_all_pairs() {
         let mut layout = Layout::default();
-        let fm = Fm::new(&mut layout, 4, 18, 2);
+        let fm = Fm::new(&mut layout, 4, 18, &[1.0; 2]);
         let params = Params::<f64>::initial(Arc::new(layout), 1);
         let (x, mut logits) = (wave(1, 4 * 18 + 3, 0.3), wave(1, 2, 0.0));
         logits.values_mut().fill(0.0);
@@ -196,7 +197,7 @@ mod tests {
     #[test]
     fn gradients_are_the_slope_of_the_loss() {
         let mut layout = Layout::default();
-        let fm = Fm::new(&mut layout, 3, 2, 2);
+        let fm = Fm::new(&mut layout, 3, 2, &[1.0; 2]);
         let layout = Arc::new(layout);
         let (x, dlogits, point) = (wave(3, 7, 0.3), wave(3, 2, 0.8), [0.5, -0.3, 1.2, 0.9]);
         let loss = |params: &[f64], x: &[f64]| {

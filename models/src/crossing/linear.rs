@@ -1,7 +1,8 @@
 //! `linear`: a weight for each id and task, and for each number and task: the logistic regression that click models began with.
 //!
 //! `logit_t += Σ_fields w_t(key) + Σ_lists mean w_t(key) + Σ_numbers x w_t`. The weights of an id are one row of `T` numbers in a
-//! store of its own, zero at first, under the same key as its embedding: fields that share a table share the weight.
+//! store of its own, zero at first, under the same key as its embedding: fields that share a table share the weight. Where weights are beliefs
+//! ([`super::Belief`]) the row has `T` more, which are no weights.
 
 use std::ops::Range;
 
@@ -151,6 +152,24 @@ impl Linear {
         for (&x, w) in numbers.iter().zip(params.slice(self.numbers).chunks_exact(logits.len())) {
             add(R::from_f64(f64::from(x)), w, logits);
         }
+    }
+
+    /// The numbers of an example.
+    pub(crate) fn inputs<'a>(&self, batch: &'a Batch, example: usize) -> &'a [f32] {
+        let count = self.numbers.rows();
+        &batch.numbers[example * count..(example + 1) * count]
+    }
+
+    /// Moves the weights of all numbers for a task by `step` times `direction`.
+    pub(crate) fn move_numbers(
+        &self,
+        params: &mut Params<f32>,
+        task: usize,
+        step: f32,
+        direction: &[f32],
+    ) {
+        let rows = params.slice_mut(self.numbers).chunks_exact_mut(self.numbers.columns());
+        rows.zip(direction).for_each(|(row, &by)| row[task] += step * by);
     }
 
     /// Given `dlogits` `[T]` of an example, adds to `grads`.

@@ -3,12 +3,15 @@
 //! With `sharing = "none"` the crossing is the whole model: logistic regression, or a factorisation machine. Then it learns one example
 //! after the other ([`crate::learner`]).
 
+mod belief;
 mod fm;
 mod linear;
 mod terms;
 
 use std::ops::Range;
 
+pub use belief::Belief;
+pub(crate) use belief::shares;
 pub use fm::Fm;
 pub use linear::Linear;
 use sluice_features::candidates::Candidates;
@@ -26,20 +29,29 @@ use crate::spec::CrossingSpec;
 pub struct Crossing {
     fm: Option<Fm>,
     linear: Option<Linear>,
+    /// The key fields that the machine reads: `None` where it reads all.
+    wide: Option<Vec<usize>>,
 }
 
 impl Crossing {
+    /// `shares[t]` is what the machine is to task `t` at first.
     pub(crate) fn build(
         layout: &mut Layout,
         spec: &CrossingSpec,
         plan: &Plan,
-        tasks: usize,
+        shares: &[f64],
     ) -> Option<Self> {
         let width = plan.keys.first().map_or(0, |column| column.width);
-        let fm = spec.has_fm().then(|| Fm::new(layout, plan.keys.len(), width, tasks));
-        let linear = plan.linear().filter(|_| spec.has_linear());
-        let linear = linear.map(|store| Linear::new(layout, plan, store, tasks));
-        (fm.is_some() || linear.is_some()).then_some(Self { fm, linear })
+        let fm = spec.has_fm().then(|| Fm::new(layout, plan.keys.len(), width, shares));
+        let store = plan.linear().filter(|_| spec.has_linear());
+        let linear = store.map(|store| Linear::new(layout, plan, store, shares.len()));
+        let wide = store.and_then(|store| plan.wide(plan.stores[store].columns));
+        (fm.is_some() || linear.is_some()).then_some(Self { fm, linear, wide })
+    }
+
+    /// The key fields that the machine reads, by their number: `None` where it reads all.
+    pub(crate) fn wide(&self) -> Option<&[usize]> {
+        self.wide.as_deref()
     }
 
     /// Whether there is a factorisation machine.

@@ -45,8 +45,14 @@ struct Slot {
 }
 
 impl TermList {
-    /// Reads the key fields of a slice of a batch, and its list fields if `lists`.
-    pub(crate) fn group(&mut self, batch: &Batch, slice: Range<usize>, lists: bool) {
+    /// Reads the key fields of a slice of a batch, or those of them that are `chosen`, and its list fields if `lists`.
+    pub(crate) fn group(
+        &mut self,
+        batch: &Batch,
+        slice: Range<usize>,
+        chosen: Option<&[usize]>,
+        lists: bool,
+    ) {
         self.clear(slice.len());
         let fields = batch.keys.len() / batch.size().max(1);
         let lists = if lists { &batch.lists[..] } else { &[] };
@@ -57,8 +63,9 @@ impl TermList {
             let listed = lists.iter().map(|list| entries::<f32>(list, example).0.len());
             let most = keys.len() + listed.sum::<usize>();
             let mut terms = self.begin(most, seconds(batch.about[example].time.0));
-            for &key in keys {
-                terms.add(key, 1.0);
+            match chosen {
+                None => keys.iter().for_each(|&key| terms.add(key, 1.0)),
+                Some(chosen) => chosen.iter().for_each(|&field| terms.add(keys[field], 1.0)),
             }
             for list in lists {
                 let (entries, share) = entries(list, example);
@@ -229,7 +236,7 @@ mod tests {
         let batch = batch(2, &[7, 7, 0, 9, 9, 7], &[&[9, 7], &[], &[9, 9, 5, 0]]);
         let mut terms = TermList::default();
         for _ in 0..2 {
-            terms.group(&batch, 0..3, true);
+            terms.group(&batch, 0..3, None, true);
             assert_eq!(terms.keys, [7, 9, 5]);
             let uses = [(2, 10), (3, 10), (1, 8)];
             assert_eq!(terms.uses, uses.map(|(count, seconds)| Use { count, seconds }));
@@ -238,8 +245,10 @@ mod tests {
             assert_eq!(of(1), (&[1][..], &[1.0][..]));
             assert_eq!(of(2), (&[1, 0, 2][..], &[1.5, 1.0, 0.25][..]));
         }
-        terms.group(&batch, 1..3, false);
+        terms.group(&batch, 1..3, None, false);
         assert_eq!((&terms.keys[..], &terms.rows[..]), (&[9, 7][..], &[0, 0, 1][..]));
+        terms.group(&batch, 1..3, Some(&[1]), false);
+        assert_eq!((&terms.keys[..], &terms.rows[..]), (&[9, 7][..], &[0, 1][..]));
     }
 
     #[test]
@@ -248,7 +257,7 @@ mod tests {
         let batch = batch(6, &keys, &[]);
         let mut terms = TermList { mark: u32::MAX - 10_100, ..TermList::default() };
         for slice in [0..10, 5..10_000, 0..2, 9..9, 0..10_000, 3..700] {
-            terms.group(&batch, slice.clone(), true);
+            terms.group(&batch, slice.clone(), None, true);
             for (number, example) in slice.clone().enumerate() {
                 let mut wanted = keys[example * 6..(example + 1) * 6].to_vec();
                 let found = terms.rows[terms.range(number)].iter();

@@ -11,6 +11,7 @@
 
 mod aitm;
 mod esmm;
+mod evidence;
 mod head;
 mod targets;
 mod tower;
@@ -22,6 +23,7 @@ use crate::layers::Grid;
 use crate::params::{Layout, Params};
 use crate::spec::FunnelSpec;
 use aitm::{Transfer, TransferTape};
+pub(crate) use evidence::Evidence;
 use head::Head;
 use targets::Example;
 pub use targets::{Targets, labelled};
@@ -171,6 +173,24 @@ impl Funnel {
     ) {
         dlogits.fill(R::zero());
         self.slopes_of(&targets.example(0, self.tasks()), logits, p, dlogits, loss);
+    }
+
+    /// One example without streams: adds each head's loss to `loss` and writes what is learned of each.
+    pub(crate) fn weigh_one(
+        &self,
+        targets: &Targets<'_>,
+        logits: &[f32],
+        loss: &mut [f64],
+        out: &mut Vec<Option<Evidence>>,
+    ) {
+        let conditional = matches!(self.kind, Kind::Esmm);
+        let example = targets.example(0, self.tasks());
+        evidence::evidence(&self.parents, conditional, &example, logits, loss, out);
+    }
+
+    /// Moves the bias of a task.
+    pub(crate) fn move_bias(&self, params: &mut Params<f32>, task: usize, by: f32) {
+        params.slice_mut(self.head.bias())[task] += by;
     }
 
     /// One example without streams: adds to `grads`, given its slopes.

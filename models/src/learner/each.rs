@@ -11,7 +11,10 @@
 //!
 //! The rows of a batch are found once and lent; the steps go over them where they lie side by side, and they are put back at the end. That is
 //! the same, bit for bit, as batches of one example.
+//!
+//! Weights that are beliefs take another step ([`bayes`]).
 
+mod bayes;
 mod side;
 
 use std::ops::Range;
@@ -21,7 +24,7 @@ use sluice_features::example::{Batch, LabelMode};
 
 use super::Learner;
 use crate::crossing::{Crossing, TermList};
-use crate::funnel::{Funnel, Targets};
+use crate::funnel::{Evidence, Funnel, Targets};
 use crate::kernels::{move_pairs, pair_squares, sum_pairs};
 use crate::optimizers::{Adam, clip_factor, square_norm};
 use crate::params::Params;
@@ -49,6 +52,13 @@ pub(super) struct Each {
     slopes: Vec<f32>,
     steps: Vec<f32>,
     loss: Vec<f64>,
+    /// `[T]`, where weights are beliefs.
+    evidence: Vec<Option<Evidence>>,
+    /// An example's numbers with 1 behind them, and for each task their product with its covariance.
+    inputs: Vec<f32>,
+    products: Vec<f32>,
+    /// `[terms, width]`: slopes of the machine by each of an example's rows.
+    directions: Vec<f32>,
 }
 
 /// The parts of a learner that a step reads and writes.
@@ -78,7 +88,7 @@ impl Learner {
     }
 
     fn some(&mut self, batch: &Batch, slice: Range<usize>) {
-        let Some((crossing, funnel, params)) = self.model.shallow() else { return };
+        let Some((crossing, funnel, belief, params)) = self.model.shallow() else { return };
         let mut stores = self.embeddings.stores().iter().map(Arc::as_ref);
         let fm = crossing.fm().and_then(|_| stores.next());
         let linear = crossing.linear().and_then(|_| stores.next());
@@ -103,7 +113,11 @@ impl Learner {
             if modes.iter().all(|&mode| mode == LabelMode::Masked) {
                 continue;
             }
-            match each.learn(&mut parts, batch, number, example) {
+            let norm = match belief {
+                Some(belief) => each.believe(belief, &mut parts, batch, number, example),
+                None => each.learn(&mut parts, batch, number, example),
+            };
+            match norm {
                 Some(norm) => {
                     report.gradient_norm = report.gradient_norm.max(norm);
                     report.loss.iter_mut().zip(&each.loss).for_each(|(sum, loss)| *sum += loss);
@@ -127,11 +141,13 @@ impl Each {
     /// Takes out all rows of a slice of a batch.
     fn lend(&mut self, parts: &Parts<'_>, batch: &Batch, slice: &Range<usize>) {
         let [all, fields] = &mut self.lists;
-        all.group(batch, slice.clone(), parts.linear.is_some());
-        // A machine has no lists: where there are any and both models, their terms differ.
-        self.apart = parts.linear.is_some() && parts.fm.is_some() && !batch.lists.is_empty();
+        all.group(batch, slice.clone(), None, parts.linear.is_some());
+        // A machine has no lists and no fields of width 0: where there are any and both models, their terms differ.
+        let wide = parts.crossing.wide();
+        let same = batch.lists.is_empty() && wide.is_none();
+        self.apart = parts.linear.is_some() && parts.fm.is_some() && !same;
         if self.apart {
-            fields.group(batch, slice.clone(), false);
+            fields.group(batch, slice.clone(), wide, false);
         }
         if let Some(store) = parts.linear {
             self.linear.lend(store, all, batch, slice);
@@ -154,8 +170,11 @@ impl Each {
     /// Makes `logits` and `p` those of an example: the `number`-th of the slice, number `example` of the batch.
     fn predict(&mut self, parts: &Parts<'_>, batch: &Batch, number: usize, example: usize) {
         self.logits.fill(0.0);
-        if let Some(linear) = parts.crossing.linear() {
+        if let (Some(linear), Some(store)) = (parts.crossing.linear(), parts.linear) {
+            // Behind the weights of a row may stand what was learned of them.
+            self.logits.resize(store.width(), 0.0);
             self.shares = self.linear.add(&self.lists[0], number, &mut self.logits);
+            self.logits.truncate(parts.funnel.tasks());
             linear.add_numbers(parts.params, batch, example, &mut self.logits);
         }
         if let (Some(fm), Some(store)) = (parts.crossing.fm(), parts.fm) {

@@ -93,7 +93,7 @@ impl Model<f32> {
         work: &mut Scoring,
         out: &mut [f32],
     ) {
-        let Graph { plan, split, deep, crossing, funnel } = &*self.graph;
+        let Graph { plan, split, deep, crossing, funnel, .. } = &*self.graph;
         let (n, tasks) = (candidates.size(), funnel.tasks());
         assert_eq!(out.len(), n * tasks, "places for probabilities");
         if n == 0 {

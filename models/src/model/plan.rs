@@ -131,7 +131,9 @@ impl Plan {
             .collect();
         if spec.crossing.has_linear() {
             let columns = schema.key_fields().len();
-            stores.push(StoreShape { width: schema.tasks, columns, linear: true });
+            // A belief is a weight and, behind all weights of the row, how much was learned of it.
+            let width = schema.tasks * if spec.believes() { 2 } else { 1 };
+            stores.push(StoreShape { width, columns, linear: true });
         }
         let place = |field: usize| keys.iter().position(|column| column.field == field);
         let target = [schema.target_item(), schema.target_category()];
@@ -148,6 +150,12 @@ impl Plan {
             target: target[0].zip(target[1]).map(|(item, category)| [item, category]),
             fields: offset + numbers,
         }
+    }
+
+    /// The key fields with a width, by their number among all: `None` where that is all.
+    pub(crate) fn wide(&self, fields: usize) -> Option<Vec<usize>> {
+        let wide = || self.keys.iter().map(|column| column.field).collect();
+        (self.keys.len() < fields).then(wide)
     }
 
     /// The store of linear weights.

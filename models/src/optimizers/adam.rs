@@ -50,6 +50,11 @@ impl<R: Real> Adam<R> {
         self.square.copy_from_slice(square);
     }
 
+    /// Counts a step that was done otherwise.
+    pub fn count(&mut self) {
+        self.steps += 1;
+    }
+
     /// Does one step.
     ///
     /// # Panics

@@ -2,10 +2,12 @@
 
 use sluice_features::schema::Schema;
 
-use super::{FunnelSpec, InterestSpec, ModelSpec, SharingSpec, SpecError};
+use super::{FunnelSpec, InterestSpec, ModelSpec, PriorSpec, SharingSpec, SpecError};
 
 /// No layer is wider, no stack of experts larger, no look into the history longer.
 const MOST: usize = 4096;
+/// `bayes` keeps a covariance for each pair of numbers.
+const MOST_NUMBERS: usize = 512;
 
 impl ModelSpec {
     /// Checks the configuration against what the model will read and the tree of tasks (`parents[t]` is an earlier task).
@@ -36,6 +38,7 @@ impl ModelSpec {
         self.check_sharing(&mut found);
         self.check_funnel(&mut found);
         self.check_learning(&mut found);
+        self.check_beliefs(schema, &mut found);
         if found.0.is_empty() { Ok(()) } else { Err(found.0) }
     }
 
@@ -99,10 +102,10 @@ impl ModelSpec {
         if !self.crossing.has_fm() {
             return;
         }
-        if let (Some(&field), false) = (bare.first(), self.is_deep()) {
+        if let (Some(&field), false) = (bare.first(), self.is_deep() || self.believes()) {
             let problem = format!(
                 "without sharing fm reads all key fields, and the table of {} has width 0: give it \
-                 the width of the others, or choose linear",
+                 the width of the others, or choose linear or learning.method bayes",
                 schema.fields[field].name
             );
             found.add("crossing.name", problem);
@@ -192,6 +195,37 @@ impl ModelSpec {
         if !(learning.clip >= 0.0 && learning.clip.is_finite()) {
             let problem = format!("expected a norm, or 0 for never, found {}", learning.clip);
             found.add("learning.clip", problem);
+        }
+    }
+
+    fn check_beliefs(&self, schema: &Schema, found: &mut Found) {
+        if !self.believes() {
+            return;
+        }
+        if self.is_deep() {
+            let problem = "bayes learns one example after the other, without a deep part: choose \
+                           sharing none, or gradient";
+            found.add("learning.method", problem.into());
+        }
+        let numbers = schema.number_fields().len();
+        if numbers > MOST_NUMBERS {
+            let problem = format!(
+                "bayes reads at most {MOST_NUMBERS} numbers, found {numbers}: choose gradient"
+            );
+            found.add("learning.method", problem);
+        }
+        let PriorSpec { weights, numbers, rows, least, child } = self.learning.prior;
+        for (place, value, range) in [
+            ("learning.prior.weights", weights, 1e-3..=10.0),
+            ("learning.prior.numbers", numbers, 1e-3..=10.0),
+            ("learning.prior.rows", rows, 1e-3..=10.0),
+            ("learning.prior.least", least, 0.0..=1.0),
+            ("learning.prior.child", child, 1e-3..=1.0),
+        ] {
+            if !range.contains(&value) {
+                let (from, to) = (range.start(), range.end());
+                found.add(place, format!("expected {from} to {to}, found {value}"));
+            }
         }
     }
 }

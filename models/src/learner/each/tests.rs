@@ -1,7 +1,7 @@
 use sluice_features::time::{EventTime, Span};
 
 use super::*;
-use crate::model::testing::{PARENTS, PRIORS, batch, combinations, final_batch, schema};
+use crate::model::testing::{PARENTS, PRIORS, batch, beliefs, combinations, final_batch, schema};
 use crate::model::{Model, Workspace};
 use crate::spec::{CrossingSpec, EmbeddingSpec, FunnelSpec, ModelSpec, SharingSpec};
 
@@ -10,30 +10,32 @@ fn shallow() -> impl Iterator<Item = ModelSpec> {
     combinations().into_iter().filter(|spec| !spec.is_deep())
 }
 
-fn learner(spec: &ModelSpec) -> Learner {
+pub(super) fn learner(spec: &ModelSpec) -> Learner {
     let mut spec = spec.clone();
     spec.learning.row_deviation = 0.3;
     Learner::new(&spec, &schema(&spec), &PARENTS, &PRIORS, 11).unwrap()
 }
 
 /// Examples of which some name an id twice: in two fields, in a field and a list, in a list.
-fn tangled(spec: &ModelSpec, size: usize) -> Batch {
+pub(super) fn tangled(spec: &ModelSpec, size: usize) -> Batch {
     let mut batch = batch(&schema(spec), size);
+    let fields = batch.keys.len() / size;
     for i in (0..size).step_by(3) {
-        batch.keys[i * 3 + 2] = batch.keys[i * 3];
+        let [item, category, user] = [3, 2, 1].map(|back| (i + 1) * fields - back);
+        batch.keys[user] = batch.keys[item];
         let list = &mut batch.lists[0];
         let range = list.starts[i] as usize..list.starts[i + 1] as usize;
-        list.keys[range].fill(batch.keys[i * 3 + 1]);
+        list.keys[range].fill(batch.keys[category]);
     }
     batch.numbers[size / 2] = f32::NAN;
     batch
 }
 
 /// One example as a batch.
-fn one(batch: &Batch, i: usize) -> Batch {
+pub(super) fn one(batch: &Batch, i: usize) -> Batch {
     let mut one = Batch::new(1, 0);
-    let tasks = PARENTS.len();
-    one.keys.extend_from_slice(&batch.keys[i * 3..(i + 1) * 3]);
+    let (tasks, fields) = (PARENTS.len(), batch.keys.len() / batch.size());
+    one.keys.extend_from_slice(&batch.keys[i * fields..(i + 1) * fields]);
     one.numbers.push(batch.numbers[i]);
     let list = &batch.lists[0];
     let range = list.starts[i] as usize..list.starts[i + 1] as usize;
@@ -56,7 +58,8 @@ fn a_batch_is_its_examples_one_after_the_other_to_the_bit() {
         EmbeddingSpec { max_rows: 12, admission: 2, expiry },
         EmbeddingSpec { max_rows: 12, expiry, ..EmbeddingSpec::default() },
     ];
-    for (spec, embeddings) in shallow().flat_map(|spec| rules.clone().map(|r| (spec.clone(), r))) {
+    let specs = shallow().chain(beliefs());
+    for (spec, embeddings) in specs.flat_map(|spec| rules.clone().map(|r| (spec.clone(), r))) {
         let spec = ModelSpec { embeddings, ..spec };
         let (mut together, mut apart) = (learner(&spec), learner(&spec));
         for size in [1, 40, 7, 64] {
