@@ -13,19 +13,17 @@ use crate::table::{Use, hash, seconds};
 /// Slots at first.
 const SLOTS: usize = 4096;
 /// Slots for each distinct key, at least: most searches then end at the first slot.
-const SPARSE: usize = 3;
+const SPARSE: usize = 5;
 
 /// Terms of examples. Its memory is used again.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TermList {
-    /// The distinct keys, in the order of first occurrence.
-    pub(crate) keys: Vec<u64>,
-    /// In how many examples each of them occurs, and when last.
+    /// The distinct keys, in the order of first occurrence: in how many examples each of them occurs, and when last.
     pub(crate) uses: Vec<Use>,
-    /// For each term, which of the distinct keys it is.
-    pub(crate) rows: Vec<u32>,
-    /// For each term, its share.
-    pub(crate) shares: Vec<f32>,
+    /// For each term, which of the distinct keys it is; there is more room than terms.
+    rows: Vec<u32>,
+    /// For each term, its share; there is more room than terms.
+    shares: Vec<f32>,
     /// `[examples + 1]`: where the terms of each example begin.
     starts: Vec<usize>,
     /// Open addressing; a slot counts only if its mark is one of this batch.
@@ -38,9 +36,9 @@ pub(crate) struct TermList {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
-    key: u64,
     /// The example that had the key last.
     mark: u32,
+    /// Which of the distinct keys it is.
     distinct: u32,
 }
 
@@ -53,11 +51,10 @@ impl TermList {
         chosen: Option<&[usize]>,
         lists: bool,
     ) {
-        self.clear(slice.len());
         let fields = batch.keys.len() / batch.size().max(1);
         let lists = if lists { &batch.lists[..] } else { &[] };
-        self.rows.reserve(slice.len() * fields);
-        self.shares.reserve(slice.len() * fields);
+        let listed = lists.iter().map(|list| list.starts[slice.end] - list.starts[slice.start]);
+        self.clear(slice.len(), slice.len() * fields + listed.sum::<u32>() as usize);
         for example in slice {
             let keys = &batch.keys[example * fields..(example + 1) * fields];
             let listed = lists.iter().map(|list| entries::<f32>(list, example).0.len());
@@ -74,8 +71,19 @@ impl TermList {
                 }
             }
             let count = terms.count;
-            self.end(count);
+            let end = self.end() + count;
+            self.starts.push(end);
         }
+    }
+
+    /// Which of the distinct keys the terms of all examples are.
+    pub(crate) fn rows(&self) -> &[u32] {
+        &self.rows[..self.end()]
+    }
+
+    /// Their shares.
+    pub(crate) fn shares(&self) -> &[f32] {
+        &self.shares[..self.end()]
     }
 
     /// Where the terms of an example are, counted from the beginning of the slice.
@@ -83,13 +91,19 @@ impl TermList {
         self.starts[example]..self.starts[example + 1]
     }
 
-    fn clear(&mut self, examples: usize) {
-        self.keys.clear();
+    fn end(&self) -> usize {
+        self.starts.last().map_or(0, |&end| end)
+    }
+
+    /// Forgets all, and makes room for so many examples and terms.
+    fn clear(&mut self, examples: usize, terms: usize) {
         self.uses.clear();
-        self.rows.clear();
-        self.shares.clear();
         self.starts.clear();
         self.starts.push(0);
+        if self.rows.len() < terms {
+            self.rows.resize(terms, 0);
+            self.shares.resize(terms, 0.0);
+        }
         self.before = self.mark;
         if examples >= (u32::MAX - self.mark) as usize {
             self.slots.fill(Slot::default());
@@ -99,19 +113,16 @@ impl TermList {
 
     /// Begins an example of at most so many terms.
     fn begin(&mut self, most: usize, seconds: u32) -> Example<'_> {
-        let wanted = (self.keys.len() + most) * SPARSE;
+        let wanted = (self.uses.len() + most) * SPARSE;
         if wanted > self.slots.len() {
             self.grow(wanted);
         }
         self.mark += 1;
-        let start = self.rows.len();
-        self.rows.resize(start + most, 0);
-        self.shares.resize(start + most, 0.0);
+        let start = self.end();
         Example {
-            keys: &mut self.keys,
             uses: &mut self.uses,
-            rows: &mut self.rows[start..],
-            shares: &mut self.shares[start..],
+            rows: &mut self.rows[start..start + most],
+            shares: &mut self.shares[start..start + most],
             slots: &mut self.slots,
             count: 0,
             before: self.before,
@@ -120,20 +131,12 @@ impl TermList {
         }
     }
 
-    /// Ends the example, which has so many terms.
-    fn end(&mut self, count: usize) {
-        let end = self.starts.last().map_or(0, |start| start + count);
-        self.rows.truncate(end);
-        self.shares.truncate(end);
-        self.starts.push(end);
-    }
-
     fn grow(&mut self, wanted: usize) {
         let slots = vec![Slot::default(); wanted.next_power_of_two().max(SLOTS)];
         let mask = slots.len() - 1;
         for slot in std::mem::replace(&mut self.slots, slots) {
             if slot.mark > self.before {
-                let mut place = hash(slot.key) as usize & mask;
+                let mut place = hash(self.uses[slot.distinct as usize].key) as usize & mask;
                 while self.slots[place].mark > self.before {
                     place = (place + 1) & mask;
                 }
@@ -145,7 +148,6 @@ impl TermList {
 
 /// An example whose terms are being read.
 struct Example<'a> {
-    keys: &'a mut Vec<u64>,
     uses: &'a mut Vec<Use>,
     /// With room for all terms, of which `count` are there.
     rows: &'a mut [u32],
@@ -168,25 +170,24 @@ impl Example<'_> {
         let distinct = loop {
             let slot = &mut self.slots[place & mask];
             if slot.mark <= self.before {
-                let distinct = self.keys.len() as u32;
-                *slot = Slot { key, mark: self.mark, distinct };
-                self.keys.push(key);
-                self.uses.push(Use { count: 0, seconds: 0 });
+                let distinct = self.uses.len() as u32;
+                *slot = Slot { mark: self.mark, distinct };
+                self.uses.push(Use { key, count: 1, seconds: self.seconds });
                 break distinct;
             }
-            if slot.key == key {
-                let Slot { mark, distinct, .. } = *slot;
-                slot.mark = self.mark;
+            let used = &mut self.uses[slot.distinct as usize];
+            if used.key == key {
+                let Slot { mark, distinct } = *slot;
                 if mark == self.mark {
                     return self.again(distinct, share);
                 }
+                slot.mark = self.mark;
+                used.count += 1;
+                used.seconds = used.seconds.max(self.seconds);
                 break distinct;
             }
             place += 1;
         };
-        let used = &mut self.uses[distinct as usize];
-        used.count += 1;
-        used.seconds = used.seconds.max(self.seconds);
         self.rows[self.count] = distinct;
         self.shares[self.count] = share;
         self.count += 1;
@@ -237,18 +238,18 @@ mod tests {
         let mut terms = TermList::default();
         for _ in 0..2 {
             terms.group(&batch, 0..3, None, true);
-            assert_eq!(terms.keys, [7, 9, 5]);
-            let uses = [(2, 10), (3, 10), (1, 8)];
-            assert_eq!(terms.uses, uses.map(|(count, seconds)| Use { count, seconds }));
-            let of = |i: usize| (&terms.rows[terms.range(i)], &terms.shares[terms.range(i)]);
+            let uses = [(7, 2, 10), (9, 3, 10), (5, 1, 8)];
+            assert_eq!(terms.uses, uses.map(|(key, count, seconds)| Use { key, count, seconds }));
+            let of = |i: usize| (&terms.rows()[terms.range(i)], &terms.shares()[terms.range(i)]);
             assert_eq!(of(0), (&[0, 1][..], &[2.5, 0.5][..]));
             assert_eq!(of(1), (&[1][..], &[1.0][..]));
             assert_eq!(of(2), (&[1, 0, 2][..], &[1.5, 1.0, 0.25][..]));
         }
         terms.group(&batch, 1..3, None, false);
-        assert_eq!((&terms.keys[..], &terms.rows[..]), (&[9, 7][..], &[0, 0, 1][..]));
+        let keys = |terms: &TermList| terms.uses.iter().map(|used| used.key).collect::<Vec<_>>();
+        assert_eq!((keys(&terms), terms.rows()), (vec![9, 7], &[0, 0, 1][..]));
         terms.group(&batch, 1..3, Some(&[1]), false);
-        assert_eq!((&terms.keys[..], &terms.rows[..]), (&[9, 7][..], &[0, 1][..]));
+        assert_eq!((keys(&terms), terms.rows()), (vec![9, 7], &[0, 1][..]));
     }
 
     #[test]
@@ -260,9 +261,9 @@ mod tests {
             terms.group(&batch, slice.clone(), None, true);
             for (number, example) in slice.clone().enumerate() {
                 let mut wanted = keys[example * 6..(example + 1) * 6].to_vec();
-                let found = terms.rows[terms.range(number)].iter();
-                let found: Vec<u64> = found.map(|&row| terms.keys[row as usize]).collect();
-                let shares: f32 = terms.shares[terms.range(number)].iter().sum();
+                let found = terms.rows()[terms.range(number)].iter();
+                let found: Vec<u64> = found.map(|&row| terms.uses[row as usize].key).collect();
+                let shares: f32 = terms.shares()[terms.range(number)].iter().sum();
                 assert!((shares - 6.0).abs() < 1e-6);
                 let mut first = Vec::new();
                 wanted.retain(|key| {
@@ -275,7 +276,7 @@ mod tests {
             }
             assert_eq!(
                 terms.uses.iter().map(|used| used.count as usize).sum::<usize>(),
-                terms.rows.len()
+                terms.rows().len()
             );
         }
     }

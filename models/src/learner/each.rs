@@ -130,7 +130,7 @@ impl Learner {
             }
         }
         if learned {
-            let [all, fields] = [0, usize::from(each.apart)].map(|list| &each.lists[list].keys);
+            let [all, fields] = [0, usize::from(each.apart)].map(|list| &each.lists[list].uses);
             linear.iter().for_each(|store| store.take_back(all, &each.linear.loan));
             fm.iter().for_each(|store| store.take_back(fields, &each.fm.loan));
         }

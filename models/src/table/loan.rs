@@ -11,11 +11,16 @@ use sluice_features::time::EventTime;
 use super::ahead::{Ahead, Turn};
 use super::hash;
 use super::shard::Shard;
-use super::store::{LOCKED, NONE, RowStore, SHARDS, hashes, seconds, shard_of};
+use super::store::{NONE, RowStore, SHARDS, seconds, shard_of};
 
-/// How one key is used by those who ask for its row.
+/// Keys for which the locks are held at a time: some ten microseconds.
+const LENT: usize = 2048;
+
+/// A key, and how it is used by those who ask for its row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Use {
+    /// The key, not 0.
+    pub key: u64,
     /// How many of them there are.
     pub count: u32,
     /// The time of the newest, in seconds of event time since 1970.
@@ -73,52 +78,44 @@ impl RowStore {
         self.config().expiry.is_some() && self.len().saturating_add(keys) > self.config().max_rows
     }
 
-    /// Takes out the rows of distinct `keys` (none is 0), counts their uses and marks the rows as used. New ids get their row at once, unless admission or want of room makes it a question of order: then they are [late](Loan::is_late), nothing
-    /// of theirs is counted, and each of their occurrences is told to [`Self::occur_late`].
-    ///
-    /// # Panics
-    /// When the lengths differ.
-    pub fn lend(&self, keys: &[u64], uses: &[Use], loan: &mut Loan) {
-        assert_eq!(uses.len(), keys.len(), "a use for each key");
+    /// Takes out the rows of distinct keys, counts their uses and marks the rows as used. New ids get their row at once, unless admission or want of room
+    /// makes it a question of order: then they are [late](Loan::is_late), nothing of theirs is counted, and each of their occurrences is told to
+    /// [`Self::occur_late`].
+    pub fn lend(&self, uses: &[Use], loan: &mut Loan) {
         let stride = self.width() + 1;
-        loan.rows.resize(keys.len() * stride, 0.0);
+        loan.rows.resize(uses.len() * stride, 0.0);
         loan.places.clear();
-        loan.places.resize(keys.len(), Place { shard: 0, row: NONE });
         loan.late.clear();
-        loan.late.resize(keys.len(), false);
         loan.removals = self.removals().load(Ordering::Relaxed);
         let at_once = self.config().admission <= 1
-            && self.len().saturating_add(keys.len()) <= self.config().max_rows;
-        for start in (0..keys.len()).step_by(LOCKED) {
-            let end = keys.len().min(start + LOCKED);
+            && self.len().saturating_add(uses.len()) <= self.config().max_rows;
+        let parts = uses.chunks(LENT).zip(loan.rows.chunks_mut(LENT * stride));
+        for (uses, rows) in parts {
             let mut shards: [RwLockWriteGuard<Shard>; SHARDS] = self.each(RwLock::write);
-            let (keys, uses) = (&keys[start..end], &uses[start..end]);
-            let mut ahead = Ahead::new(hashes(keys));
+            let mut ahead = Ahead::new(uses.iter().map(|used| hash(used.key)).enumerate());
             let search = |shard: &mut RwLockWriteGuard<Shard>, turn: Turn| {
-                let (key, used) = (keys[turn.number], uses[turn.number]);
-                shard.keep(key);
-                let Some(slot) = shard.index.find_mut(key, turn.hash) else { return NONE };
+                let used = uses[turn.number];
+                shard.keep(used.key);
+                let Some(slot) = shard.index.find_mut(used.key, turn.hash) else { return NONE };
                 slot.last_used = slot.last_used.max(used.seconds);
                 let row = slot.row;
                 shard.prefetch_row(row);
                 row
             };
-            while let Some(turn) = ahead.next(&mut shards, search) {
-                let (place, shard) = (start + turn.number, &mut *shards[turn.shard()]);
-                let Use { count, seconds } = uses[turn.number];
-                let mut row = turn.row;
-                if row != NONE {
-                    let counted = shard.row_mut(row).count;
-                    *counted = counted.saturating_add(count);
-                } else if at_once {
-                    row = self.occur(shard, keys[turn.number], seconds, count);
+            for row in rows.chunks_exact_mut(stride) {
+                let Some(turn) = ahead.next(&mut shards, search) else { break };
+                let (shard, used) = (&mut *shards[turn.shard()], uses[turn.number]);
+                let (mut place, late) = (turn.row, turn.row == NONE && !at_once);
+                if late {
+                    row.fill(0.0);
+                } else if place == NONE {
+                    place = self.occur(shard, used.key, used.seconds, used.count);
+                    copy(shard.lent(place), row);
                 } else {
-                    loan.late[place] = true;
-                    loan.rows[place * stride..][..stride].fill(0.0);
-                    continue;
+                    copy(shard.count(place, used.count), row);
                 }
-                loan.places[place] = Place { shard: turn.shard() as u32, row };
-                loan.fill(place, shard, row);
+                loan.places.push(Place { shard: turn.shard() as u32, row: place });
+                loan.late.push(late);
             }
         }
     }
@@ -136,27 +133,26 @@ impl RowStore {
         row != NONE
     }
 
-    /// Puts the rows of a loan of `keys` back as they are now.
+    /// Puts the rows of a loan of these keys back as they are now.
     ///
     /// # Panics
     /// When rows were removed in between, or when a length was changed.
-    pub fn take_back(&self, keys: &[u64], loan: &Loan) {
+    pub fn take_back(&self, uses: &[Use], loan: &Loan) {
         let stride = self.width() + 1;
-        assert_eq!(keys.len(), loan.places.len(), "keys of a loan");
+        assert_eq!(uses.len(), loan.places.len(), "keys of a loan");
         assert_eq!(loan.rows.len(), loan.places.len() * stride, "rows of a loan");
         assert_eq!(
             self.removals().load(Ordering::Relaxed),
             loan.removals,
             "rows were removed during a loan"
         );
-        let mut rows = keys.iter().zip(&loan.places).zip(loan.rows.chunks_exact(stride));
-        for start in (0..loan.places.len()).step_by(LOCKED) {
-            let end = loan.places.len().min(start + LOCKED);
+        let rows = loan.rows.chunks(LENT * stride);
+        for ((uses, places), rows) in uses.chunks(LENT).zip(loan.places.chunks(LENT)).zip(rows) {
             let mut shards: [RwLockWriteGuard<Shard>; SHARDS] = self.each(RwLock::write);
-            for ((&key, place), row) in rows.by_ref().take(end - start) {
+            for ((used, place), row) in uses.iter().zip(places).zip(rows.chunks_exact(stride)) {
                 if place.row != NONE {
                     let shard = &mut *shards[place.shard as usize];
-                    shard.keep(key);
+                    shard.keep(used.key);
                     copy(row, shard.lent_mut(place.row));
                 }
             }

@@ -98,7 +98,15 @@ impl Shard {
         bytemuck::cast_slice(&self.rows.row(row)[..=self.width])
     }
 
-    /// The same to change.
+    /// The same after counting occurrences.
+    #[inline(always)]
+    pub(super) fn count(&mut self, row: u32, occurrences: u32) -> &[f32] {
+        let (lent, count) = self.rows.row_mut(row).split_at_mut(self.width + 1);
+        count[0] = count[0].saturating_add(occurrences);
+        bytemuck::cast_slice(lent)
+    }
+
+    /// What is lent, to change.
     #[inline(always)]
     pub(super) fn lent_mut(&mut self, row: u32) -> &mut [f32] {
         bytemuck::cast_slice_mut(&mut self.rows.row_mut(row)[..=self.width])

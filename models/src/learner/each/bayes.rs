@@ -94,7 +94,7 @@ impl Each {
             variance += self.linear.variance(&self.lists[0], number, store.width(), task, belief);
         }
         if let Some(store) = parts.fm {
-            let (rows, stride) = (&list.rows[list.range(number)], store.width() + 1);
+            let (rows, stride) = (&list.rows()[list.range(number)], store.width() + 1);
             for (&row, &square) in rows.iter().zip(&self.fm.squares) {
                 let learned = self.fm.loan.rows[(row as usize + 1) * stride - 1];
                 variance += share * share * square * belief.row_variance(learned);
@@ -115,7 +115,7 @@ impl Each {
             self.linear.learn(&self.lists[0], number, store.width(), task, belief, learned);
         }
         if let Some(store) = parts.fm {
-            let (rows, width) = (&list.rows[list.range(number)], store.width());
+            let (rows, width) = (&list.rows()[list.range(number)], store.width());
             let directions = self.directions.chunks_exact(width).zip(&self.fm.squares);
             // Ids without a row stay as they are.
             for (&row, (direction, &square)) in rows.iter().zip(directions) {

@@ -30,15 +30,16 @@ impl Side {
         batch: &Batch,
         slice: &Range<usize>,
     ) {
-        self.shares.clone_from(&list.shares);
-        store.lend(&list.keys, &list.uses, &mut self.loan);
+        self.shares.clear();
+        self.shares.extend_from_slice(list.shares());
+        store.lend(&list.uses, &mut self.loan);
         if !self.loan.any_late() {
             return;
         }
         for (number, example) in slice.clone().enumerate() {
             for term in list.range(number) {
-                let (row, time) = (list.rows[term] as usize, batch.about[example].time);
-                let late = |loan: &mut Loan| store.occur_late(list.keys[row], time, row, loan);
+                let (row, time) = (list.rows()[term] as usize, batch.about[example].time);
+                let late = |loan: &mut Loan| store.occur_late(list.uses[row].key, time, row, loan);
                 if self.loan.is_late(row) && !late(&mut self.loan) {
                     self.shares[term] = 0.0;
                 }
@@ -62,7 +63,7 @@ impl Side {
         if factor < 1.0 {
             self.squares.iter_mut().for_each(|square| *square *= factor * factor);
         }
-        let rows = &list.rows[list.range(number)];
+        let rows = &list.rows()[list.range(number)];
         self.rates.resize(rows.len(), 0.0);
         let (width, step) = (store.width(), store.config().step);
         advance_rows(&mut self.loan.rows, width, rows, &self.squares, step, &mut self.rates)
@@ -113,5 +114,5 @@ impl Side {
 /// The terms of the `number`-th example with these shares.
 pub(super) fn terms<'a>(list: &'a TermList, shares: &'a [f32], number: usize) -> Terms<'a> {
     let range = list.range(number);
-    Terms { rows: &list.rows[range.clone()], shares: &shares[range] }
+    Terms { rows: &list.rows()[range.clone()], shares: &shares[range] }
 }

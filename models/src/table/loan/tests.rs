@@ -18,8 +18,8 @@ fn store(admission: u8, max_rows: usize) -> Arc<RowStore> {
     }))
 }
 
-fn uses(count: usize) -> Vec<Use> {
-    vec![Use { count: 2, seconds: 5 }; count]
+fn uses(keys: &[u64]) -> Vec<Use> {
+    keys.iter().map(|&key| Use { key, count: 2, seconds: 5 }).collect()
 }
 
 fn all(store: &RowStore) -> Vec<crate::table::ShardImage> {
@@ -31,23 +31,23 @@ fn what_is_lent_comes_back_and_nothing_else_changes() {
     let (store, other) = (store(1, 10_000), store(1, 10_000));
     let keys: Vec<u64> = (1..=3000).collect();
     let mut loan = Loan::default();
-    store.lend(&keys, &uses(3000), &mut loan);
+    store.lend(&uses(&keys), &mut loan);
     assert!(!loan.any_late());
     let mut read = vec![0.0; 3000 * WIDTH];
     other.gather_or_insert_counted(&keys, &[2; 3000], EventTime(5000), &mut read);
     let lent = loan.rows.chunks_exact(WIDTH + 1);
     assert!(lent.zip(read.chunks_exact(WIDTH)).all(|(lent, read)| lent[..WIDTH] == *read));
-    store.take_back(&keys, &loan);
+    store.take_back(&uses(&keys), &loan);
     assert_eq!(store.checksum(), other.checksum());
 
     let before = all(&store);
     let frozen = store.freeze();
-    store.lend(&keys[..1500], &uses(1500), &mut loan);
+    store.lend(&uses(&keys[..1500]), &mut loan);
     loan.rows.iter_mut().for_each(|x| *x += 1.0);
     store.gather(&keys[..1500], &mut read[..1500 * WIDTH]);
     assert_eq!(other.len(), 3000);
     assert!(read.iter().all(|x| *x < 0.9), "readers see the rows as they were");
-    store.take_back(&keys[..1500], &loan);
+    store.take_back(&uses(&keys[..1500]), &loan);
     assert_eq!(frozen.collect::<Vec<_>>(), before, "a frozen image is of before the loan");
     store.gather(&keys, &mut read);
     assert!(read[..1500 * WIDTH].iter().all(|x| *x > 0.4));
@@ -58,7 +58,7 @@ fn what_is_lent_comes_back_and_nothing_else_changes() {
 fn late_keys_get_a_row_at_the_occurrence_that_is_due() {
     let store = store(3, 1);
     let mut loan = Loan::default();
-    store.lend(&[8, 9], &uses(2), &mut loan);
+    store.lend(&uses(&[8, 9]), &mut loan);
     assert!(loan.is_late(0) && loan.is_late(1));
     let occur =
         |key: u64, loan: &mut Loan| store.occur_late(key, EventTime(9000), key as usize - 8, loan);
@@ -67,7 +67,7 @@ fn late_keys_get_a_row_at_the_occurrence_that_is_due() {
     assert_eq!(found, [false, false, false, true, true, false, false]);
     assert!(loan.rows[..=WIDTH].iter().all(|x| x.abs() < f32::MIN_POSITIVE));
     assert!(loan.rows[WIDTH + 1..].iter().any(|x| x.abs() > 0.0));
-    store.take_back(&[8, 9], &loan);
+    store.take_back(&uses(&[8, 9]), &loan);
     assert_eq!((store.len(), store.stats().refused), (1, 1));
 }
 
@@ -76,7 +76,7 @@ fn late_keys_get_a_row_at_the_occurrence_that_is_due() {
 fn rows_stay_during_a_loan() {
     let store = store(1, 100);
     let mut loan = Loan::default();
-    store.lend(&[1], &uses(1), &mut loan);
+    store.lend(&uses(&[1]), &mut loan);
     store.expire(EventTime(9_000_000));
-    store.take_back(&[1], &loan);
+    store.take_back(&uses(&[1]), &loan);
 }
