@@ -10,11 +10,10 @@ use bytemuck::Zeroable;
 
 use super::memory::{HUGE_PAGE, prefer_huge_pages};
 
-/// An array that starts as zeros, at the beginning of a huge page if it fills one. What is not written costs no memory.
+/// An array that starts as zeros. If it fills a huge page it begins at the beginning of one, and what is not written of it costs no memory.
 #[derive(Debug)]
 pub struct Zeros<T> {
-    allocated: NonNull<u8>,
-    layout: Layout,
+    _memory: Memory,
     first: NonNull<T>,
     length: usize,
     items: PhantomData<T>,
@@ -31,20 +30,11 @@ impl<T: Zeroable + Copy> Zeros<T> {
     /// # Panics
     /// When it is none, or more than can be addressed.
     pub fn new(length: usize) -> Self {
-        let bytes = length.saturating_mul(size_of::<T>());
-        assert!(bytes > 0, "an array has at least one byte");
-        // Allocators give zeros of a large alignment by writing them all. Room to begin later costs addresses only.
-        let room = if bytes < HUGE_PAGE { 0 } else { HUGE_PAGE };
-        let layout = Layout::from_size_align(bytes.saturating_add(room), align_of::<T>());
+        let layout = Layout::array::<T>(length);
         let Ok(layout) = layout else { panic!("{length} items of {} bytes", size_of::<T>()) };
-        // SAFETY: the layout has at least one byte.
-        let Some(allocated) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
-            handle_alloc_error(layout)
-        };
-        let offset = if room > 0 { allocated.align_offset(HUGE_PAGE) } else { 0 };
-        // SAFETY: less than `HUGE_PAGE` bytes are skipped, and there is so much more room than bytes.
-        let first = unsafe { allocated.add(offset) }.cast();
-        let zeros = Self { allocated, layout, first, length, items: PhantomData };
+        assert!(layout.size() > 0, "an array has at least one byte");
+        let (memory, first) = Memory::new(layout);
+        let zeros = Self { _memory: memory, first: first.cast(), length, items: PhantomData };
         prefer_huge_pages(&zeros[..]);
         zeros
     }
@@ -55,8 +45,7 @@ impl<T> Deref for Zeros<T> {
 
     #[inline(always)]
     fn deref(&self) -> &[T] {
-        // SAFETY: so many items were allocated from here on, as zeros, which `new` asks of `T` to be items. The place is aligned: it begins an allocation
-        // for `T` or a huge page.
+        // SAFETY: the memory has room for so many items from here on, aligned for them. It came as zeros, which `new` asks of `T` to be items.
         unsafe { slice::from_raw_parts(self.first.as_ptr(), self.length) }
     }
 }
@@ -69,12 +58,74 @@ impl<T> DerefMut for Zeros<T> {
     }
 }
 
-impl<T> Drop for Zeros<T> {
-    fn drop(&mut self) {
-        // SAFETY: allocated with this layout, and given back once. Items are `Copy`: nothing is to be dropped.
-        unsafe { dealloc(self.allocated.as_ptr(), self.layout) }
+/// What is given back. Items are `Copy`: none is to be dropped.
+#[derive(Debug)]
+struct Memory {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+impl Memory {
+    /// Zeros with this layout, and where they begin.
+    ///
+    /// Long ones are asked of the system: an allocator may have memory that was in use, and writes zeros over it, into small pages. Room to begin at a
+    /// huge page costs addresses only.
+    fn new(layout: Layout) -> (Self, NonNull<u8>) {
+        if !is_mapped(layout) {
+            // SAFETY: the caller asserts that there is at least one byte.
+            let start = NonNull::new(unsafe { alloc_zeroed(layout) });
+            let Some(start) = start else { handle_alloc_error(layout) };
+            return (Self { start, layout }, start);
+        }
+        let room = Layout::from_size_align(layout.size().saturating_add(HUGE_PAGE), layout.align());
+        let Some((layout, start)) = room.ok().and_then(|room| Some((room, map(room.size())?)))
+        else {
+            handle_alloc_error(layout)
+        };
+        let offset = start.align_offset(HUGE_PAGE);
+        // SAFETY: less than a huge page is skipped, and there is one more than was asked for.
+        (Self { start, layout }, unsafe { start.add(offset) })
     }
 }
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if is_mapped(self.layout) {
+            unmap(self.start, self.layout.size());
+        } else {
+            // SAFETY: allocated with this layout, and given back once.
+            unsafe { dealloc(self.start.as_ptr(), self.layout) }
+        }
+    }
+}
+
+fn is_mapped(layout: Layout) -> bool {
+    cfg!(target_os = "linux") && layout.size() >= HUGE_PAGE
+}
+
+/// Fresh pages, if there are any.
+#[cfg(target_os = "linux")]
+fn map(bytes: usize) -> Option<NonNull<u8>> {
+    let (access, kind) =
+        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: new pages at a place of the system's choice touch nobody's memory.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, kind, -1, 0) };
+    NonNull::new(start.cast()).filter(|_| start != libc::MAP_FAILED)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn map(_: usize) -> Option<NonNull<u8>> {
+    None
+}
+
+#[cfg(target_os = "linux")]
+fn unmap(start: NonNull<u8>, bytes: usize) {
+    // SAFETY: `map` gave these pages, whole, to one who gives them back once.
+    let _cannot_fail = unsafe { libc::munmap(start.as_ptr().cast(), bytes) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn unmap(_: NonNull<u8>, _: usize) {}
 
 #[cfg(test)]
 mod tests {
@@ -86,7 +137,8 @@ mod tests {
             let mut zeros = Zeros::<u64>::new(length);
             assert_eq!(zeros.len(), length);
             assert!(zeros.iter().all(|&zero| zero == 0));
-            assert_eq!(zeros.as_ptr().align_offset(HUGE_PAGE) == 0, length * 8 >= HUGE_PAGE);
+            let huge = length * 8 >= HUGE_PAGE && cfg!(target_os = "linux");
+            assert!(!huge || zeros.as_ptr().align_offset(HUGE_PAGE) == 0);
             zeros.iter_mut().zip(1..).for_each(|(item, number)| *item = number);
             assert!(zeros.iter().zip(1..).all(|(&item, number)| item == number));
         }
