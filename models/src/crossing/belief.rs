@@ -100,7 +100,8 @@ impl Belief {
         for (product, row) in product.iter_mut().zip(covariance.chunks_exact(self.inputs)) {
             *product = f32::dot(row, x);
         }
-        f32::dot(product, x)
+        // Rounding may leave a little less than nothing of what is known well.
+        f32::dot(product, x).max(0.0)
     }
 
     /// `C -= product productᵀ h / (1 + h v)` of a task, and `h d⁴` more of each variance; `variance` is `v`, `curvature` is `h`.
