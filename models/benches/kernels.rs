@@ -7,8 +7,8 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ndarray::Array2;
 use sluice_models::kernels::{
-    Activation, AdagradStep, AdamStep, Path, Real, adagrad_row, byte_products, select,
-    spin_multiply_adds,
+    Activation, AdagradStep, AdamStep, Path, Real, Terms, Weights, adagrad_row, byte_products,
+    select, spin_multiply_adds,
 };
 
 /// Shapes `[m, k] x [k, n]`: first layer of the towers for three batches, a tower, attention.
@@ -76,6 +76,18 @@ fn slices(c: &mut Criterion, path: Path) {
         b.iter(|| adagrad_row(black_box(&mut row), &gradient, &mut state, step));
     });
     group.bench_function("dot of 64", |b| b.iter(|| f32::dot(black_box(&z[..64]), &z[64..128])));
+
+    let (mut rows, places) = (vec![[0.1_f32, 1.0]; 1200], (0..34).map(|k| k * 35 % 1200));
+    let (places, shares) = (places.collect::<Vec<u32>>(), [1.0; 34]);
+    let (mut weights, terms) = (Weights::default(), Terms { rows: &places, shares: &shares });
+    group.throughput(Throughput::Elements(34));
+    group.bench_function("linear example of 34 terms", |b| {
+        b.iter(|| {
+            let [sum, _] = weights.take(black_box(&rows), terms);
+            let change = weights.advance(&shares, sum * 1e-6, step);
+            weights.put(&mut rows, terms, change * 1e-6);
+        });
+    });
 
     let (query, rows, mut out) = (vec![3_i8; 64], vec![-5_i8; 64 * 4096], vec![0; 4096]);
     group.throughput(Throughput::Elements(4096));

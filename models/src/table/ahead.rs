@@ -105,3 +105,43 @@ pub(super) fn search<G: Held>(shard: &G, key: u64, hash: u64) -> u32 {
     shard.prefetch_row(slot.row);
     slot.row
 }
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::RwLock;
+    use sluice_features::time::EventTime;
+
+    use super::*;
+    use crate::kernels::AdagradStep;
+    use crate::table::{RowStore, RowStoreConfig};
+
+    #[test]
+    fn every_key_has_its_turn_with_what_a_plain_search_finds() {
+        let store = RowStore::new(RowStoreConfig {
+            width: 2,
+            seed: 1,
+            initial_scale: 0.1,
+            admission: 1,
+            max_rows: 1000,
+            expiry: None,
+            step: AdagradStep { rate: 0.1, eps: 1e-8 },
+        });
+        let known: Vec<u64> = (1..=200).map(|key| key * 3).collect();
+        store.gather_or_insert(&known, EventTime(1000), &mut vec![0.0; 400]);
+        for count in (0..80).chain([700]) {
+            let mut shards = store.each(RwLock::read);
+            let keys = 0..count;
+            let hashes = keys.clone().map(|key| (key, crate::table::hash(key as u64)));
+            let mut ahead = Ahead::new(hashes);
+            let mut next = || {
+                ahead.next(&mut shards, |shard, turn| search(shard, turn.number as u64, turn.hash))
+            };
+            for key in keys {
+                let turn = next().unwrap();
+                assert_eq!(turn.number, key);
+                assert_eq!(turn.row != NONE, key > 0 && key % 3 == 0 && key <= 600);
+            }
+            assert!(next().is_none() && next().is_none());
+        }
+    }
+}

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use sluice_features::time::{EventTime, Span};
 
 use super::*;
@@ -205,4 +207,66 @@ fn rows_take_the_implicit_step() {
             }
         }
     }
+}
+
+#[test]
+fn one_task_is_learned_by_the_formulas_in_double_precision_in_batches_of_any_size() {
+    let spec = ModelSpec {
+        crossing: CrossingSpec::Linear {},
+        sharing: SharingSpec::None {},
+        funnel: FunnelSpec::Independent { tower: vec![] },
+        ..ModelSpec::default()
+    };
+    let mut schema = schema(&spec);
+    schema.tasks = 1;
+    let learner = || Learner::new(&spec, &schema, &[None], &PRIORS[..1], 11).unwrap();
+    let (mut together, mut apart) = (learner(), learner());
+    let mut weights = BTreeMap::<u64, (f64, f64)>::new();
+    for size in [1, 40, 7, 64] {
+        let mut batch = tangled(&spec, size);
+        batch.numbers[size / 2] = -0.3;
+        batch.offsets.fill(0.0);
+        batch.modes.fill(LabelMode::Final);
+        let first = |mut batch: Batch| {
+            batch.labels = batch.labels.iter().step_by(PARENTS.len()).copied().collect();
+            batch.modes.truncate(batch.size());
+            batch
+        };
+        let mut found = Vec::new();
+        for example in (0..size).map(|i| first(one(&batch, i))) {
+            let share = 1.0 / example.lists[0].keys.len().max(1) as f64;
+            let mut terms = BTreeMap::<u64, f64>::new();
+            let listed = example.lists[0].keys.iter().map(|&key| (key, share));
+            let keys = example.keys.iter().map(|&key| (key, 1.0)).chain(listed);
+            keys.filter(|(key, _)| *key != 0)
+                .for_each(|(key, share)| *terms.entry(key).or_default() += share);
+            let &[number, bias] = apart.model().params().values() else { panic!("two parameters") };
+            let mut logit = f64::from(bias) + f64::from(number) * f64::from(example.numbers[0]);
+            for (key, share) in &terms {
+                logit += share * weights.entry(*key).or_default().0;
+            }
+            let p = 1.0 / (1.0 + (-logit).exp());
+            let report = apart.step(&example);
+            assert!((f64::from(report.probabilities[0]) - p).abs() < 1e-5, "{p} {report:?}");
+            found.extend(report.probabilities.iter().map(|p| p.to_bits()));
+
+            let slope = p - f64::from(example.labels[0]);
+            let rate = spec.learning.linear_rate / 4.0_f64.sqrt();
+            for (key, share) in &terms {
+                weights.entry(*key).or_default().1 += (share * slope).powi(2);
+            }
+            let rates = terms.iter().map(|(key, share)| (key, share, rate / weights[key].1.sqrt()));
+            let rates: Vec<_> = rates.collect();
+            let h: f64 = rates.iter().map(|(_, share, rate)| rate * *share * *share).sum();
+            let step = slope / (1.0 + h * slope.abs() * (1.0 - slope.abs()));
+            for (key, share, rate) in rates {
+                weights.entry(*key).or_default().0 -= rate * share * step;
+            }
+        }
+        let report = together.step(&first(batch));
+        let same: Vec<u32> = report.probabilities.iter().map(|p| p.to_bits()).collect();
+        assert_eq!(same, found);
+        assert_eq!(together.checksum(), apart.checksum());
+    }
+    assert!(weights.values().any(|(w, _)| w.abs() > 0.3), "something was learned");
 }
