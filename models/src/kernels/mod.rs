@@ -42,7 +42,7 @@ mod zeros;
 
 pub use bytes::byte_products;
 pub use lookup::{Lookup, sum_lookups};
-pub use memory::{HUGE_PAGE, prefer_huge_pages, prefetch};
+pub use memory::{HUGE_PAGE, prefer_huge_pages, prefetch, prefetch_all};
 pub use optimizer::{AdagradStep, RowStep, RowSteps, adagrad_row, adagrad_rows};
 pub use path::{Path, PathError, best, current, select};
 pub use peak::{spin_multiply_adds, spin_multiply_adds_on};

@@ -3,7 +3,7 @@
 //! A processor finds the page of a random row in its tables only if pages are few; else the row waits twice. So slab `k` takes `4ᵏ` huge pages, and what is
 //! not used of it costs no memory. The first one is smaller as long as its rows do not fill a page, and grows by being copied.
 
-use crate::kernels::{HUGE_PAGE, Zeros, prefetch};
+use crate::kernels::{HUGE_PAGE, Zeros, prefetch, prefetch_all};
 
 /// Rows of the first slab at first, and how many times as many it has then.
 const FIRST: usize = 1024;
@@ -75,11 +75,13 @@ impl Slabs {
     #[inline(always)]
     pub(super) fn prefetch(&self, row: u32) {
         let words = self.row(row);
-        // A word in each cache line, and the last.
-        for line in (0..words.len()).step_by(16) {
-            prefetch(words, line);
+        if words.len() > 16 {
+            prefetch_all(words);
+        } else {
+            // In two cache lines at most: quicker than to see whether it is one.
+            prefetch(words, 0);
+            prefetch(words, words.len() - 1);
         }
-        prefetch(words, words.len() - 1);
     }
 
     /// Appends rows `from..to` as they lie in memory, at most to the end of a slab. Returns the row behind them.
