@@ -122,12 +122,14 @@ pub(super) fn measure(limits: &Limits, report: &mut Report) -> Result<()> {
     let path = usize::from(limits.path != Path::Avx512);
     for (steps, (size, targets)) in steps.iter_mut().zip(STEPS) {
         let (seconds, examples) = (steps.seconds(&Alone), size as f64);
-        let theirs = took(Kind::Step, size);
+        let (theirs, least) = (took(Kind::Step, size), steps.operations() / 1e9 / limits.peak[0]);
         let rate =
             Row::new(GROUP, format!("step, batch {size}, 1 thread"), examples / seconds, "1/s");
+        let rate = rate.limit(examples / least);
         report.push(Row { peer: theirs.map(|theirs| examples / theirs), ..rate });
-        let mut ratio = compared(&format!("step, batch {size}, 1 thread"), seconds, theirs, &peer);
-        let share = steps.operations() / seconds / 1e9 / limits.peak[0];
+        let name = format!("step, batch {size}, 1 thread");
+        let mut ratio = compared(&name, [seconds, least], theirs, &peer);
+        let share = least / seconds;
         ratio.target = ratio.value.map(|_| Target::AtLeast(targets[path]));
         if limits.path == Path::Avx2 && share >= WHOLE_STEP {
             ratio.met_otherwise = ratio.value.is_some();
@@ -138,21 +140,22 @@ pub(super) fn measure(limits: &Limits, report: &mut Report) -> Result<()> {
         report.push(ratio);
     }
 
-    let seconds = scoring(&source, &spec, &candidates)?;
+    let (seconds, operations) = scoring(&source, &spec, &candidates)?;
+    let least = operations as f64 / 1e9 / limits.peak[0];
     let name = format!("scoring {size} candidates, history {newest} + {matching}");
     let theirs = took(Kind::Score, size);
-    let row = Row::new(GROUP, &*name, seconds * 1e3, "ms");
+    let row = Row::new(GROUP, &*name, seconds * 1e3, "ms").limit(least * 1e3);
     report.push(Row { peer: theirs.map(|theirs| theirs * 1e3), ..row });
-    let ratio = compared(&name, seconds, theirs, &peer);
+    let ratio = compared(&name, [seconds, least], theirs, &peer);
     let target = ratio.value.map(|_| Target::AtLeast(SCORING[path]));
     report.push(Row { target, ..ratio });
     Ok(())
 }
 
-/// The row of a ratio, or the reason why there is none.
+/// The row of a ratio, or the reason why there is none. The second of `seconds` is what the operations take at the peak, so what the ratio could be.
 fn compared(
     name: &str,
-    seconds: f64,
+    [seconds, least]: [f64; 2],
     theirs: Option<f64>,
     peer: &Result<(String, Vec<Took>), String>,
 ) -> Row {
@@ -164,6 +167,7 @@ fn compared(
         group: GROUP,
         name: format!("{name}: times PyTorch's speed"),
         value: theirs.map(|theirs| theirs / seconds),
+        limit: theirs.map(|theirs| theirs / least),
         unit: "x",
         note: Some(note),
         ..Row::default()
@@ -188,8 +192,8 @@ fn check(lines: Vec<Line>, parameters: usize) -> Result<(String, Vec<Took>)> {
     Ok((version.ok_or_else(|| anyhow!("the script did not name torch's version"))?, took))
 }
 
-/// Seconds of one pass over candidates, as the scorer makes it.
-fn scoring(source: &Synthetic, spec: &ModelSpec, candidates: &Candidates) -> Result<f64> {
+/// Seconds of one pass over candidates, as the scorer makes it, and its operations.
+fn scoring(source: &Synthetic, spec: &ModelSpec, candidates: &Candidates) -> Result<(f64, u64)> {
     let mut learner = source.learner(spec, 1).map_err(|mistakes| anyhow!("{mistakes:?}"))?;
     let mut examples = Batch::new(0, source.schema().lookups.len());
     candidates.expand(source.schema(), &mut examples);
@@ -197,7 +201,8 @@ fn scoring(source: &Synthetic, spec: &ModelSpec, candidates: &Candidates) -> Res
     learner.step(&examples);
     let (model, rows) = (learner.model(), learner.embeddings());
     let (mut work, mut out) = (Scoring::default(), vec![0.0; candidates.size() * model.tasks()]);
-    Ok(clock::seconds(|| model.score_candidates(rows, candidates, &mut work, &mut out)))
+    let seconds = clock::seconds(|| model.score_candidates(rows, candidates, &mut work, &mut out));
+    Ok((seconds, work.operations(model, candidates)))
 }
 
 /// Keys, numbered in the order of their first sight.
@@ -257,9 +262,9 @@ mod tests {
 
     #[test]
     fn a_missing_peer_leaves_the_ratio_open() {
-        let row = compared("step", 0.5, None, &Err("python3 has no torch".to_owned()));
+        let row = compared("step", [0.5, 0.25], None, &Err("python3 has no torch".to_owned()));
         assert_eq!((row.value, row.note.as_deref()), (None, Some("no peer: python3 has no torch")));
-        let row = compared("step", 0.5, Some(2.0), &Ok(("2.15".to_owned(), vec![])));
-        assert_eq!(row.value, Some(4.0));
+        let row = compared("step", [0.5, 0.25], Some(2.0), &Ok(("2.15".to_owned(), vec![])));
+        assert_eq!((row.value, row.limit), (Some(4.0), Some(8.0)));
     }
 }
