@@ -178,8 +178,10 @@ mod tests {
         let steps = [16, 64, 256].map(|size| ratio(&format!("step, batch {size}, 1 thread")));
         let scoring = ratio("scoring 500 candidates, history 50 + 50");
         let click = "click, linear, one example at a time";
-        let (speed, loss) =
-            (format!("{click}: times Vowpal Wabbit's speed"), format!("{click}: log loss"));
+        let (speed, loss) = (
+            format!("{click}: times Vowpal Wabbit's speed on one core"),
+            format!("{click}: log loss"),
+        );
         check(&rows, "peers", &[&steps[0], &steps[1], &steps[2], &scoring, click, &speed, &loss]);
     }
 
