@@ -130,14 +130,10 @@ pub(super) fn measure(limits: &Limits, report: &mut Report) -> Result<()> {
         let name = format!("step, batch {size}, 1 thread");
         let mut ratio = compared(&name, [seconds, least], theirs, &peer);
         let share = least / seconds;
-        ratio.target = ratio.value.map(|_| Target::AtLeast(targets[path]));
         if limits.path == Path::Avx2 && share >= WHOLE_STEP {
             ratio.met_otherwise = ratio.value.is_some();
-            let note =
-                format!("{:.0} % of the peak over the whole step count as well", share * 100.0);
-            ratio.note = ratio.note.or(Some(note));
         }
-        report.push(ratio);
+        report.push(asked(ratio, targets[path]));
     }
 
     let (seconds, operations) = scoring(&source, &spec, &candidates)?;
@@ -147,8 +143,7 @@ pub(super) fn measure(limits: &Limits, report: &mut Report) -> Result<()> {
     let row = Row::new(GROUP, &*name, seconds * 1e3, "ms").limit(least * 1e3);
     report.push(Row { peer: theirs.map(|theirs| theirs * 1e3), ..row });
     let ratio = compared(&name, [seconds, least], theirs, &peer);
-    let target = ratio.value.map(|_| Target::AtLeast(SCORING[path]));
-    report.push(Row { target, ..ratio });
+    report.push(asked(ratio, SCORING[path]));
     Ok(())
 }
 
@@ -172,6 +167,17 @@ fn compared(
         note: Some(note),
         ..Row::default()
     }
+}
+
+/// A ratio with its target, and how much of the peak that asks for.
+fn asked(mut ratio: Row, target: f64) -> Row {
+    if let (Some(limit), Some(note)) = (ratio.limit, &mut ratio.note) {
+        note.push_str(&format!(
+            "; the target asks for {:.0} % of the peak",
+            100.0 * target / limit
+        ));
+    }
+    ratio.target(Target::AtLeast(target))
 }
 
 /// Parts the first line from the others.
@@ -266,5 +272,7 @@ mod tests {
         assert_eq!((row.value, row.note.as_deref()), (None, Some("no peer: python3 has no torch")));
         let row = compared("step", [0.5, 0.25], Some(2.0), &Ok(("2.15".to_owned(), vec![])));
         assert_eq!((row.value, row.limit), (Some(4.0), Some(8.0)));
+        let note = asked(row, 6.0).note.unwrap();
+        assert_eq!(note, "torch 2.15; the target asks for 75 % of the peak");
     }
 }
