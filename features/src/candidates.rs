@@ -95,13 +95,7 @@ impl Candidates {
         self.groups.clear();
         self.about.clear();
         self.numbers.clear();
-        for history in &mut self.histories {
-            history.items.clear();
-            history.categories.clear();
-            history.gaps.clear();
-            history.starts.clear();
-            history.starts.push(0);
-        }
+        self.histories.iter_mut().for_each(Histories::clear);
     }
 
     /// Puts the next candidate into the group of its category. Returns whether the group is new: its lists are then to be added.

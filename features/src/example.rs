@@ -41,6 +41,17 @@ pub struct Histories {
     pub gaps: Vec<u64>,
 }
 
+impl Histories {
+    /// Removes all lists and keeps the memory.
+    pub(crate) fn clear(&mut self) {
+        self.items.clear();
+        self.categories.clear();
+        self.gaps.clear();
+        self.starts.clear();
+        self.starts.push(0);
+    }
+}
+
 /// Who and what an example is about; no feature.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct About {
@@ -113,12 +124,6 @@ impl Batch {
             list.starts.clear();
             list.starts.push(0);
         }
-        for history in &mut self.histories {
-            history.items.clear();
-            history.categories.clear();
-            history.gaps.clear();
-            history.starts.clear();
-            history.starts.push(0);
-        }
+        self.histories.iter_mut().for_each(Histories::clear);
     }
 }

@@ -1,6 +1,6 @@
 //! Bad records, and a Kafka that is away: nothing is lost, the rest goes on, and the daemon says what is the matter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sluice_daemon::kafka::{Outgoing, OwnedRecord, VALUE_LIMIT};
@@ -16,6 +16,7 @@ use crate::harness::{Outcome, PATIENCE};
 pub(crate) const TESTS: &[Test] = &[
     ("bad_records_go_to_the_dead_letters_and_the_rest_goes_on", bad_records),
     ("a_broker_that_is_away_is_waited_for_and_nothing_is_lost", a_broker_that_is_away),
+    ("a_checkpoint_waits_for_the_dead_letters_before_it", letters_of_a_broker_that_died),
     ("a_missing_topic_ends_the_start_with_a_remedy", a_missing_topic_ends_the_start),
 ];
 
@@ -120,6 +121,42 @@ fn bad(now: u64) -> Vec<Bad> {
         (impression(r#""id":"b6","user":"u2""#), "doubled-key", Some("user")),
         (impression(&format!(r#""id":"b7","note":"{}""#, "y".repeat(300_000))), "too-large", None),
     ]
+}
+
+fn letters_of_a_broker_that_died() -> Outcome {
+    const LETTERS: usize = 1_000;
+    let kafka = RealKafka::start(Door::Open)?;
+    let site = Site::new(&kafka, "letters", SMALL)?.with("CHECKPOINT__INTERVAL", "1s");
+    site.make_topics(1)?;
+    let daemon = site.start(&[])?;
+    daemon.wait_ready(None)?;
+    let producer = producer(site.connection().clone())?;
+    let topic = site.topic("events");
+    // Bytes that no codec makes smaller: the letters are many batches, of which the broker dies in the midst.
+    let mut state = 1_u64;
+    let noise = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as u8
+    };
+    let noise: Vec<u8> = (0..50_000).map(noise).collect();
+    for number in 0..LETTERS {
+        let value = [&number.to_le_bytes()[..], &noise[number..]].concat();
+        let record = Outgoing { topic: &topic, key: None, value: Some(&value), headers: &[] };
+        producer.send(&record, PATIENCE)?;
+    }
+    daemon.wait(|status| count(status, "rejected") > 0)?;
+    kafka.kill();
+    daemon.wait_ready(Some("output"))?;
+    expect_eq!(daemon.get("/live")?.0, 200);
+    kafka.up()?;
+    producer.flush(PATIENCE)?;
+    daemon.wait_taken(LETTERS as u64)?;
+    daemon.wait_ready(None)?;
+    daemon.stop()?;
+    let letters = site.read("dead-letter")?;
+    let offsets: BTreeSet<_> = letters.iter().map(|letter| letter.header("offset")).collect();
+    expect_eq!((letters.len(), offsets.len()), (LETTERS, LETTERS));
+    Ok(())
 }
 
 fn a_broker_that_is_away() -> Outcome {
