@@ -9,9 +9,13 @@
 //! With `c = Σ 2^(-(t - t_i) / h) ln(1 + x_i)` for a number `x` of the item that is shown, the counter is read as `ln(1 + x) - c / n`: a price
 //! beside the usual one of its category; 0 where nothing was shown yet.
 //!
+//! Read as of an impression's time, a counter holds what was known strictly before it: an impression from its own time on, an outcome from the
+//! outcome's, although both decay from the impression's. What cannot be told any more is missing ([`decayed`]).
+//!
 //! Counters by the same subjects with the same half-life share their entries (impressions once, outcomes by task), and all of one
 //! half-life share the overall counts: an event costs one look and one power for each such group, not for each counter.
 
+mod decayed;
 mod group;
 mod overall;
 
@@ -20,8 +24,9 @@ use serde::{Deserialize, Serialize};
 use crate::attributes::Attributes;
 use crate::schema::{Counter, Reading};
 use crate::time::EventTime;
-use group::{Added, Group, Read};
-use overall::Overall;
+use decayed::{Added, Progress};
+use group::{Group, Read};
+use overall::{Overall, Rates};
 
 /// Entries that are looked up before the first of them is read, so that the processor waits for their memory together.
 const LOOKS: usize = 8;
@@ -45,6 +50,7 @@ pub struct Counters {
     counters: Vec<Counter>,
     groups: Vec<Group>,
     overall: Vec<Overall>,
+    progress: Progress,
     most: usize,
 }
 
@@ -55,24 +61,33 @@ impl Counters {
             counters: counters.to_vec(),
             groups: vec![],
             overall: vec![],
+            progress: Progress { newest: EventTime::MAX, horizon: EventTime::MIN },
             most: most.max(1),
         };
         for (number, counter) in counters.iter().enumerate() {
             new.add_counter(number, counter);
         }
-        new.overall.iter_mut().for_each(Overall::refresh);
         new
+    }
+
+    /// Takes note of how far event time has come: the newest plausible time of any partition, and the lowest watermark of all that have
+    /// begun, before which no impression in time comes.
+    pub fn advance(&mut self, newest: EventTime, horizon: EventTime) {
+        self.progress = Progress { newest, horizon: self.progress.horizon.max(horizon) };
     }
 
     /// Counts an impression of an item with these features for all counters.
     pub fn impression(&mut self, subjects: &Subjects, item: Option<&Attributes>, time: EventTime) {
         for overall in &mut self.overall {
-            overall.add(time, None);
+            overall.impression(time, self.progress);
         }
         for group in &mut self.groups {
             let Some(amount) = group.amount(item) else { continue };
-            let added = Added { impressions: 1.0, task: 0, outcomes: amount };
-            group.add(subjects, time, added, self.overall[group.overall].time, self.most);
+            let shown = Added { place: 0, amount: 1.0, shown: time, known: time };
+            let beside = Added { place: 1, amount, ..shown };
+            let added = [shown, beside];
+            let added = if amount > 0.0 { &added[..] } else { &added[..1] };
+            group.add(subjects, added, self.progress, self.most);
         }
     }
 
@@ -81,39 +96,53 @@ impl Counters {
         self.groups.iter().any(Group::looks_at_items)
     }
 
-    /// Counts an outcome of a task. `time` is that of the impression, so that an impression and its outcome decay alike.
-    pub fn outcome(&mut self, task: usize, subjects: &Subjects, time: EventTime) {
+    /// Counts an outcome of a task, which became known at `known`. `shown` is the time of the impression, from which both decay alike.
+    pub fn outcome(
+        &mut self,
+        task: usize,
+        subjects: &Subjects,
+        shown: EventTime,
+        known: EventTime,
+    ) {
         for overall in &mut self.overall {
-            overall.add(time, Some(task));
+            overall.outcome(task, shown, known, self.progress);
         }
         for group in &mut self.groups {
-            if let Some(task) = group.place_of(task) {
-                let added = Added { impressions: 0.0, task, outcomes: 1.0 };
-                group.add(subjects, time, added, self.overall[group.overall].time, self.most);
+            if let Some(place) = group.place_of(task) {
+                let added = Added { place: 1 + place, amount: 1.0, shown, known };
+                group.add(subjects, &[added], self.progress, self.most);
             }
         }
     }
 
     /// Calls `see` with each counter and the number that the model reads of it (see the module's page) for an item with these features,
-    /// `None` where a subject or the item's number is missing; in the order of the groups, not of the counters.
+    /// `None` where a subject or the item's number is missing; in the order of the groups, not of the counters. Returns false where something was
+    /// counted that cannot be told any more as of the time: those counters are missing too.
     pub fn read_all(
         &self,
         subjects: &Subjects,
         item: Option<&Attributes>,
         time: EventTime,
         mut see: impl FnMut(usize, Option<f32>),
-    ) {
+    ) -> bool {
+        let mut told = true;
+        let mut rates: Option<(usize, Option<Rates>)> = None;
         for groups in self.groups.chunks(LOOKS) {
             let mut found = [None; LOOKS];
             for (group, found) in groups.iter().zip(&mut found) {
                 *found = group.find(subjects);
             }
             for (group, found) in groups.iter().zip(found) {
-                let rates = &self.overall[group.overall].rates;
+                if rates.as_ref().is_none_or(|(overall, _)| *overall != group.overall) {
+                    rates = Some((group.overall, self.overall[group.overall].rates(time)));
+                }
+                let rates = rates.as_ref().and_then(|(_, rates)| rates.as_ref());
                 let amount = group.amount(item);
-                group.read(found.filter(|_| amount.is_some()), rates, amount, time, &mut see);
+                let found = found.filter(|_| amount.is_some());
+                told &= group.read(found, rates, amount, time, &mut see);
             }
         }
+        told
     }
 
     /// Returns the number that the model reads of one counter, `None` where it is missing or there is no such counter.
@@ -126,10 +155,10 @@ impl Counters {
     ) -> Option<f32> {
         let group = self.groups.iter().find(|group| group.has(counter))?;
         let amount = group.amount(item);
-        let found = group.find(subjects);
-        let rates = &self.overall[group.overall].rates;
+        let found = group.find(subjects).filter(|_| amount.is_some());
+        let rates = self.overall[group.overall].rates(time);
         let mut number = None;
-        group.read(found.filter(|_| amount.is_some()), rates, amount, time, &mut |member, read| {
+        group.read(found, rates.as_ref(), amount, time, &mut |member, read| {
             if member == counter {
                 number = read;
             }
@@ -165,7 +194,7 @@ impl Counters {
             self.overall.push(Overall::new(half_life));
         }
         let (read, beside) = match counter.read {
-            Reading::LogOdds => (Read::LogOdds(self.overall[at].rate_of(counter.task)), None),
+            Reading::LogOdds => (Read::LogOdds, None),
             Reading::Count => (Read::Count, None),
             Reading::Any => (Read::Any, None),
             Reading::Beside(key) => (Read::Beside, Some(key)),

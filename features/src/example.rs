@@ -85,6 +85,9 @@ pub struct Batch {
     /// `[size]`: natural logarithm of the rate at which such an example was sampled if it is a negative of task 0, the view. Training
     /// reads that task's logit as `logit - offset`, serving as `logit` (models.md 6.1, identity 18). 0 where nothing was sampled.
     pub offsets: Vec<f32>,
+    /// `[size]`: the number of the first example of its group. The examples of a group stand side by side (a view and its sampled negatives)
+    /// and are all predicted before any of them is learned.
+    pub groups: Vec<u32>,
     /// `[size]`.
     pub about: Vec<About>,
 }
@@ -111,10 +114,25 @@ impl Batch {
         self.about.is_empty()
     }
 
+    /// Puts the last example into the group of the one before it.
+    pub fn join_last(&mut self) {
+        if let [.., group, last] = &mut self.groups[..] {
+            *last = *group;
+        }
+    }
+
+    /// Returns the examples of a range that are one group from its start on.
+    pub fn group(&self, range: std::ops::Range<usize>) -> std::ops::Range<usize> {
+        let of = &self.groups[range.clone()];
+        let end = of.iter().take_while(|group| **group == of[0]).count();
+        range.start..range.start + end
+    }
+
     /// Removes all examples and keeps the memory.
     pub fn clear(&mut self) {
         self.keys.clear();
         self.numbers.clear();
+        self.groups.clear();
         self.labels.clear();
         self.modes.clear();
         self.offsets.clear();

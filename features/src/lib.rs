@@ -25,4 +25,5 @@ pub mod reject;
 pub mod schema;
 pub mod sequence;
 pub mod time;
+pub mod watermark;
 pub mod wire;

@@ -196,6 +196,7 @@ impl Synthetic {
         batch.keys.extend(self.keys(user, item, circumstances));
         batch.modes.extend([LabelMode::Final; PARENTS.len()]);
         batch.offsets.push(0.0);
+        batch.groups.push(batch.groups.len() as u32);
         batch.about.push(about(user, item));
     }
 

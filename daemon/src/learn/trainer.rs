@@ -101,22 +101,20 @@ impl Judge {
             row.copy_from_slice(&p[i * tasks..(i + 1) * tasks]);
             row[0] = among_sampled(row[0], batch.offsets[i]);
             let row = &*row;
-            match role {
-                Role::Judged | Role::Negative => {
-                    self.judged += u64::from(*role == Role::Judged);
-                    for (task, &p) in row.iter().enumerate() {
-                        if batch.modes[i * tasks + task] == LabelMode::Final {
-                            let label = batch.labels[i * tasks + task] > 0.5;
-                            self.judge(task, &batch.about[i], label, p, breaches);
-                        }
-                    }
+            if *role == Role::Update {
+                continue;
+            }
+            self.judged += u64::from(*role == Role::Judged);
+            for (task, &p) in row.iter().enumerate() {
+                if batch.modes[i * tasks + task] == LabelMode::Final {
+                    let label = batch.labels[i * tasks + task] > 0.5;
+                    self.judge(task, &batch.about[i], label, p, breaches);
                 }
-                Role::Arrival => {
-                    let mut kept = [0.0; MAX_TASKS];
-                    kept[..tasks].copy_from_slice(row);
-                    self.kept.insert(batch.about[i].impression.0, kept);
-                }
-                Role::Update => {}
+            }
+            if *role == Role::Arrival {
+                let mut kept = [0.0; MAX_TASKS];
+                kept[..tasks].copy_from_slice(row);
+                self.kept.insert(batch.about[i].impression.0, kept);
             }
         }
         for verdict in &work.verdicts {

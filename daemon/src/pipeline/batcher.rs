@@ -38,11 +38,15 @@ impl Batcher {
         &mut self.filling
     }
 
-    /// Takes note of the role of the example that was added last, and of when its record arrived. Tells whether the batch is full.
-    pub(super) fn added(&mut self, role: Role, arrived: EventTime) -> bool {
+    /// Takes note of the role of the example that was added last, and of when its record arrived.
+    pub(super) fn added(&mut self, role: Role, arrived: EventTime) {
         self.filling.roles.push(role);
         let oldest = self.filling.oldest_record.get_or_insert(arrived);
         *oldest = (*oldest).min(arrived);
+    }
+
+    /// Tells whether the batch is full.
+    pub(super) fn is_full(&self) -> bool {
         self.filling.roles.len() >= self.size
     }
 

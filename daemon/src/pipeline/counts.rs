@@ -18,12 +18,16 @@ pub struct Counts {
     pub replayed: u64,
     /// Accepted events whose time is too far ahead of the broker's to move the watermark.
     pub skewed: u64,
+    /// Accepted events whose time would move their partition's by more than an hour without being confirmed.
+    pub jumped: u64,
     /// Unknown top-level fields that were ignored.
     pub unknown_fields: u64,
     /// Examples cut into batches.
     pub examples: u64,
     /// Examples built with a feature version that is newer than their impression, because none so old is known.
     pub later_features: u64,
+    /// Impressions that came so late that counters could not be told any more as of their time.
+    pub untold_counters: u64,
 }
 
 impl Counts {

@@ -29,7 +29,7 @@ use sluice_features::attributes::AttributeKey;
 use sluice_features::attribution::{Effect, JoinCounts, JoinLimits};
 use sluice_features::catalogue::Catalogue;
 use sluice_features::funnel::{Entry, Funnel, LabelRule, MAX_TASKS};
-use sluice_features::ids::UserId;
+use sluice_features::ids::{ItemId, UserId};
 use sluice_features::reject::Rejection;
 use sluice_features::schema::Schema;
 use sluice_features::time::{EventTime, Span};
@@ -93,6 +93,8 @@ pub struct Pipeline {
     scratch: Scratch,
     effects: Vec<Effect>,
     pool: ValuePool,
+    /// Items drawn beside the view that has just come, with their features.
+    drawn: Vec<(ItemId, FieldValues)>,
     /// Features that were put away, for as long as they are looked at.
     brought: FieldValues,
     /// What went wrong with features that were put away: what came after it does not count.
@@ -122,6 +124,7 @@ impl Pipeline {
             scratch: Scratch::default(),
             effects: Vec::new(),
             pool: ValuePool::new(SPARE_VALUES),
+            drawn: Vec::new(),
             brought: FieldValues::default(),
             trouble: None,
             changed: Changed::default(),
@@ -179,12 +182,16 @@ impl Pipeline {
         self.batcher.is_filling()
     }
 
-    /// Moves the watermark of a partition that is caught up and silent to `time`, which closes windows; until its next record it
-    /// does not hold back [`Pipeline::covered`].
+    /// Moves the watermark of a partition that is caught up and silent to `time`, which closes windows, and believes a jump that waits; until its
+    /// next record the partition does not hold back [`Pipeline::covered`].
     pub fn quiet(&mut self, partition: u32, time: EventTime) {
         let number = self.shard_number(partition);
-        self.shards[number].idle = true;
-        self.advance(number, time, time);
+        let shard = &mut self.shards[number];
+        shard.idle = true;
+        shard.watermark.settle();
+        let watermark = shard.watermark.value();
+        self.observe_progress();
+        self.advance(number, time.max(watermark), time);
     }
 
     /// Closes all windows: the end of the input.

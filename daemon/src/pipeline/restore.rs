@@ -35,7 +35,7 @@ impl Restoring {
                 dropped += state.joiner.open() as u64;
             }
             shard.spill.restore(state.spill, keep_open);
-            shard.watermark.observe(state.newest);
+            shard.watermark = state.watermark.with_lateness(rules.lateness);
             shard.idle = state.idle;
             shard.arrivals = state.arrivals;
             shard.next = state.next;

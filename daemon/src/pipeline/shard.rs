@@ -3,7 +3,8 @@
 use sluice_features::assemble::FieldValues;
 use sluice_features::attribution::Joiner;
 use sluice_features::sequence::Sequences;
-use sluice_features::time::{EventTime, Watermark};
+use sluice_features::time::EventTime;
+use sluice_features::watermark::Watermark;
 use sluice_features::wire::Topic;
 
 use super::Rules;

@@ -21,6 +21,7 @@ use sluice_features::catalogue::Version;
 use sluice_features::counters::Counters;
 use sluice_features::sequence::{Change, SegmentError, SegmentKey};
 use sluice_features::time::EventTime;
+use sluice_features::watermark::Watermark;
 use sluice_features::wire::Role as Whose;
 
 use super::Pipeline;
@@ -142,7 +143,7 @@ pub(super) struct Whole {
 #[derive(Serialize, Deserialize)]
 pub(super) struct ShardState<J> {
     pub(super) joiner: J,
-    pub(super) newest: EventTime,
+    pub(super) watermark: Watermark,
     pub(super) idle: bool,
     pub(super) arrivals: u64,
     pub(super) next: [i64; 4],
@@ -234,7 +235,7 @@ impl Pipeline {
     pub fn picture(&self) -> Picture {
         let shards = self.shards.iter().map(|shard| ShardState {
             joiner: shard.joiner.picture(),
-            newest: shard.watermark.newest(),
+            watermark: shard.watermark,
             idle: shard.idle,
             arrivals: shard.arrivals,
             next: shard.next,

@@ -1,6 +1,6 @@
 //! What one record does to the state.
 
-use sluice_features::assemble::{Labelled, Shown, sampling_offset};
+use sluice_features::assemble::{Labelled, Shown};
 use sluice_features::attribution::{Effect, Fate, Kept, Labels, Opened, Outcome, Place, TaskSet};
 use sluice_features::catalogue::Found;
 use sluice_features::counters::Subjects;
@@ -20,6 +20,31 @@ use super::record::Record;
 use super::shared::Shared;
 use super::stages::Stage;
 use super::work::{Role, Verdict};
+
+/// The view, where it opens the funnel: task 0.
+const VIEW: TaskSet = TaskSet::EMPTY.with(0);
+
+/// User and item of an event.
+struct Entered {
+    user: UserId,
+    item: ItemId,
+    item_number: u32,
+    category: Option<CategoryId>,
+    /// The time that it counts as.
+    at: EventTime,
+    /// Nothing was known of the item before.
+    first_sight: bool,
+}
+
+/// The impression that has just come.
+#[derive(Clone, Copy)]
+struct Arrival {
+    id: EventId,
+    /// It is among the share that is judged, and its time is plausible.
+    judged: bool,
+    /// Its item might have been drawn as a negative.
+    sampled: bool,
+}
 
 impl Pipeline {
     /// Applies a record. One that was applied before changes nothing.
@@ -98,46 +123,63 @@ impl Pipeline {
         let clock = BrokerTime(Some(record.arrived));
         let decoded = decode_event(bytes, &self.rules.funnel, clock, scratch)?;
         self.stages.lap(Stage::Decode);
-        let time = decoded.event.time();
-        match &decoded.event {
-            Event::Impression(impression) => {
-                self.take_impression(number, impression, record.arrived)?
-            }
-            Event::Behaviour(behaviour) => {
-                self.take_behaviour(number, behaviour, record.arrived)?
-            }
-        }
+        let (time, user, item) = match &decoded.event {
+            Event::Impression(shown) => (shown.time, &shown.user, &shown.item),
+            Event::Behaviour(done) => (done.time, &done.user, &done.item),
+        };
+        let user = self.shared.enter_user(user).map_err(|c| collision("user", &c))?;
+        let mut watermark = self.shards[number].watermark;
+        let plausible = !decoded.skewed && watermark.observe(time, user, record.arrived);
+        let at = watermark.as_plausible(time, plausible, record.arrived);
+        let about = self.enter_item(user, item, at)?;
+        // From here on the record is taken.
         self.counts.events += 1;
         self.counts.unknown_fields += u64::from(decoded.ignored);
         self.counts.skewed += u64::from(decoded.skewed);
+        self.counts.jumped += u64::from(!decoded.skewed && !plausible);
         let shard = &mut self.shards[number];
-        shard.idle = false;
-        if !decoded.skewed {
-            shard.watermark.observe(time);
+        (shard.watermark, shard.idle) = (watermark, false);
+        self.observe_progress();
+        match &decoded.event {
+            Event::Impression(impression) => {
+                self.take_impression(number, impression, &about, plausible, record.arrived);
+            }
+            Event::Behaviour(behaviour) => {
+                self.take_behaviour(number, behaviour, &about, record.arrived);
+            }
         }
-        let watermark = shard.watermark.value();
-        self.advance(number, watermark, record.arrived);
+        self.advance(number, watermark.value(), record.arrived);
         Ok(())
+    }
+
+    /// Tells the counters how far event time has come over all partitions. One that has not begun holds the horizon back until it is known to
+    /// be silent.
+    pub(super) fn observe_progress(&mut self) {
+        let newest = self.shards.iter().map(|shard| shard.watermark.newest()).max();
+        let reading = self.shards.iter().filter(|shard| !shard.idle);
+        let horizon = reading.map(|shard| shard.watermark.value()).min();
+        let newest = newest.unwrap_or(EventTime::MIN);
+        self.shared.counters.advance(newest, horizon.unwrap_or(EventTime::MIN));
     }
 
     fn take_impression(
         &mut self,
         number: usize,
         impression: &Impression<'_>,
+        about: &Entered,
+        plausible: bool,
         arrived: EventTime,
-    ) -> Result<(), Rejection> {
-        let time = impression.time;
-        let user = self.shared.enter_user(&impression.user).map_err(|c| collision("user", &c))?;
-        let (item, item_number, category) = self.enter_item(&impression.item, time)?;
+    ) {
+        let Entered { user, item, item_number, category, at, .. } = *about;
         let surface = impression.surface.as_deref().map(|text| stable_hash(text.as_bytes()));
         let shown = Shown {
             user,
             item,
-            time,
+            time: at,
             surface,
             position: impression.position,
             context: impression.context,
-            new_item: self.shared.is_new(item_number, time, self.rules.new_for),
+            new_item: self.shared.is_new(item_number, at, self.rules.new_for),
         };
         let shard = &mut self.shards[number];
         shard.arrivals += 1;
@@ -145,13 +187,13 @@ impl Pipeline {
             id: impression.id,
             user,
             item,
-            time,
+            time: impression.time,
             number: shard.arrivals,
             new_item: shown.new_item,
             payload: (),
         };
         let (assembler, shared, pool) = (&self.assembler, &self.shared, &mut self.pool);
-        let mut later = false;
+        let (mut later, mut told) = (false, true);
         let stages = &mut self.stages;
         stages.lap(Stage::Look);
         let snapshot = || {
@@ -159,61 +201,75 @@ impl Pipeline {
             let mut values = pool.get();
             let looked = assembler.snapshot(&shown, &shared.known(), &mut values);
             later = looked.item == Found::Later || looked.user == Found::Later;
+            told = looked.counters;
             stages.lap(Stage::Look);
             values
         };
         let Some(place) = shard.joiner.impression(opened, snapshot, &mut self.effects) else {
-            return Ok(());
+            return;
         };
         self.stages.lap(Stage::Join);
         self.counts.later_features += u64::from(later);
+        self.counts.untold_counters += u64::from(!told);
+        if let Entry::View { negatives } = self.rules.funnel.entry() {
+            // Drawn up before the view is counted and remembered.
+            self.draw_negatives(&shown, about, negatives);
+        }
+        self.count_impression(about, surface);
+        self.stages.lap(Stage::Look);
+        let learned = self.effects.iter().any(|effect| matches!(effect, Effect::Example { .. }));
+        let judged = plausible && self.is_judged(impression.id);
+        if !self.judged_by_step && !learned && judged {
+            // Nothing is learned yet, but the prediction is made now.
+            self.effects.insert(0, Effect::Example { place, labels: Labels::default() });
+        }
+        let arrival = Arrival { id: impression.id, judged, sampled: !about.first_sight };
+        self.run_effects(number, Some(arrival), arrived);
+        if let Entry::View { .. } = self.rules.funnel.entry() {
+            self.remember(number, user, item_number, category, BehaviourType(0), impression.time);
+        }
+    }
+
+    /// Counts an impression, and where it is a view its own outcome with it.
+    fn count_impression(&mut self, about: &Entered, surface: Option<u64>) {
+        let Entered { user, item, category, at, .. } = *about;
         let subjects =
             Subjects { item: item.0, user: user.0, category: category.map(|c| c.0), surface };
         let Shared { item_features, counters, .. } = &mut self.shared;
         if counters.look_at_items() {
-            item_features.as_of(item.0, time, |_, item| counters.impression(&subjects, item, time));
+            item_features.as_of(item.0, at, |_, item| counters.impression(&subjects, item, at));
         } else {
-            counters.impression(&subjects, None, time);
+            counters.impression(&subjects, None, at);
         }
-        self.stages.lap(Stage::Look);
-        let learned = self.effects.iter().any(|effect| matches!(effect, Effect::Example { .. }));
-        if !self.judged_by_step && !learned && self.is_judged(impression.id) {
-            // Nothing is learned yet, but the prediction is made now.
-            self.effects.insert(0, Effect::Example { place, labels: Labels::default() });
+        if let Entry::View { .. } = self.rules.funnel.entry() {
+            counters.outcome(0, &subjects, at, at);
+            self.shared.observe_popular(&subjects, at);
         }
-        self.run_effects(number, Some(impression.id), arrived);
-        if let Entry::View { negatives } = self.rules.funnel.entry() {
-            self.add_negatives(number, &shown, negatives, arrived);
-            let kind = BehaviourType(0);
-            self.remember(number, user, item_number, category, kind, time);
-        }
-        Ok(())
     }
 
     fn take_behaviour(
         &mut self,
         number: usize,
         behaviour: &Behaviour<'_>,
+        about: &Entered,
         arrived: EventTime,
-    ) -> Result<(), Rejection> {
-        let time = behaviour.time;
-        let user = self.shared.enter_user(&behaviour.user).map_err(|c| collision("user", &c))?;
-        let (item, item_number, category) = self.enter_item(&behaviour.item, time)?;
+    ) {
+        let Entered { user, item, item_number, category, .. } = *about;
         self.stages.lap(Stage::Look);
         let outcome = Outcome {
             id: behaviour.id,
             kind: behaviour.kind,
             user,
             item,
-            time,
+            time: behaviour.time,
             impression: behaviour.impression,
         };
         let fate = self.shards[number].joiner.outcome(outcome, &mut self.effects);
         self.run_effects(number, None, arrived);
         if fate != Fate::Duplicate {
-            self.remember(number, user, item_number, category, behaviour.kind, time);
+            let (kind, time) = (behaviour.kind, behaviour.time);
+            self.remember(number, user, item_number, category, kind, time);
         }
-        Ok(())
     }
 
     /// Moves a shard's watermark, which closes windows.
@@ -223,12 +279,12 @@ impl Pipeline {
     }
 
     /// Carries out what the joiner said. `arrival` is the impression that has just come.
-    fn run_effects(&mut self, number: usize, arrival: Option<EventId>, arrived: EventTime) {
+    fn run_effects(&mut self, number: usize, arrival: Option<Arrival>, arrived: EventTime) {
         let effects = std::mem::take(&mut self.effects);
         for (i, effect) in effects.iter().enumerate() {
             let next = effects.get(i + 1);
             match *effect {
-                Effect::Positive { place, tasks, .. } => {
+                Effect::Positive { place, tasks, time } => {
                     if !self.bring(number, place) {
                         continue;
                     }
@@ -237,16 +293,20 @@ impl Pipeline {
                         Kept::Here(values) => values.subjects(opened.user, opened.item),
                         Kept::Away(_) => self.brought.subjects(opened.user, opened.item),
                     };
-                    let time = opened.time;
+                    // Several tasks turn together where an earlier outcome waited for its parent's: all are known by now.
+                    let newest = self.shards[number].watermark.newest();
+                    let known = if tasks.iter().count() == 1 { time.min(newest) } else { newest };
+                    let shown = opened.time.min(newest);
                     for task in tasks.iter() {
-                        self.shared.counters.outcome(task, &subjects, time);
+                        self.shared.counters.outcome(task, &subjects, shown, known);
                     }
                     if tasks.contains(0) {
-                        self.shared.observe_popular(&subjects, time);
+                        self.shared.observe_popular(&subjects, shown);
                     }
                 }
                 Effect::Example { place, labels } => {
                     self.stages.lap(Stage::Join);
+                    let arrival = arrival.filter(|arrival| self.is_arrival(number, place, arrival));
                     self.learn(number, place, labels, arrival, arrived);
                     self.stages.lap(Stage::Assemble);
                 }
@@ -265,36 +325,98 @@ impl Pipeline {
         self.effects.clear();
     }
 
-    /// Adds an example of an impression to the batch that fills.
+    fn is_arrival(&self, number: usize, place: Place, arrival: &Arrival) -> bool {
+        self.shards[number].joiner.get(place).id == arrival.id
+    }
+
+    /// Adds an example of an impression to the batch that fills; where it is a view that has just come, its negatives with it, as a group.
     fn learn(
         &mut self,
         number: usize,
         place: Place,
         labels: Labels,
-        arrival: Option<EventId>,
+        arrival: Option<Arrival>,
         arrived: EventTime,
     ) {
         if !self.bring(number, place) {
             return;
         }
-        let offset = self.view_offset(labels);
+        let judged = arrival.is_some_and(|arrival| arrival.judged);
+        let role = match arrival {
+            Some(_) if self.judged_by_step && judged => Role::Judged,
+            Some(_) if judged => Role::Arrival,
+            None if self.judged_by_step && self.is_plausible(number, place) => Role::Judged,
+            _ => Role::Update,
+        };
+        let view = labels.mode(0) != LabelMode::Masked
+            && matches!(self.rules.funnel.entry(), Entry::View { .. });
+        let sampled = arrival.is_some_and(|arrival| arrival.sampled);
+        // What could not have been drawn as a negative can only be a positive: that says nothing.
+        let labels = if view && !sampled { labels.masking(VIEW) } else { labels };
+        let negatives = if view && arrival.is_some() { self.drawn.len() } else { 0 };
+        let before = if negatives > 0 { self.shared.negatives.place(1 + negatives) } else { 0 };
+        for i in 0..=negatives {
+            if i == before {
+                self.append(number, place, labels);
+                self.batcher.added(role, arrived);
+            } else {
+                self.append_negative(number, place);
+                let role = if judged { Role::Negative } else { Role::Update };
+                self.batcher.added(role, arrived);
+            }
+            if i > 0 {
+                self.batcher.filling().batch.join_last();
+            }
+        }
+        self.counts.examples += 1 + negatives as u64;
+        if self.batcher.is_full() {
+            self.cut();
+        }
+    }
+
+    /// Adds the row of an impression whose features have been brought.
+    fn append(&mut self, number: usize, place: Place, labels: Labels) {
         let shard = &self.shards[number];
         let opened = shard.joiner.get(place);
         let values = match &opened.payload {
             Kept::Here(values) => values,
             Kept::Away(_) => &self.brought,
         };
-        let role = if self.judged_by_step {
-            Role::Judged
-        } else if arrival == Some(opened.id) && self.is_judged(opened.id) {
-            Role::Arrival
-        } else {
-            Role::Update
-        };
         let history = self.shared.past(&shard.sequences, opened.user);
-        let example = Labelled { offset, ..Labelled::of(opened, values, labels) };
+        let example = Labelled::of(opened, values, labels);
         self.assembler.append(&example, &history, &mut self.batcher.filling().batch);
-        self.added(role, arrived);
+    }
+
+    /// Adds the row of a drawn item beside a view: not viewed.
+    fn append_negative(&mut self, number: usize, place: Place) {
+        let Some((item, values)) = self.drawn.pop() else { return };
+        let shard = &self.shards[number];
+        let user = shard.joiner.get(place).user;
+        let labels = Labels::known(VIEW, TaskSet::EMPTY);
+        let example = Labelled { values: &values, impression: EventId(0), user, item, labels };
+        let history = self.shared.past(&shard.sequences, user);
+        self.assembler.append(&example, &history, &mut self.batcher.filling().batch);
+        self.pool.put(values);
+    }
+
+    /// Draws items that were not viewed, with their features as of the view.
+    fn draw_negatives(&mut self, shown: &Shown<'_>, about: &Entered, count: usize) {
+        for (_, values) in self.drawn.drain(..) {
+            self.pool.put(values);
+        }
+        if about.first_sight {
+            return;
+        }
+        for _ in 0..count {
+            let Shared { negatives, items, .. } = &mut self.shared;
+            let Some(item) = negatives.draw(items, shown.item) else { return };
+            let number = self.shared.items.number(item.0).unwrap_or(u32::MAX);
+            let new_item = self.shared.is_new(number, shown.time, self.rules.new_for);
+            let shown = Shown { item, new_item, ..*shown };
+            let mut values = self.pool.get();
+            self.assembler.snapshot(&shown, &self.shared.known(), &mut values);
+            self.drawn.push((item, values));
+        }
     }
 
     /// Reads what was put away of an impression. Returns false when it is out of reach.
@@ -324,67 +446,24 @@ impl Pipeline {
         }
     }
 
-    /// Passes on labels that have become final, unless the step that learns them judges them.
+    /// Passes on labels that have become final, unless the step that learns them judges them. A view's own label was judged at its arrival.
     fn judge(&mut self, number: usize, place: Place, labels: Labels, next: Option<&Effect>) {
         let opened = self.shards[number].joiner.get(place);
-        if self.judged_by_step || !self.is_judged(opened.id) {
+        if self.judged_by_step || !self.is_judged(opened.id) || !self.is_plausible(number, place) {
             return;
         }
+        let view = matches!(self.rules.funnel.entry(), Entry::View { .. });
+        let labels = if view { labels.masking(VIEW) } else { labels };
         let last = matches!(next, Some(Effect::Closed { place: closed, .. }) if *closed == place);
         if self.batcher.judge(Verdict { about: about(opened), labels, last }) {
             self.cut();
         }
     }
 
-    /// Returns the log-odds of sampling for an example that says whether an item was viewed, 0 for all others.
-    fn view_offset(&self, labels: Labels) -> f32 {
-        match self.rules.funnel.entry() {
-            Entry::View { negatives } if labels.mode(0) != LabelMode::Masked => {
-                sampling_offset(negatives, self.shared.items.len())
-            }
-            _ => 0.0,
-        }
-    }
-
-    /// Adds sampled items beside a view: not viewed.
-    fn add_negatives(
-        &mut self,
-        number: usize,
-        shown: &Shown<'_>,
-        count: usize,
-        arrived: EventTime,
-    ) {
-        let labels = Labels::known(TaskSet::EMPTY.with(0), TaskSet::EMPTY);
-        let offset = self.view_offset(labels);
-        for _ in 0..count {
-            let Some(item) = self.shared.negatives.draw(&self.shared.items, shown.item) else {
-                return;
-            };
-            let shown = Shown { item, new_item: false, ..*shown };
-            let mut values = self.pool.get();
-            self.assembler.snapshot(&shown, &self.shared.known(), &mut values);
-            let example = Labelled {
-                values: &values,
-                impression: EventId(0),
-                user: shown.user,
-                item,
-                time: shown.time,
-                labels,
-                offset,
-            };
-            let history = self.shared.past(&self.shards[number].sequences, shown.user);
-            self.assembler.append(&example, &history, &mut self.batcher.filling().batch);
-            self.pool.put(values);
-            self.added(Role::Negative, arrived);
-        }
-        self.stages.lap(Stage::Assemble);
-    }
-
-    fn added(&mut self, role: Role, arrived: EventTime) {
-        self.counts.examples += 1;
-        if self.batcher.added(role, arrived) {
-            self.cut();
-        }
+    /// Tells whether an impression is not of a time that has not come: its figures would move the windows of evaluation.
+    fn is_plausible(&self, number: usize, place: Place) -> bool {
+        let shard = &self.shards[number];
+        shard.joiner.get(place).time <= shard.watermark.newest()
     }
 
     fn remember(
@@ -402,16 +481,20 @@ impl Pipeline {
         self.changed.user(user);
     }
 
-    /// Enters the item of an event. Returns its id, its number and its category as of the time.
+    /// Enters the item of an event that counts as of a time.
     fn enter_item(
         &mut self,
+        user: UserId,
         text: &str,
-        time: EventTime,
-    ) -> Result<(ItemId, u32, Option<CategoryId>), Rejection> {
+        at: EventTime,
+    ) -> Result<Entered, Rejection> {
         let item = ItemId::of(text);
-        let category = self.shared.category_of(item, time, self.rules.category);
-        let entered = self.shared.enter_item(item, text, category, time);
-        Ok((item, entered.map_err(|c| collision("item", &c))?, category))
+        let category = self.shared.category_of(item, at, self.rules.category);
+        let known = self.shared.items.len();
+        let entered = self.shared.enter_item(item, text, category, at);
+        let item_number = entered.map_err(|c| collision("item", &c))?;
+        let first_sight = item_number as usize >= known;
+        Ok(Entered { user, item, item_number, category, at, first_sight })
     }
 
     /// Tells whether an impression is among the share that is judged, by its id alone.

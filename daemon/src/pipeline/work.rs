@@ -10,7 +10,7 @@ use sluice_features::time::EventTime;
 pub enum Role {
     /// All its labels are final and its windows so short that this prediction is that of its arrival: judged at once.
     Judged,
-    /// The impression has just arrived: its prediction is kept until the verdict.
+    /// The impression has just arrived: labels that are final already are judged at once, and its prediction is kept until the verdict.
     Arrival,
     /// More is known of an impression that was predicted before: learned, not judged again.
     Update,

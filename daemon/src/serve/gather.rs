@@ -74,9 +74,7 @@ pub(crate) fn append(
         impression: EventId(0),
         user: asker.user,
         item,
-        time: asker.time,
         labels: Labels::default(),
-        offset: 0.0,
     };
     let history = pipeline.past(asker.user);
     let alike = batch.about.last().map(|about| (about.user, about.time));

@@ -6,8 +6,25 @@
 //! ```
 //!
 //! Learning and answering use the same functions for a column and for a look into the history, so both see the same rows; the candidates of
-//! a request hold what they have in common once ([`Assembler::start`], [`Assembler::add`]). Nothing later than the impression's time enters:
-//! counters are read at arrival, items and users as of the time, behaviours strictly before it.
+//! a request hold what they have in common once ([`Assembler::start`], [`Assembler::add`]).
+//!
+//! # As of
+//!
+//! A row holds what was knowable when its impression happened. Its time is the event time, or where the sender's clock is not plausible
+//! ([`crate::watermark`]) the newest plausible one of its partition.
+//!
+//! | value | as of | why |
+//! |---|---|---|
+//! | event, context | the impression itself | |
+//! | items, users ([`crate::catalogue`]) | the newest version not later than the time; where none is so old the oldest, counted | a record's time says from when it holds |
+//! | counters ([`crate::counters`]) | impressions and outcomes known strictly before the time; what came near a later one may be left out; missing, and counted, where nothing can be told any more (later than the allowed lateness) | counts arrive out of order and from all partitions; an outcome is known from its own time on, not from its impression's |
+//! | history ([`crate::sequence`]) | behaviours strictly before the time, as far as they have arrived when the row is made | what arrives late was knowable; what the sequence let go since would be missing: it keeps what an open impression may still read |
+//! | whether the item is new | its first sight in the stream | |
+//! | labels | each when it is known ([`crate::attribution`]); never for a window that was over when the impression came | unknown is not negative |
+//!
+//! What belongs together (a view and its sampled negatives) is drawn up together, predicted together, and only then counted and
+//! learned ([`crate::example::Batch::groups`]). So on noise nothing can be learned: tests hold every AUC near .5 on random items and labels, for
+//! every entry and counter, in time, late and in a backlog of several partitions.
 
 mod columns;
 mod history;
@@ -64,19 +81,21 @@ pub struct Known<'a> {
     pub counters: &'a Counters,
 }
 
-/// How well the catalogue knew item and user as of the time.
+/// How well item, user and counts were known as of the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Looked {
     /// The item.
     pub item: Found,
     /// The user.
     pub user: Found,
+    /// Every counter could be told.
+    pub counters: bool,
 }
 
-/// An example to be: a snapshot and what became of it.
+/// An example to be: a snapshot and what became of it. Its history is read strictly before the time of the snapshot.
 #[derive(Clone, Copy, Debug)]
 pub struct Labelled<'a> {
-    /// Features as of `time`.
+    /// Features as of a time.
     pub values: &'a FieldValues,
     /// The impression, 0 for a candidate.
     pub impression: EventId,
@@ -84,25 +103,19 @@ pub struct Labelled<'a> {
     pub user: UserId,
     /// The item.
     pub item: ItemId,
-    /// When it was shown or asked for.
-    pub time: EventTime,
     /// Labels; [`Labels::default`] masks all tasks.
     pub labels: Labels,
-    /// See [`Batch::offsets`].
-    pub offset: f32,
 }
 
 impl<'a> Labelled<'a> {
-    /// Returns the example of an open impression, whose features are `values`, as it is where nothing was sampled.
+    /// Returns the example of an open impression, whose features are `values`.
     pub fn of<T>(opened: &Opened<T>, values: &'a FieldValues, labels: Labels) -> Self {
         Self {
             values,
             impression: opened.id,
             user: opened.user,
             item: opened.item,
-            time: opened.time,
             labels,
-            offset: 0.0,
         }
     }
 }
@@ -188,8 +201,8 @@ impl Assembler {
                         surface: shown.surface,
                     },
                 };
-                self.fill(&sources, values);
-                Looked { item, user }
+                let counters = self.fill(&sources, values);
+                Looked { item, user, counters }
             })
         })
     }
@@ -197,7 +210,7 @@ impl Assembler {
     /// Adds an example to a batch, looking into its user's behaviours strictly before its time.
     pub fn append(&self, example: &Labelled<'_>, history: &impl History, batch: &mut Batch) {
         for (lookup, histories) in self.lookups.iter().zip(&mut batch.histories) {
-            self.look(lookup, example.values.category(), example.time, history, histories);
+            self.look(lookup, example.values.category(), example.values.time(), history, histories);
         }
         self.append_rest(example, batch);
     }
@@ -210,15 +223,15 @@ impl Assembler {
     pub fn append_alike(&self, example: &Labelled<'_>, history: &impl History, batch: &mut Batch) {
         let last = batch.about.last().map(|about| (about.user, about.time));
         assert!(
-            last == Some((example.user, example.time)),
+            last == Some((example.user, example.values.time())),
             "expected the user and time of the batch's last example {last:?}, found {:?}: append it by itself",
-            (example.user, example.time)
+            (example.user, example.values.time())
         );
         for (lookup, histories) in self.lookups.iter().zip(&mut batch.histories) {
             match lookup {
                 Lookup::Newest { .. } => repeat_last(histories),
                 Lookup::Matching { .. } => {
-                    self.look(lookup, example.values.category(), example.time, history, histories);
+                    self.look(lookup, example.values.category(), example.values.time(), history, histories);
                 }
             }
         }
@@ -231,12 +244,13 @@ impl Assembler {
             batch.labels.push(example.labels.label(task));
             batch.modes.push(example.labels.mode(task));
         }
-        batch.offsets.push(example.offset);
+        batch.offsets.push(0.0);
+        batch.groups.push(u32::try_from(batch.about.len()).unwrap_or(u32::MAX));
         batch.about.push(About {
             impression: example.impression,
             user: example.user,
             item: example.item,
-            time: example.time,
+            time: example.values.time(),
             new_item: example.values.new_item(),
         });
     }
@@ -249,10 +263,12 @@ impl Assembler {
         }
     }
 
-    fn fill(&self, sources: &Sources<'_>, values: &mut FieldValues) {
+    /// Returns false where a counter cannot be told any more.
+    fn fill(&self, sources: &Sources<'_>, values: &mut FieldValues) -> bool {
         let time = sources.shown.time;
         let subjects = &sources.subjects;
-        values.start(self.shape(), subjects.category, subjects.surface, sources.shown.new_item);
+        let new_item = sources.shown.new_item;
+        values.start(self.shape(), subjects.category, subjects.surface, new_item, time);
         for (i, column) in self.keys.iter().enumerate() {
             values.set_key(i, column.key(sources.given(&column.source), time));
         }
@@ -264,15 +280,17 @@ impl Assembler {
                 values.set_number(self.shape(), i, column.number(sources.given(&column.source)));
             }
         }
-        self.read_counters(sources, |i, number| values.set_number(self.shape(), i, number));
+        let set = |i, number| values.set_number(self.shape(), i, number);
+        let told = self.read_counters(sources, set);
         for (i, column) in self.lists.iter().enumerate() {
             column.list(sources.given(&column.source), |key| values.push_list_key(key));
             values.end_list(self.shape(), i);
         }
+        told
     }
 
-    /// Calls `see` with each number column that reads a counter, and its number.
-    fn read_counters(&self, sources: &Sources<'_>, mut see: impl FnMut(usize, f32)) {
+    /// Calls `see` with each number column that reads a counter, and its number. Returns false where one cannot be told any more.
+    fn read_counters(&self, sources: &Sources<'_>, mut see: impl FnMut(usize, f32)) -> bool {
         sources.counters.read_all(
             &sources.subjects,
             sources.item,
@@ -284,7 +302,7 @@ impl Assembler {
                     see(i, self.numbers[i].number(given));
                 }
             },
-        );
+        )
     }
 
     fn look(

@@ -34,6 +34,11 @@ impl Negatives {
         Some(ItemId(known.id(number)))
     }
 
+    /// Returns a place among so many (at least one), all with the same probability: where a view stands among its negatives.
+    pub fn place(&mut self, among: usize) -> usize {
+        self.below(u32::try_from(among).unwrap_or(u32::MAX)) as usize
+    }
+
     /// Returns a number below `bound`, all with the same probability (Lemire, 2019).
     fn below(&mut self, bound: u32) -> u32 {
         let threshold = bound.wrapping_neg() % bound;

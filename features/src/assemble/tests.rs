@@ -160,9 +160,7 @@ fn labelled<'a>(values: &'a FieldValues, shown: &Shown<'_>, labels: Labels) -> L
         impression: EventId(5),
         user: shown.user,
         item: shown.item,
-        time: shown.time,
         labels,
-        offset: 0.5,
     }
 }
 
@@ -294,8 +292,8 @@ fn every_source_is_read() {
     world.items.apply(ITEM.0, EventTime(1), Some(item));
     world.users.apply(USER.0, EventTime(1), Some(attributes(&[("city", text("Bern"))])));
     let subjects = Subjects { surface: Some(9), ..Subjects::default() };
-    world.counters.impression(&subjects, None, EventTime(NOON));
-    world.counters.outcome(0, &subjects, EventTime(NOON));
+    world.counters.impression(&subjects, None, EventTime(NOON - 1));
+    world.counters.outcome(0, &subjects, EventTime(NOON - 1), EventTime(NOON - 1));
 
     let nothing = Attributes::default();
     let shown = Shown { surface: Some(9), position: Some(4), ..shown(&nothing) };
@@ -318,7 +316,7 @@ fn every_source_is_read() {
         [(2.0 * odds).to_bits()]
     );
     let (values, looked) = world.snapshot(&shown);
-    assert_eq!(looked, Looked { item: Found::AsOf, user: Found::AsOf });
+    assert_eq!(looked, Looked { item: Found::AsOf, user: Found::AsOf, counters: true });
     let category = Some(stable_hash(b"39"));
     let counted = Subjects { item: ITEM.0, user: USER.0, category, surface: Some(9) };
     assert_eq!((values.category(), values.subjects(USER, ITEM)), (category, counted));
@@ -623,7 +621,6 @@ fn candidates_hold_the_rows_of_a_batch_with_what_is_common_once() {
             assembler.snapshot(&shown, &known, &mut values);
             let example = Labelled {
                 impression: EventId(0),
-                offset: 0.0,
                 ..labelled(&values, &shown, Labels::default())
             };
             assembler.append(&example, &world.history, &mut repeated);
@@ -745,8 +742,8 @@ fn the_number_of_a_counter_is_a_key_in_steps() {
         (Source::Counter(0), steps, Missing::Own),
     ]);
     let subjects = Subjects { surface: Some(9), ..Subjects::default() };
-    world.counters.impression(&subjects, None, EventTime(NOON));
-    world.counters.outcome(0, &subjects, EventTime(NOON));
+    world.counters.impression(&subjects, None, EventTime(NOON - 1));
+    world.counters.outcome(0, &subjects, EventTime(NOON - 1), EventTime(NOON - 1));
     let nothing = Attributes::default();
     let row = world.row(&Shown { surface: Some(9), ..shown(&nothing) });
     assert!(row.numbers[0] > 0.5, "{:?}", row.numbers);

@@ -6,9 +6,10 @@ use crate::attribution::Payload;
 use crate::counters::Subjects;
 use crate::example::Batch;
 use crate::ids::{ItemId, UserId};
+use crate::time::EventTime;
 
-/// Words in front of the columns: flags, category, surface.
-const HEADER: usize = 3;
+/// Words in front of the columns: flags, category, surface, time.
+const HEADER: usize = 4;
 /// Flags: there is a category, there is a surface, the item was new.
 const CATEGORY: u64 = 1;
 const SURFACE: u64 = 2;
@@ -39,7 +40,7 @@ impl Shape {
     }
 }
 
-/// The features of an impression as of its time: keys, numbers, lists, and what hard search and counters need of it.
+/// The features of an impression as of a time: keys, numbers, lists, and what hard search and counters need of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FieldValues {
     /// Header, keys, numbers as the bits of two f32 in a word, ends of the lists, keys of the lists.
@@ -57,6 +58,11 @@ impl FieldValues {
     pub fn subjects(&self, user: UserId, item: ItemId) -> Subjects {
         let surface = self.flagged(SURFACE, 2);
         Subjects { item: item.0, user: user.0, category: self.category(), surface }
+    }
+
+    /// Returns the time as of which they are: nothing of that time or later is in them, nor may be in the history beside them.
+    pub fn time(&self) -> EventTime {
+        EventTime(self.words.get(3).map_or(EventTime::MIN.0, |word| word.cast_signed()))
     }
 
     /// Tells whether the item was new.
@@ -94,6 +100,7 @@ impl FieldValues {
         category: Option<u64>,
         surface: Option<u64>,
         new_item: bool,
+        time: EventTime,
     ) {
         self.words.clear();
         self.words.resize(shape.list_keys(), 0);
@@ -102,6 +109,7 @@ impl FieldValues {
         self.words[0] = flags.into_iter().filter(|(is, _)| *is).map(|(_, flag)| flag).sum();
         self.words[1] = category.unwrap_or(0);
         self.words[2] = surface.unwrap_or(0);
+        self.words[3] = time.0.cast_unsigned();
     }
 
     pub(super) fn set_key(&mut self, column: usize, key: u64) {

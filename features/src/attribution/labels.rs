@@ -28,7 +28,7 @@ impl TaskSet {
 
     /// Returns the set with a task more.
     #[must_use]
-    pub fn with(self, task: usize) -> Self {
+    pub const fn with(self, task: usize) -> Self {
         Self(self.0 | 1 << task)
     }
 
@@ -95,6 +95,17 @@ impl Labels {
             known: self.known.or(other.known),
             fnw_negative: self.fnw_negative.or(other.fnw_negative),
             fnw_positive: self.fnw_positive.or(other.fnw_positive),
+        }
+    }
+
+    /// Returns these labels with further tasks masked.
+    #[must_use]
+    pub fn masking(self, tasks: TaskSet) -> Self {
+        Self {
+            positive: self.positive.without(tasks),
+            known: self.known.without(tasks),
+            fnw_negative: self.fnw_negative.without(tasks),
+            fnw_positive: self.fnw_positive.without(tasks),
         }
     }
 

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::Subjects;
-use super::overall::{Rate, decay};
+use super::decayed::{Added, Decayed, Progress};
+use super::overall::Rates;
 use crate::attributes::{AttributeKey, Attributes};
 use crate::ids::salted_key;
 use crate::pages::PagedMap;
@@ -17,14 +18,8 @@ const NEGLIGIBLE: f64 = 0.02;
 /// The fewest new keys between two sweeps.
 const SWEEP: usize = 1024;
 
-/// Counts by one key.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Entry {
-    time: EventTime,
-    impressions: f64,
-    /// By the places of [`Group::tasks`].
-    outcomes: [f64; TASKS],
-}
+/// Counts by one key: impressions, then outcomes by the places of [`Group::tasks`].
+pub(super) type Entry = Decayed<{ 1 + TASKS }>;
 
 /// Counters by the same subjects, with the same half-life, of at most [`TASKS`] tasks.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,44 +51,11 @@ struct Member {
 /// What is read of an entry.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) enum Read {
-    /// Log-odds beside those of the rate at a place of the overall counts.
-    LogOdds(usize),
+    /// Log-odds beside those of the overall rate.
+    LogOdds,
     Count,
     Any,
     Beside,
-}
-
-/// What an event adds to an entry.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Added {
-    pub(super) impressions: f64,
-    /// Place of the task in the group.
-    pub(super) task: usize,
-    pub(super) outcomes: f64,
-}
-
-impl Entry {
-    /// Moves on to a time. Returns what a count of that time is worth: one that comes late as little as had it come in time.
-    fn reach(&mut self, half_life: Span, time: EventTime) -> f64 {
-        if time < self.time {
-            return decay(half_life, self.time - time);
-        }
-        let kept = decay(half_life, time - self.time);
-        self.time = time;
-        self.impressions *= kept;
-        self.outcomes.iter_mut().for_each(|outcomes| *outcomes *= kept);
-        1.0
-    }
-
-    fn count(&mut self, added: Added, worth: f64) {
-        self.impressions += added.impressions * worth;
-        self.outcomes[added.task] += added.outcomes * worth;
-    }
-
-    /// Returns what its counts are still worth at a time.
-    fn worth(&self, half_life: Span, time: EventTime) -> f64 {
-        if time > self.time { decay(half_life, time - self.time) } else { 1.0 }
-    }
 }
 
 impl Group {
@@ -179,61 +141,70 @@ impl Group {
         Some(item?.get(key)?.number()?.max(0.0).ln_1p())
     }
 
-    /// Reads all members of an entry; `found` is `None` where a subject or the amount is missing, and `Some(None)` where nothing was counted.
+    /// Reads all members of an entry as of a time, beside the overall rates as of it; `found` is `None` where a subject or the amount is missing,
+    /// and `Some(None)` where nothing was counted. Returns false where what was counted cannot be told any more: then all are missing.
     pub(super) fn read(
         &self,
         found: Option<Option<&Entry>>,
-        rates: &[Rate],
+        rates: Option<&Rates>,
         amount: Option<f64>,
         time: EventTime,
         see: &mut impl FnMut(usize, Option<f32>),
-    ) {
-        let Some(Some(entry)) = found else {
-            let nothing = found.map(|_| 0.0);
-            return self.members.iter().for_each(|member| see(member.counter, nothing));
+    ) -> bool {
+        let sums = match (found, rates) {
+            (None, _) => None,
+            (Some(None), Some(_)) => Some([0.0; 1 + TASKS]),
+            (Some(Some(entry)), Some(_)) => entry.read(self.half_life, time),
+            (Some(_), None) => None,
         };
-        let worth = entry.worth(self.half_life, time);
-        let n = entry.impressions * worth;
+        let (Some(sums), Some(rates)) = (sums, rates) else {
+            self.members.iter().for_each(|member| see(member.counter, None));
+            return found.is_none();
+        };
+        let n = sums[0];
         for member in &self.members {
-            let outcomes = entry.outcomes[member.task];
-            let c = outcomes * worth;
+            let c = sums[1 + member.task];
             let number = match member.read {
-                Read::LogOdds(place) => rates[place].odds_beside(n, c, member.smoothing),
+                Read::LogOdds => {
+                    rates.of(self.tasks[member.task]).odds_beside(n, c, member.smoothing)
+                }
                 Read::Count => c.ln_1p(),
                 Read::Any => c / (1.0 + c),
                 // Both sums fade alike, so their quotient does not.
-                Read::Beside => amount.unwrap_or(0.0) - outcomes / entry.impressions.max(1e-9),
+                Read::Beside if n > 0.0 => amount.unwrap_or(0.0) - c / n,
+                Read::Beside => 0.0,
             };
             see(member.counter, Some(number as f32));
         }
+        true
     }
 
+    /// Adds to the sums of an entry. `place` and `amount` name what is added (see [`Entry`]).
     pub(super) fn add(
         &mut self,
         subjects: &Subjects,
-        time: EventTime,
-        added: Added,
-        now: EventTime,
+        added: &[Added],
+        progress: Progress,
         most: usize,
     ) {
         let Some(key) = key(&self.by, subjects) else {
             return;
         };
         if let Some(entry) = self.entries.get_mut(key) {
-            let worth = entry.reach(self.half_life, time);
-            entry.count(added, worth);
+            added.iter().for_each(|added| entry.add(self.half_life, *added, progress));
             return;
         }
+        let Some(first) = added.first() else { return };
         self.until_sweep -= 1;
         if self.until_sweep == 0 {
-            self.sweep(now);
+            self.sweep(progress.newest);
         }
         if self.entries.len() >= most {
             self.refused += 1;
             return;
         }
-        let mut entry = Entry { time, ..Entry::default() };
-        entry.count(added, 1.0);
+        let mut entry = Entry::new(first.shown);
+        added.iter().for_each(|added| entry.add(self.half_life, *added, progress));
         self.entries.insert(key, entry);
     }
 
@@ -241,8 +212,8 @@ impl Group {
     fn sweep(&mut self, now: EventTime) {
         let half_life = self.half_life;
         self.entries.retain(|_, entry| {
-            let outcomes = entry.outcomes.iter().copied().fold(0.0, f64::max);
-            (entry.impressions + outcomes) * entry.worth(half_life, now) >= NEGLIGIBLE
+            let [impressions, outcomes @ ..] = entry.total(half_life, now);
+            impressions + outcomes.into_iter().fold(0.0, f64::max) >= NEGLIGIBLE
         });
         self.until_sweep = self.entries.len().max(SWEEP);
     }

@@ -1,4 +1,5 @@
-//! Models without a deep part learn one example after the other: each is predicted, judged and learned before the next one is predicted.
+//! Models without a deep part learn one example after the other: each is predicted, judged and learned before the next one is predicted. The
+//! examples of a group ([`Batch::groups`]) are all predicted before the first of them is learned.
 //!
 //! With `a` the slopes of an example's loss by its logits, `g_j` the gradient of row `j` and `r_j` the rate that row-wise Adagrad has for it after
 //! this example, the rows take a step with the slopes
@@ -79,7 +80,12 @@ impl Learner {
         let stores = self.embeddings.stores();
         let terms = batch.keys.len() + batch.lists.iter().map(|l| l.keys.len()).sum::<usize>();
         if stores.iter().any(|store| store.is_crowded(terms)) {
-            (0..batch.size()).for_each(|example| self.some(batch, example..example + 1));
+            let mut next = 0;
+            while next < batch.size() {
+                let group = batch.group(next..batch.size());
+                next = group.end;
+                self.some(batch, group);
+            }
         } else {
             self.some(batch, 0..batch.size());
         }
@@ -104,10 +110,19 @@ impl Learner {
         };
         let (each, report) = (&mut self.one_by_one, &mut self.report);
         each.lend(&parts, batch, &slice);
-        let mut learned = false;
-        for (number, example) in slice.enumerate() {
-            each.predict(&parts, batch, number, example);
-            report.probabilities.extend_from_slice(&each.p);
+        let (mut learned, mut group) = (false, slice.start..slice.start);
+        for (number, example) in slice.clone().enumerate() {
+            if example == group.end {
+                group = batch.group(example..slice.end);
+                for (beside, example) in group.clone().enumerate() {
+                    each.predict(&parts, batch, number + beside, example);
+                    report.probabilities.extend_from_slice(&each.p);
+                }
+            }
+            if group.len() > 1 {
+                // The later ones learn from where the earlier ones have led.
+                each.predict(&parts, batch, number, example);
+            }
             let tasks = each.p.len();
             let modes = &batch.modes[example * tasks..(example + 1) * tasks];
             if modes.iter().all(|&mode| mode == LabelMode::Masked) {

@@ -87,6 +87,7 @@ pub(crate) fn batch(schema: &Schema, size: usize) -> Batch {
             _ => [mode(click), LabelMode::Masked, LabelMode::Final, LabelMode::Masked],
         });
         batch.offsets.push(if i % 5 == 0 { -0.7 } else { 0.0 });
+        batch.groups.push(batch.groups.len() as u32);
         batch.about.push(About {
             impression: EventId(i),
             user: UserId(user),

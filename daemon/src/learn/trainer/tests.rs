@@ -33,6 +33,7 @@ fn the_first_impressions_are_left_out_of_the_figures() {
         work.batch.about.push(about);
         work.batch.modes.extend([LabelMode::FnwNegative; 3]);
         work.batch.offsets.push(0.0);
+        work.batch.groups.push(work.batch.groups.len() as u32);
         work.batch.labels.extend([0.0; 3]);
         work.roles.push(Role::Arrival);
         let labels = Labels::known(tasks, TaskSet::EMPTY);

@@ -46,6 +46,7 @@ pub(super) fn one(batch: &Batch, i: usize) -> Batch {
     one.labels.extend_from_slice(&batch.labels[i * tasks..(i + 1) * tasks]);
     one.modes.extend_from_slice(&batch.modes[i * tasks..(i + 1) * tasks]);
     one.offsets.push(batch.offsets[i]);
+    one.groups.push(0);
     one.about.push(batch.about[i]);
     one
 }
@@ -269,4 +270,32 @@ fn one_task_is_learned_by_the_formulas_in_double_precision_in_batches_of_any_siz
         assert_eq!(together.checksum(), apart.checksum());
     }
     assert!(weights.values().any(|(w, _)| w.abs() > 0.3), "something was learned");
+}
+
+#[test]
+fn a_group_is_predicted_before_any_of_it_is_learned() {
+    for spec in shallow().chain(beliefs()) {
+        let mut batch = tangled(&spec, 24);
+        batch.numbers.fill(0.5);
+        let mut singles = learner(&spec);
+        let learned_between = singles.step(&batch).probabilities.clone();
+        for start in (0..24).step_by(4) {
+            batch.groups[start..start + 4].fill(start as u32);
+        }
+        let (mut together, mut apart) = (learner(&spec), learner(&spec));
+        let mut before = Vec::new();
+        for start in (0..24).step_by(4) {
+            for i in start..start + 4 {
+                let mut hidden = one(&batch, i);
+                hidden.modes.fill(LabelMode::Masked);
+                before.extend_from_slice(&apart.step(&hidden).probabilities);
+            }
+            (start..start + 4).for_each(|i| drop(apart.step(&one(&batch, i)).clone()));
+        }
+        let found = &together.step(&batch).probabilities;
+        assert_eq!(found, &before, "{spec:?}");
+        assert_ne!(found, &learned_between, "{spec:?}");
+        let params = [&together, &apart].map(|learner| learner.model().params().values().to_vec());
+        assert_eq!(params[0], params[1], "learned one after the other all the same: {spec:?}");
+    }
 }

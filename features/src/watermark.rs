@@ -1,0 +1,243 @@
+//! How far the event time of a partition has come, and which times are to be believed about that.
+//!
+//! A sender's clock may be wrong by minutes or years, and one wrong clock must not close a window, empty a counter or move anything else. So a time
+//! that would move a partition's event time by more than [`JUMP`] has to be plausible:
+//!
+//! | the time | is believed |
+//! |---|---|
+//! | at most [`JUMP`] beyond the newest | at once |
+//! | further ahead, of a stream whose newest record, as this one, came within [`JUMP`] of its own time | at once: the receiver's clock agrees |
+//! | further ahead otherwise (a log of the past, a stream that was silent) | when events of [`CONFIRMED`] users have come beyond that mark and none in time between them; then the earliest of them counts |
+//! | the first of a partition | at once, but windows stay open until [`CONFIRMED`]` - 1` further events have come near it; one far before it takes its place |
+//!
+//! A partition that is read up and silent lets the clock decide: [`Watermark::settle`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::UserId;
+use crate::time::{EventTime, Span};
+
+/// A step of event time that has to be confirmed.
+pub const JUMP: Span = Span::seconds(3600);
+/// So many users must agree about a jump: the one who jumped and three others.
+pub const CONFIRMED: usize = 4;
+
+/// How far the event time of one partition has certainly come: the newest plausible time minus the allowed lateness.
+///
+/// A window that ends strictly before the watermark is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watermark {
+    newest: EventTime,
+    lateness: Span,
+    /// The newest time came within [`JUMP`] of its arrival.
+    live: bool,
+    /// Events near the first one, up to [`CONFIRMED`].
+    support: usize,
+    /// Times beyond the mark, each of another user.
+    ahead: [Option<(UserId, EventTime)>; CONFIRMED],
+}
+
+impl Watermark {
+    /// Creates the watermark of a partition that has seen nothing.
+    pub fn new(lateness: Span) -> Self {
+        Self {
+            newest: EventTime::MIN,
+            lateness,
+            live: false,
+            support: 0,
+            ahead: [None; CONFIRMED],
+        }
+    }
+
+    /// Goes on with another lateness.
+    #[must_use]
+    pub fn with_lateness(self, lateness: Span) -> Self {
+        Self { lateness, ..self }
+    }
+
+    /// Returns the time that an event of this time counts as: its own where that is plausible, else the newest plausible one, or its arrival
+    /// where there is none yet.
+    pub fn as_plausible(&self, time: EventTime, plausible: bool, arrived: EventTime) -> EventTime {
+        match (plausible, self.newest) {
+            (true, _) => time,
+            (false, EventTime::MIN) => time.min(arrived),
+            (false, newest) => time.min(newest),
+        }
+    }
+
+    /// Takes note of the time of an accepted event and of when its record arrived. Tells whether the time is plausible; one that is not has moved
+    /// nothing.
+    pub fn observe(&mut self, time: EventTime, user: UserId, arrived: EventTime) -> bool {
+        let live = time + JUMP >= arrived;
+        if self.newest == EventTime::MIN || self.is_far_before_the_first(time) {
+            (self.newest, self.live) = (time, live);
+            self.support = if live { CONFIRMED } else { 1 };
+            return true;
+        }
+        if time > self.mark() && !(live && self.live) {
+            return self.jump(time, user, live);
+        }
+        if time + self.lateness >= self.newest {
+            self.ahead = [None; CONFIRMED];
+        }
+        if time + JUMP >= self.newest {
+            self.support = CONFIRMED.min(self.support + 1);
+        }
+        if time > self.newest {
+            (self.newest, self.live) = (time, live);
+        }
+        true
+    }
+
+    /// Believes a jump that waits: the partition is read up, nothing has come for a while and the clock has passed it.
+    pub fn settle(&mut self) {
+        self.support = CONFIRMED;
+        let ahead = self.ahead.iter().flatten().map(|(_, time)| *time);
+        if let Some(time) = ahead.min() {
+            self.newest = self.newest.max(time);
+            self.ahead = [None; CONFIRMED];
+        }
+    }
+
+    /// Tells whether a jump waits to be confirmed.
+    pub fn is_jumping(&self) -> bool {
+        self.ahead[0].is_some()
+    }
+
+    /// Returns the newest plausible time, [`EventTime::MIN`] before the first event.
+    pub fn newest(&self) -> EventTime {
+        self.newest
+    }
+
+    /// Returns the watermark, [`EventTime::MIN`] until the first event is confirmed.
+    pub fn value(&self) -> EventTime {
+        if self.support < CONFIRMED { EventTime::MIN } else { self.newest - self.lateness }
+    }
+
+    fn mark(&self) -> EventTime {
+        self.newest + JUMP
+    }
+
+    fn is_far_before_the_first(&self, time: EventTime) -> bool {
+        self.support < CONFIRMED && time + JUMP < self.newest
+    }
+
+    fn jump(&mut self, time: EventTime, user: UserId, live: bool) -> bool {
+        for place in &mut self.ahead {
+            match place {
+                Some((known, earliest)) if *known == user => {
+                    *earliest = time.min(*earliest);
+                    return false;
+                }
+                Some(_) => {}
+                None => {
+                    *place = Some((user, time));
+                    break;
+                }
+            }
+        }
+        let times = self.ahead.iter().flatten().map(|(_, time)| *time);
+        let earliest = times.clone().min().unwrap_or(time);
+        if times.count() < CONFIRMED {
+            return false;
+        }
+        (self.newest, self.live, self.ahead) = (earliest, live, [None; CONFIRMED]);
+        self.support = CONFIRMED;
+        time <= self.mark()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: i64 = 60_000;
+    const HOUR: i64 = 60 * MINUTE;
+    const DAY: i64 = 24 * HOUR;
+    /// Long after every record: the log of a file.
+    const PLAYED: EventTime = EventTime(4000 * DAY);
+
+    fn begun(lateness: Span) -> Watermark {
+        let mut watermark = Watermark::new(lateness);
+        for user in 0..4 {
+            assert!(watermark.observe(EventTime(1000 * DAY + user), UserId(1), PLAYED));
+        }
+        watermark
+    }
+
+    fn later(span: i64) -> EventTime {
+        EventTime(1000 * DAY + 3 + span)
+    }
+
+    #[test]
+    fn a_watermark_never_goes_back_and_lags_by_the_lateness() {
+        let mut watermark = begun(Span::seconds(5));
+        assert_eq!(watermark.value(), later(-5000));
+        assert!(watermark.observe(later(-10_000), UserId(1), PLAYED));
+        assert_eq!(watermark.value(), later(-5000));
+        assert!(watermark.observe(later(HOUR), UserId(1), PLAYED));
+        assert_eq!(watermark.value(), later(HOUR - 5000));
+    }
+
+    #[test]
+    fn a_jump_waits_for_three_other_users_and_the_earliest_counts() {
+        let mut watermark = begun(Span::ZERO);
+        let before = watermark.value();
+        assert!(!watermark.observe(later(365 * DAY), UserId(1), PLAYED));
+        for _ in 0..10 {
+            assert!(!watermark.observe(later(366 * DAY), UserId(1), PLAYED), "the same user");
+        }
+        assert!(!watermark.observe(later(DAY), UserId(2), PLAYED));
+        assert!(!watermark.observe(later(DAY + 5), UserId(3), PLAYED));
+        assert!(watermark.is_jumping() && watermark.value() == before);
+        assert!(watermark.observe(later(DAY + 9), UserId(4), PLAYED));
+        assert_eq!((watermark.value(), watermark.is_jumping()), (later(DAY), false));
+    }
+
+    #[test]
+    fn wrong_clocks_among_right_ones_never_add_up_to_a_jump() {
+        let mut watermark = begun(Span::seconds(60));
+        for step in 1..1000 {
+            assert!(!watermark.observe(later(100 * DAY), UserId(step as u64), PLAYED));
+            assert!(watermark.observe(later(step * 1000 - 30_000), UserId(3), PLAYED));
+            assert!(watermark.observe(later(step * 1000), UserId(9), PLAYED));
+        }
+        assert_eq!(watermark.newest(), later(999_000));
+    }
+
+    #[test]
+    fn a_live_stream_believes_a_time_that_its_record_confirms() {
+        let mut watermark = Watermark::new(Span::ZERO);
+        assert!(watermark.observe(later(0), UserId(1), later(20)));
+        assert_eq!(watermark.value(), later(0), "one event is enough");
+        assert!(watermark.observe(later(9 * HOUR), UserId(1), later(9 * HOUR + 5)));
+        assert_eq!(watermark.value(), later(9 * HOUR));
+        // An event that claims now, in a log of the past.
+        let mut past = begun(Span::ZERO);
+        assert!(!past.observe(PLAYED, UserId(1), PLAYED));
+        assert_eq!(past.newest(), later(0));
+    }
+
+    #[test]
+    fn a_first_event_of_the_far_future_gives_way() {
+        let mut watermark = Watermark::new(Span::ZERO);
+        assert!(watermark.observe(later(365 * DAY), UserId(1), PLAYED));
+        for step in 0..4 {
+            assert_eq!(watermark.value(), EventTime::MIN);
+            assert!(watermark.observe(later(step), UserId(2), PLAYED));
+        }
+        assert_eq!(watermark.value(), later(3));
+    }
+
+    #[test]
+    fn a_silent_partition_that_is_read_up_lets_the_clock_decide() {
+        let mut watermark = begun(Span::ZERO);
+        assert!(!watermark.observe(later(9 * HOUR), UserId(7), PLAYED));
+        watermark.settle();
+        assert_eq!(watermark.value(), later(9 * HOUR));
+        let mut single = Watermark::new(Span::ZERO);
+        assert!(single.observe(later(0), UserId(1), PLAYED));
+        single.settle();
+        assert_eq!(single.value(), later(0));
+    }
+}
