@@ -40,13 +40,7 @@ pub struct Watermark {
 impl Watermark {
     /// Creates the watermark of a partition that has seen nothing.
     pub fn new(lateness: Span) -> Self {
-        Self {
-            newest: EventTime::MIN,
-            lateness,
-            live: false,
-            support: 0,
-            ahead: [None; CONFIRMED],
-        }
+        Self { newest: EventTime::MIN, lateness, live: false, support: 0, ahead: [None; CONFIRMED] }
     }
 
     /// Goes on with another lateness.

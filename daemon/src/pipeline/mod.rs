@@ -8,6 +8,8 @@
 //! An event is decoded, looked up as of its time, attributed, remembered; then windows close and examples are assembled. It is
 //! remembered after its features were taken, and histories are read strictly before the impression's time.
 
+#[cfg(test)]
+mod as_of;
 mod batcher;
 pub mod counts;
 pub mod popular;

@@ -136,8 +136,10 @@ impl Pipeline {
         self.counts.events += 1;
         self.counts.unknown_fields += u64::from(decoded.ignored);
         self.counts.skewed += u64::from(decoded.skewed);
-        self.counts.jumped += u64::from(!decoded.skewed && !plausible);
         let shard = &mut self.shards[number];
+        // A first event of the far future that has given way counts too.
+        let gave_way = watermark.newest() < shard.watermark.newest();
+        self.counts.jumped += u64::from(gave_way || !decoded.skewed && !plausible);
         (shard.watermark, shard.idle) = (watermark, false);
         self.observe_progress();
         match &decoded.event {

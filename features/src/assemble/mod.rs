@@ -110,13 +110,7 @@ pub struct Labelled<'a> {
 impl<'a> Labelled<'a> {
     /// Returns the example of an open impression, whose features are `values`.
     pub fn of<T>(opened: &Opened<T>, values: &'a FieldValues, labels: Labels) -> Self {
-        Self {
-            values,
-            impression: opened.id,
-            user: opened.user,
-            item: opened.item,
-            labels,
-        }
+        Self { values, impression: opened.id, user: opened.user, item: opened.item, labels }
     }
 }
 
@@ -231,7 +225,13 @@ impl Assembler {
             match lookup {
                 Lookup::Newest { .. } => repeat_last(histories),
                 Lookup::Matching { .. } => {
-                    self.look(lookup, example.values.category(), example.values.time(), history, histories);
+                    self.look(
+                        lookup,
+                        example.values.category(),
+                        example.values.time(),
+                        history,
+                        histories,
+                    );
                 }
             }
         }

@@ -155,13 +155,7 @@ impl World {
 }
 
 fn labelled<'a>(values: &'a FieldValues, shown: &Shown<'_>, labels: Labels) -> Labelled<'a> {
-    Labelled {
-        values,
-        impression: EventId(5),
-        user: shown.user,
-        item: shown.item,
-        labels,
-    }
+    Labelled { values, impression: EventId(5), user: shown.user, item: shown.item, labels }
 }
 
 /// Saturday, 7 November 2026, 13:20:00.123 UTC.
@@ -619,10 +613,8 @@ fn candidates_hold_the_rows_of_a_batch_with_what_is_common_once() {
             let shown = Shown { item: ItemId(item), new_item: item == 999, ..shown };
             let mut values = FieldValues::default();
             assembler.snapshot(&shown, &known, &mut values);
-            let example = Labelled {
-                impression: EventId(0),
-                ..labelled(&values, &shown, Labels::default())
-            };
+            let example =
+                Labelled { impression: EventId(0), ..labelled(&values, &shown, Labels::default()) };
             assembler.append(&example, &world.history, &mut repeated);
             assembler.add(&shown, &known, &world.history, &mut candidates);
         }

@@ -43,10 +43,7 @@ pub(super) struct Decayed<const N: usize> {
 
 /// What became known within a stretch of time.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(bound(
-    serialize = "[f32; N]: Serialize",
-    deserialize = "[f32; N]: Deserialize<'de>"
-))]
+#[serde(bound(serialize = "[f32; N]: Serialize", deserialize = "[f32; N]: Deserialize<'de>"))]
 struct Pane<const N: usize> {
     /// The newest time in it; [`EventTime::MIN`] where it is empty.
     newest: EventTime,
@@ -161,9 +158,7 @@ impl<const N: usize> Decayed<N> {
         if before.is_empty() {
             return;
         }
-        if !self.newer.is_empty()
-            && (self.older.newest < horizon || self.older.largest() >= full)
-        {
+        if !self.newer.is_empty() && (self.older.newest < horizon || self.older.largest() >= full) {
             let older = std::mem::replace(&mut self.older, self.newer.take());
             self.settle(older);
         } else if self.newer.largest() >= full {
@@ -282,7 +277,11 @@ mod tests {
     fn a_clock_that_proved_wrong_leaves_nothing_behind() {
         let year = 365 * 24 * 3_600_000;
         let mut sums = Decayed::<1>::new(EventTime(year));
-        sums.add(HALF_LIFE, at(year), Progress { newest: EventTime(year), horizon: EventTime::MIN });
+        sums.add(
+            HALF_LIFE,
+            at(year),
+            Progress { newest: EventTime(year), horizon: EventTime::MIN },
+        );
         let progress = Progress { newest: EventTime(5000), horizon: EventTime::MIN };
         sums.add(HALF_LIFE, at(5000), progress);
         let read = sums.read(HALF_LIFE, EventTime(5001)).unwrap()[0];
