@@ -479,7 +479,10 @@ impl Pipeline {
     ) {
         let category = self.shared.category_number(category);
         let entry = SequenceEntry { item, category, kind, time };
-        self.shards[number].sequences.append(user, entry);
+        let shard = &mut self.shards[number];
+        // An impression that is open was shown at most the longest window before the watermark.
+        let horizon = shard.watermark.value() - self.rules.funnel.longest_window();
+        shard.sequences.append(user, entry, horizon);
         self.changed.user(user);
     }
 

@@ -471,8 +471,8 @@ proptest! {
             let category = category(item).map_or(NO_CATEGORY, |id| categories.enter(id));
             let (kind, time) = (BehaviourType(kind), EventTime(time));
             let entry = sequence::Entry { item: number, category, kind, time };
-            sequences.append(USER, entry);
-            sequences.append(UserId(1), entry);
+            sequences.append(USER, entry, EventTime::MIN);
+            sequences.append(UserId(1), entry, EventTime::MIN);
         }
         if let Some(id) = category(item) {
             let mut features = Attributes::default();

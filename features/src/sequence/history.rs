@@ -9,6 +9,11 @@ const SEALED: usize = 224;
 /// The distance between two places in order, so that segments between them find room.
 const GAP: u64 = 1 << 32;
 
+/// Returns how many behaviours are kept at most, wherever the horizon is: a robot may have any number within the longest window.
+fn bound(most: usize) -> usize {
+    most + most.max(4096)
+}
+
 /// Whether the store has a segment as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stored {
@@ -47,11 +52,13 @@ impl History {
         self.count.min(most)
     }
 
-    /// Adds a behaviour after all that are not later. `removed` gets the places of stored segments that are no more.
+    /// Adds a behaviour after all that are not later. `removed` gets the places of stored segments that are no more: those behind which `most`
+    /// behaviours strictly before the horizon stand, or too many altogether.
     pub(super) fn append(
         &mut self,
         entry: Entry,
         most: usize,
+        horizon: EventTime,
         room: &mut Vec<Entry>,
         removed: &mut impl FnMut(u64),
     ) -> Appended {
@@ -59,26 +66,42 @@ impl History {
             self.tail.push(entry);
             self.open = true;
             Appended::InOrder
-        } else if self.count >= most && self.count_not_after(entry.time) <= self.count - most {
+        } else if self.count >= most && self.is_too_old(entry.time, most, horizon) {
             return Appended::TooOld;
         } else {
             self.insert(entry, room, removed);
             Appended::Late
         };
         self.count += 1;
-        if self.tail.len() >= MOST {
+        let sealed = self.tail.len() >= MOST;
+        if sealed {
             self.seal();
         }
+        if self.count > most && (sealed || appended == Appended::Late) {
+            self.drop_oldest(most, horizon, removed);
+        }
+        appended
+    }
+
+    /// Tells whether no read from the horizon on would see a behaviour of this time.
+    fn is_too_old(&self, time: EventTime, most: usize, horizon: EventTime) -> bool {
+        let older = self.count_before(EventTime(time.0.saturating_add(1)));
+        older + most <= self.count_before(horizon) || older + bound(most) <= self.count
+    }
+
+    fn drop_oldest(&mut self, most: usize, horizon: EventTime, removed: &mut impl FnMut(u64)) {
+        let mut settled = self.count_before(horizon);
         while let Some(head) = self.slots.first()
-            && head.segment.count() + most <= self.count
+            && (head.segment.count() + most <= settled
+                || head.segment.count() + bound(most) <= self.count)
         {
+            settled = settled.saturating_sub(head.segment.count());
             self.count -= head.segment.count();
             if head.stored != Stored::New {
                 removed(head.place);
             }
             self.slots.remove(0);
         }
-        appended
     }
 
     /// Puts back a segment as it was stored. Returns whether its place was free.
@@ -108,7 +131,7 @@ impl History {
         most: usize,
         mut visit: impl FnMut(Entry) -> bool,
     ) {
-        let mut skip = self.count.saturating_sub(most);
+        let mut skip = self.skipped(before, most);
         let end = self.tail.partition_point(|entry| entry.time < before);
         let packed = self.count - self.tail.len();
         if !self.tail[..end].iter().skip(skip.saturating_sub(packed)).rev().all(|e| visit(*e)) {
@@ -129,7 +152,7 @@ impl History {
         most: usize,
         mut visit: impl FnMut(Entry) -> bool,
     ) {
-        let mut skip = self.count.saturating_sub(most);
+        let mut skip = self.skipped(before, most);
         let end = self.tail.partition_point(|entry| entry.time < before);
         let packed = self.count - self.tail.len();
         let tail = self.tail[..end].iter().skip(skip.saturating_sub(packed)).rev();
@@ -160,11 +183,15 @@ impl History {
         skip: usize,
         mut visit: impl FnMut(&Segment, usize, usize) -> bool,
     ) {
-        for (i, slot) in self.slots.iter().enumerate().rev() {
-            // Whole segments are dropped as soon as they do not count, so only the first can have behaviours to skip.
-            let from = if i == 0 { skip } else { 0 };
+        let mut first: usize = self.slots.iter().map(|slot| slot.segment.count()).sum();
+        for slot in self.slots.iter().rev() {
+            first -= slot.segment.count();
+            let from = skip.saturating_sub(first);
             let to = slot.segment.count_before(before);
             if from < to && !visit(&slot.segment, from, to) {
+                return;
+            }
+            if first <= skip {
                 return;
             }
         }
@@ -175,14 +202,15 @@ impl History {
         self.tail.last().map(|entry| entry.time).or_else(packed)
     }
 
-    /// Returns how many behaviours are not later than a time.
-    fn count_not_after(&self, time: EventTime) -> usize {
-        let after = EventTime(time.0.saturating_add(1));
-        let mut count = self.tail.partition_point(|entry| entry.time <= time);
-        for slot in self.slots.iter().rev() {
-            count += slot.segment.count_before(after);
-        }
-        count
+    /// Returns how many behaviours a read before a time does not see because there are `most` newer ones.
+    fn skipped(&self, before: EventTime, most: usize) -> usize {
+        if self.count <= most { 0 } else { self.count_before(before).saturating_sub(most) }
+    }
+
+    /// Returns how many behaviours are strictly before a time.
+    fn count_before(&self, time: EventTime) -> usize {
+        let packed: usize = self.slots.iter().map(|slot| slot.segment.count_before(time)).sum();
+        packed + self.tail.partition_point(|entry| entry.time < time)
     }
 
     fn insert(&mut self, entry: Entry, room: &mut Vec<Entry>, removed: &mut impl FnMut(u64)) {

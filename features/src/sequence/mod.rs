@@ -1,4 +1,5 @@
-//! What every user did, in event-time order and as far back as `max_length` behaviours.
+//! What every user did, in event-time order and as far back as `max_length` behaviours as of any moment that may still be read: the example of
+//! an impression that was open for days sees what it saw when it was shown.
 //!
 //! ```text
 //! user -> | segment | segment | ... | open tail |      oldest first; the oldest behaviours go first
@@ -111,12 +112,14 @@ impl Sequences {
         }
     }
 
-    /// Adds a behaviour after all of this user that are not later.
-    pub fn append(&mut self, user: UserId, entry: Entry) -> Appended {
+    /// Adds a behaviour after all of this user that are not later. Before the `horizon` nobody will read any more: a read as of that time or later
+    /// sees the newest `max_length` behaviours before it, unless there are more than twice as many (at least 4096 more) altogether.
+    pub fn append(&mut self, user: UserId, entry: Entry, horizon: EventTime) -> Appended {
         let history = self.users.entry(user).or_default();
         let before = history.length(self.max_length);
         let removed = &mut self.removed;
-        let appended = history.append(entry, self.max_length, &mut self.room, &mut |place| {
+        let (most, room) = (self.max_length, &mut self.room);
+        let appended = history.append(entry, most, horizon, room, &mut |place| {
             removed.push(SegmentKey { user, place });
         });
         self.behaviours += history.length(self.max_length) - before;

@@ -10,23 +10,31 @@ use super::*;
 
 const KINDS: usize = 4;
 
-/// The same by brute force: everything ever kept, sorted by time and then by arrival.
+/// The same by brute force: everything, sorted by time and then by arrival.
 struct Plain {
     entries: Vec<Entry>,
     most: usize,
+    horizon: EventTime,
 }
 
 impl Plain {
-    fn append(&mut self, entry: Entry) -> bool {
+    fn new(most: usize) -> Self {
+        Self { entries: Vec::new(), most, horizon: EventTime::MIN }
+    }
+
+    fn append(&mut self, entry: Entry, horizon: EventTime) -> bool {
+        self.horizon = horizon;
         let place = self.entries.partition_point(|known| known.time <= entry.time);
-        if place == 0 && self.entries.len() >= self.most {
+        let settled = self.entries.partition_point(|known| known.time < horizon);
+        if place < self.entries.len() && place + self.most <= settled {
             return false;
         }
         self.entries.insert(place, entry);
-        if self.entries.len() > self.most {
-            self.entries.remove(0);
-        }
         true
+    }
+
+    fn length(&self) -> usize {
+        self.entries.len().min(self.most)
     }
 
     fn newest(
@@ -37,11 +45,11 @@ impl Plain {
         read: &[bool],
     ) -> Vec<Entry> {
         let of = |entry: &&Entry| {
-            entry.time < before
-                && read[usize::from(entry.kind.0)]
+            read[usize::from(entry.kind.0)]
                 && category.is_none_or(|category| entry.category == category)
         };
-        self.entries.iter().rev().filter(of).take(limit).copied().collect()
+        let before = self.entries.iter().rev().filter(|entry| entry.time < before);
+        before.take(self.most).filter(of).take(limit).copied().collect()
     }
 }
 
@@ -56,7 +64,7 @@ fn entry(random: &mut ChaCha8Rng, time: i64) -> Entry {
 }
 
 fn compare(sequences: &Sequences, plain: &Plain, user: UserId, random: &mut ChaCha8Rng) {
-    assert_eq!(sequences.length(user), plain.entries.len());
+    assert_eq!(sequences.length(user), plain.length());
     let (oldest, newest) = match (plain.entries.first(), plain.entries.last()) {
         (Some(oldest), Some(newest)) => (oldest.time.0, newest.time.0),
         _ => return,
@@ -67,6 +75,8 @@ fn compare(sequences: &Sequences, plain: &Plain, user: UserId, random: &mut ChaC
             1 => plain.entries[random.random_range(0..plain.entries.len())].time,
             _ => EventTime(random.random_range(oldest - 2..newest + 3)),
         };
+        // Nothing before the horizon is read.
+        let before = before.max(plain.horizon);
         let limit = [0, 1, 5, 50, usize::MAX][random.random_range(0..5)];
         let read: Vec<bool> = (0..KINDS).map(|_| random.random_bool(0.7)).collect();
         let mut found = Vec::new();
@@ -124,9 +134,12 @@ fn sequences_equal_sorted_lists_under_any_order_and_limit() {
             let late = if random.random_bool(0.3) { random.random_range(0..=lateness) } else { 0 };
             let user = UserId(1 + random.random_range(0..2));
             let entry = entry(&mut random, now - late);
-            let plain = plain.entry(user).or_insert_with(|| Plain { entries: Vec::new(), most });
-            let appended = sequences.append(user, entry);
-            assert_eq!(plain.append(entry), appended != Appended::TooOld, "step {step}");
+            let plain = plain.entry(user).or_insert_with(|| Plain::new(most));
+            // Windows of no length, of some hours, of ages.
+            let window = [0, 10_000_000, 3_000_000_000][seed as usize / 3 % 3];
+            let horizon = EventTime(now - window);
+            let appended = sequences.append(user, entry, horizon);
+            assert_eq!(plain.append(entry, horizon), appended != Appended::TooOld, "step {step}");
             if step % 397 == 0 {
                 compare(&sequences, plain, user, &mut random);
             }
@@ -141,7 +154,7 @@ fn sequences_equal_sorted_lists_under_any_order_and_limit() {
         for (key, bytes) in stored {
             restored.restore(*key, bytes).unwrap();
         }
-        let total: usize = plain.values().map(|plain| plain.entries.len()).sum();
+        let total: usize = plain.values().map(Plain::length).sum();
         for sequences in [&sequences, &restored] {
             assert_eq!((sequences.behaviours(), sequences.users()), (total, 2));
             for (user, plain) in &plain {
@@ -156,18 +169,18 @@ fn sequences_equal_sorted_lists_under_any_order_and_limit() {
 fn a_wholly_reversed_stream_is_sorted_all_the_same() {
     let mut random = ChaCha8Rng::seed_from_u64(5);
     let (user, mut sequences) = (UserId(1), Sequences::new(100_000));
-    let mut plain = Plain { entries: Vec::new(), most: 100_000 };
+    let mut plain = Plain::new(100_000);
     // Always the same place between two segments: the numbers between them run out and all are given anew.
     let (early, late) = (1_000, 2_000_000);
     for time in (0..600).map(|i| late + i).chain((0..300).map(|i| early + i)) {
         let entry = entry(&mut random, time);
-        plain.append(entry);
-        sequences.append(user, entry);
+        plain.append(entry, EventTime::MIN);
+        sequences.append(user, entry, EventTime::MIN);
     }
     for time in (0..9_000).rev() {
         let entry = entry(&mut random, 10_000 + time);
-        plain.append(entry);
-        assert_eq!(sequences.append(user, entry), Appended::Late);
+        plain.append(entry, EventTime::MIN);
+        assert_eq!(sequences.append(user, entry, EventTime::MIN), Appended::Late);
     }
     compare(&sequences, &plain, user, &mut random);
     let mut store = Store::default();
@@ -179,7 +192,7 @@ fn an_as_of_read_does_not_see_what_comes_later() {
     let mut random = ChaCha8Rng::seed_from_u64(9);
     let (user, mut sequences) = (UserId(1), Sequences::new(100_000));
     for time in 0..2000 {
-        sequences.append(user, entry(&mut random, time));
+        sequences.append(user, entry(&mut random, time), EventTime::MIN);
     }
     let read = [true; KINDS];
     let look = |sequences: &Sequences| {
@@ -191,7 +204,7 @@ fn an_as_of_read_does_not_see_what_comes_later() {
     let before = look(&sequences);
     assert!(before.iter().all(|entry| entry.time < EventTime(1500)));
     for time in (1500..4000).rev() {
-        sequences.append(user, entry(&mut random, time));
+        sequences.append(user, entry(&mut random, time), EventTime::MIN);
     }
     assert_eq!(look(&sequences), before);
 }
@@ -213,7 +226,7 @@ fn a_packed_behaviour_takes_at_most_twelve_bytes() {
             category = random.random_range(0..10_000);
         }
         let entry = Entry { category, ..entry(&mut random, time) };
-        sequences.append(user, entry);
+        sequences.append(user, entry, EventTime::MIN);
     }
     let (mut bytes, mut tail) = (0, 0);
     sequences.visit_all(|key, segment| {
@@ -231,7 +244,7 @@ fn damaged_segments_are_refused_and_never_panic() {
     let mut random = ChaCha8Rng::seed_from_u64(13);
     let mut sequences = Sequences::new(1000);
     for time in 0..100 {
-        sequences.append(UserId(1), entry(&mut random, time * 1000));
+        sequences.append(UserId(1), entry(&mut random, time * 1000), EventTime::MIN);
     }
     let mut bytes = Vec::new();
     sequences.visit_all(|_, segment| bytes = segment.to_vec());
@@ -262,4 +275,32 @@ fn damaged_segments_are_refused_and_never_panic() {
     bytes[0] = 1;
     assert_eq!(restored.restore(key, &bytes), Ok(()));
     assert_eq!(restored.restore(key, &bytes), Err(SegmentError::Doubled));
+}
+
+#[test]
+fn an_open_impression_reads_what_it_saw_however_much_has_come_since() {
+    let mut random = ChaCha8Rng::seed_from_u64(17);
+    let (user, shown) = (UserId(1), EventTime(1_000));
+    let read = [true; KINDS];
+    let mut sequences = Sequences::new(50);
+    let look = |sequences: &Sequences| {
+        let mut found = Vec::new();
+        sequences.newest(user, shown, 50, &read, |entry| found.push(entry));
+        found
+    };
+    for time in 0..1_000 {
+        sequences.append(user, entry(&mut random, time), EventTime(time));
+    }
+    let before = look(&sequences);
+    for time in 1_000..4_000 {
+        sequences.append(user, entry(&mut random, time), shown);
+        assert_eq!(look(&sequences), before, "{time}");
+    }
+    // A robot may do anything: the bound holds.
+    for time in 4_000..40_000 {
+        sequences.append(user, entry(&mut random, time), shown);
+    }
+    let mut kept = 0;
+    sequences.visit_all(|key, _| kept += usize::from(key.place != SegmentKey::TAIL));
+    assert!(kept <= (50 + 4096) / 224 + 1, "{kept} segments");
 }

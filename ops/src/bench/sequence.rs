@@ -44,7 +44,7 @@ pub(super) fn measure(report: &mut Report) -> Result<()> {
             sequences = Sequences::new(length);
             let begun = Instant::now();
             for entry in &behaviours {
-                black_box(sequences.append(USER, *entry));
+                black_box(sequences.append(USER, *entry, EventTime::MAX));
             }
             best = best.min(begun.elapsed());
         }
@@ -126,7 +126,7 @@ fn on_disk() -> Result<f64> {
     let mut sequences = Sequences::new(LENGTHS[0]);
     for (i, entry) in behaviours().take(LENGTHS[0]).enumerate() {
         for user in 1..=STORED {
-            sequences.append(UserId(user), entry);
+            sequences.append(UserId(user), entry, EventTime::MAX);
         }
         if i % 1_000 == 999 {
             let mut batch = Batch::default();

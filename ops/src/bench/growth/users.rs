@@ -118,7 +118,7 @@ fn fill(pipeline: &mut Pipeline, users: usize) -> Result<()> {
             let time = EventTime(START - 1_000_000 + 1_000 * i as i64);
             let number = shared.category_number(Some(category));
             let entry = Entry { item: item as u32, category: number, kind: BehaviourType(0), time };
-            shard.sequences.append(id, entry);
+            shard.sequences.append(id, entry, EventTime::MAX);
             if i == 0 {
                 let (item, category) = (ItemId::of(&item.to_string()).0, Some(category.0));
                 let subjects = Subjects { item, user: id.0, category, surface: None };
