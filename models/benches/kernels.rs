@@ -64,6 +64,12 @@ fn slices(c: &mut Criterion, path: Path) {
     };
     group.throughput(Throughput::Elements(p.len() as u64));
     group.bench_function("adam", |b| b.iter(|| f32::adam(&mut p, &g, &mut m, &mut v, &step)));
+    // Long after the last gradient, as for units that are never open again.
+    let nothing = vec![0.0; p.len()];
+    (0..2000).for_each(|_| f32::adam(&mut p, &nothing, &mut m, &mut v, &step));
+    group.bench_function("adam, no gradient for long", |b| {
+        b.iter(|| f32::adam(&mut p, &nothing, &mut m, &mut v, &step));
+    });
 
     let mut z = vec![0.3_f32; 4096];
     group.throughput(Throughput::Elements(4096));

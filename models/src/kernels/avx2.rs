@@ -185,6 +185,13 @@ impl Lanes for Avx2 {
         proven!(_mm256_max_ps(a, b))
     }
     #[inline(always)]
+    fn flush(self, a: __m256, least: __m256) -> __m256 {
+        proven!({
+            let magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0), a);
+            _mm256_and_ps(a, _mm256_cmp_ps::<_CMP_NLT_UQ>(magnitude, least))
+        })
+    }
+    #[inline(always)]
     fn sqrt(self, a: __m256) -> __m256 {
         proven!(_mm256_sqrt_ps(a))
     }

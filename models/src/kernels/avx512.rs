@@ -117,6 +117,13 @@ impl Lanes for Avx512 {
         proven!(_mm512_max_ps(a, b))
     }
     #[inline(always)]
+    fn flush(self, a: __m512, least: __m512) -> __m512 {
+        proven!({
+            let kept = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(_mm512_abs_ps(a), least);
+            _mm512_maskz_mov_ps(kept, a)
+        })
+    }
+    #[inline(always)]
     fn sqrt(self, a: __m512) -> __m512 {
         proven!(_mm512_sqrt_ps(a))
     }

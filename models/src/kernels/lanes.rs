@@ -54,6 +54,8 @@ pub(super) trait Lanes: Copy {
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     /// The larger one.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a`, or zero where its magnitude is below `least`. NaN stays NaN.
+    fn flush(self, a: Self::F, least: Self::F) -> Self::F;
     /// The square root.
     fn sqrt(self, a: Self::F) -> Self::F;
     /// The nearest integer, ties to even, for magnitudes below 2²².

@@ -1,8 +1,18 @@
 //! Optimiser steps over slices: Adam for dense blocks, row-wise Adagrad for embedding rows.
+//!
+//! The moments of a parameter without gradient decay for ever. Below 2⁻¹²⁶ numbers are subnormal: an operation on them takes the processor some hundred
+//! cycles, and rounding keeps them there, for 0.9 times four of the smallest ones are four again. So Adam counts as nothing what is far too small to
+//! matter beside an `ε` of 10⁻⁸: a gradient below 2⁻⁵⁰, which moves a parameter by less than 10⁻⁷ of the rate, and a moment below its square. Then
+//! neither a moment nor what is added to one, `(1 - β₁) g` and `(1 - β₂) g²`, is ever subnormal.
 
 use super::lanes::{Kernel, Lanes};
 use super::path::Proof;
 use super::real::AdamStep;
+
+/// Gradients of smaller magnitude count as nothing: 2⁻⁵⁰.
+const LEAST_GRADIENT: f32 = 1.0 / (1_u64 << 50) as f32;
+/// Moments of smaller magnitude count as nothing: 2⁻¹⁰⁰.
+const LEAST_MOMENT: f32 = LEAST_GRADIENT * LEAST_GRADIENT;
 
 struct Adam<'a> {
     parameter: &'a mut [f32],
@@ -23,6 +33,7 @@ impl Kernel for Adam<'_> {
         let rate = lanes.splat(step.rate / step.correction1);
         let scale = lanes.splat(1.0 / step.correction2.sqrt());
         let eps = lanes.splat(step.eps);
+        let (least, least_moment) = (lanes.splat(LEAST_GRADIENT), lanes.splat(LEAST_MOMENT));
         let blocks = self
             .parameter
             .chunks_mut(L::WIDTH)
@@ -30,10 +41,12 @@ impl Kernel for Adam<'_> {
             .zip(self.m.chunks_mut(L::WIDTH).zip(self.v.chunks_mut(L::WIDTH)));
         for ((p, g), (m, v)) in blocks {
             let whole = p.len() == L::WIDTH;
-            let gradient = read(lanes, g, whole);
+            let gradient = lanes.flush(read(lanes, g, whole), least);
             let mean = lanes.mul_add(beta1, read(lanes, m, whole), lanes.mul(rest1, gradient));
+            let mean = lanes.flush(mean, least_moment);
             let square = lanes.mul(gradient, gradient);
             let square = lanes.mul_add(beta2, read(lanes, v, whole), lanes.mul(rest2, square));
+            let square = lanes.flush(square, least_moment);
             let size = lanes.mul_add(lanes.sqrt(square), scale, eps);
             let change = lanes.div(lanes.mul(rate, mean), size);
             let parameter = lanes.sub(read(lanes, p, whole), change);
@@ -190,32 +203,61 @@ mod tests {
                 let (mut p, mut m, mut v) =
                     (numbers(length, 0.1), vec![0.0; length], vec![0.0; length]);
                 let (mut p64, mut m64, mut v64) = (wide(&p), wide(&m), wide(&v));
-                for t in 1..4_u8 {
-                    let g = numbers(length, f32::from(t));
-                    let step = AdamStep {
-                        rate: 0.01,
-                        beta1: 0.9,
-                        beta2: 0.99,
-                        eps: 1e-8,
-                        correction1: 1.0 - 0.9_f64.powi(t.into()),
-                        correction2: 1.0 - 0.99_f64.powi(t.into()),
-                    };
-                    let narrow = AdamStep {
-                        rate: 0.01,
-                        beta1: 0.9,
-                        beta2: 0.99,
-                        eps: 1e-8,
-                        correction1: step.correction1 as f32,
-                        correction2: step.correction2 as f32,
-                    };
-                    adam(proof, &mut p, &g, &mut m, &mut v, &narrow);
-                    f64::adam(&mut p64, &wide(&g), &mut m64, &mut v64, &step);
+                for t in 1..4 {
+                    let g = numbers(length, t as f32);
+                    adam(proof, &mut p, &g, &mut m, &mut v, &step(t));
+                    f64::adam(&mut p64, &wide(&g), &mut m64, &mut v64, &step(t));
                 }
                 let what = format!("{proof:?} {length}");
                 assert_close(&p, &p64, &what);
                 assert_close(&m, &m64, &what);
                 assert_close(&v, &v64, &what);
             }
+        }
+    }
+
+    /// The constants of step `t`.
+    fn step<R: Real>(t: i32) -> AdamStep<R> {
+        let [rate, beta1, beta2, eps] = [1e-3, 0.9, 0.999, 1e-8].map(R::from_f64);
+        let [correction1, correction2] =
+            [0.9_f64, 0.999].map(|beta| R::from_f64(1.0 - beta.powi(t)));
+        AdamStep { rate, beta1, beta2, eps, correction1, correction2 }
+    }
+
+    #[test]
+    fn no_moment_becomes_subnormal() {
+        // Gradients of every magnitude, subnormal ones among them, then nothing for so long that all moments decay.
+        let gradient: Vec<f32> = (0..301)
+            .map(|i| if i % 2 == 0 { 1.0 } else { -1.0 } * 2.0_f32.powi(i % 149 - 148))
+            .collect();
+        let nothing = vec![0.0; gradient.len()];
+        for proof in Proof::all() {
+            let [mut p, mut m, mut v] = [&nothing; 3].map(Clone::clone);
+            let [mut p64, mut m64, mut v64] = [&nothing; 3].map(|zeros| wide(zeros));
+            for t in 1..=80_000 {
+                let g = if t < 20 { &gradient } else { &nothing };
+                adam(proof, &mut p, g, &mut m, &mut v, &step(t));
+                let sound = |x: &f32| *x == 0.0 || x.is_normal();
+                assert!(m.iter().chain(&v).all(sound), "{proof:?} step {t}");
+                if t < 1000 {
+                    f64::adam(&mut p64, &wide(g), &mut m64, &mut v64, &step(t));
+                }
+            }
+            assert!(m.iter().chain(&v).all(|&x| x == 0.0), "{proof:?}");
+            // What counted as nothing would have been next to nothing.
+            for ((p, p64), g) in p.iter().zip(&p64).zip(&gradient) {
+                let distance = (f64::from(*p) - p64).abs();
+                assert!(distance < 1e-8 + 1e-5 * p64.abs(), "{proof:?} {g:e}: {p:e} {p64:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_gradient_that_is_no_number_stays_one_in_the_moments() {
+        for proof in Proof::all() {
+            let (mut p, mut m, mut v) = ([0.0; 3], [0.0; 3], [0.0; 3]);
+            adam(proof, &mut p, &[f32::NAN, f32::INFINITY, 1.0], &mut m, &mut v, &step(1));
+            assert!(m[0].is_nan() && v[0].is_nan() && m[1].is_infinite() && m[2].is_normal());
         }
     }
 

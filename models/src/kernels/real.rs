@@ -41,7 +41,8 @@ impl Activation {
 }
 
 /// The constants of one Adam step: `m = β₁ m + (1 - β₁) g`, `v = β₂ v + (1 - β₂) g²`,
-/// `p -= rate (m / c₁) / (sqrt(v / c₂) + ε)` (Kingma and Ba 2015, algorithm 1).
+/// `p -= rate (m / c₁) / (sqrt(v / c₂) + ε)` (Kingma and Ba 2015, algorithm 1). In `f32`, what is far too small to matter against an `ε` of 10⁻⁸ is
+/// flushed to zero, so that no moment becomes subnormal.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamStep<R> {
     /// The learning rate.

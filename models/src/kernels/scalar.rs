@@ -74,6 +74,10 @@ impl Lanes for Scalar {
         zip(a, b, |a, b| if a > b { a } else { b })
     }
     #[inline(always)]
+    fn flush(self, a: Self::F, least: Self::F) -> Self::F {
+        zip(a, least, |a, least| if a.abs() < least { 0.0 } else { a })
+    }
+    #[inline(always)]
     fn sqrt(self, a: Self::F) -> Self::F {
         a.map(f32::sqrt)
     }
