@@ -28,7 +28,7 @@ use ndarray::s;
 use sluice_features::example::Batch;
 use sluice_features::schema::Schema;
 
-use crate::crossing::{Belief, Crossing, shares};
+use crate::crossing::{Crossing, Variances, shares};
 use crate::funnel::{Funnel, FunnelTape, Targets};
 use crate::interest::{History, Interest, InterestTape};
 use crate::kernels::Real;
@@ -53,7 +53,7 @@ struct Graph {
     deep: Option<Deep>,
     crossing: Option<Crossing>,
     funnel: Funnel,
-    belief: Option<Belief>,
+    variances: Option<Variances>,
 }
 
 #[derive(Debug)]
@@ -135,17 +135,18 @@ impl<R: Real> Model<R> {
             sharing.map(|sharing| Deep { interest, sharing })
         });
         let deep = deep.flatten();
-        let conditional = spec.believes() && matches!(spec.funnel, FunnelSpec::Esmm { .. });
+        let conditional = spec.has_variances() && matches!(spec.funnel, FunnelSpec::Esmm { .. });
         let prior = &spec.learning.prior;
         let shares = shares(parents, conditional, prior.child);
         let crossing = Crossing::build(&mut layout, &spec.crossing, &plan, &shares);
         let inputs = deep.as_ref().map(|deep| deep.sharing.outputs());
         let funnel = Funnel::new(&mut layout, &spec.funnel, parents, inputs, priors);
         let numbers = if spec.crossing.has_linear() { plan.numbers } else { 0 };
-        let belief = spec.believes().then(|| Belief::new(&mut layout, prior, numbers, &shares));
+        let variances =
+            spec.has_variances().then(|| Variances::new(&mut layout, prior, numbers, &shares));
         let outputs = deep.as_ref().map_or(0, |deep| deep.interest.outputs());
         let split = Split::new(schema, &plan, outputs);
-        let graph = Arc::new(Graph { plan, split, deep, crossing, funnel, belief });
+        let graph = Arc::new(Graph { plan, split, deep, crossing, funnel, variances });
         Ok(Self { graph, params: Params::initial(Arc::new(layout), seed) })
     }
 
@@ -164,13 +165,13 @@ impl<R: Real> Model<R> {
         self.graph.funnel.tasks()
     }
 
-    /// Without a deep part: the crossing, the funnel, what is believed of their weights if they are beliefs, and the numbers of all.
+    /// Without a deep part: the crossing, the funnel, the variances of their weights if they have any, and the numbers of all.
     pub(crate) fn shallow(
         &mut self,
-    ) -> Option<(&Crossing, &Funnel, Option<&Belief>, &mut Params<R>)> {
-        let Graph { deep, crossing, funnel, belief, .. } = &*self.graph;
+    ) -> Option<(&Crossing, &Funnel, Option<&Variances>, &mut Params<R>)> {
+        let Graph { deep, crossing, funnel, variances, .. } = &*self.graph;
         let crossing = crossing.as_ref().filter(|_| deep.is_none())?;
-        Some((crossing, funnel, belief.as_ref(), &mut self.params))
+        Some((crossing, funnel, variances.as_ref(), &mut self.params))
     }
 
     pub(crate) fn plan(&self) -> &Plan {

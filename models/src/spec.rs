@@ -301,8 +301,8 @@ impl ModelSpec {
         !matches!(self.sharing, SharingSpec::None {})
     }
 
-    /// Whether the weights are beliefs.
-    pub(crate) fn believes(&self) -> bool {
+    /// Whether the weights have variances.
+    pub(crate) fn has_variances(&self) -> bool {
         self.learning.method == Method::Bayes
     }
 

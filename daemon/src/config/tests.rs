@@ -499,7 +499,7 @@ line 13: table.admission: expected a whole number from 0 to 255, found integer 3
 }
 
 #[test]
-fn beliefs_learn_labels_as_they_come_and_have_no_deep_part() {
+fn variances_learn_labels_as_they_come_and_have_no_deep_part() {
     let shallow = "[learn]\nmethod = \"bayes\"\n[model.crossing]\nname = \"linear\"\n[model.sharing]\nname = \"none\"\n";
     let with = |rest: &str| format!("{shallow}{rest}");
     let tasks = "[[funnel.tasks]]\nname = \"click\"\n[[funnel.tasks]]\nname = \"buy\"\nparent = \"click\"\nlabels = \"wait\"\n[serve]\nscore = \"p.click\"\n";

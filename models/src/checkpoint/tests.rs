@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::testing::{PARENTS, PRIORS, batch, beliefs, combinations, schema};
+use crate::model::testing::{PARENTS, PRIORS, batch, combinations, schema, with_variances};
 
 fn trained(spec: &ModelSpec) -> Learner {
     let mut learner = Learner::new(spec, &schema(spec), &PARENTS, &PRIORS, 5).unwrap();
@@ -21,7 +21,7 @@ fn back(bytes: &[u8], spec: &ModelSpec) -> Result<Learner, FormatError> {
 
 #[test]
 fn a_restored_learner_goes_on_to_the_bit() {
-    for mut spec in combinations().into_iter().step_by(11).chain(beliefs()) {
+    for mut spec in combinations().into_iter().step_by(11).chain(with_variances()) {
         spec.embeddings.admission = 2;
         let mut learner = trained(&spec);
         let mut restored = back(&bytes(&learner), &spec).unwrap();

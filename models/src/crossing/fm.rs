@@ -1,7 +1,7 @@
 //! `fm`: a factorisation machine over the embeddings of the key fields (Rendle, ICDM 2010), one for each task.
 //!
 //! `logit_t += <v_t, c>`, `c = ½ ((Σ_f e_f)² - Σ_f e_f²)`, so that `v_t = 1`, with which it commonly starts, is the machine itself: the sum over all pairs
-//! `<e_f, e_g>` (identity 6). Backward: `dv_t = dl_t c`, `de_f = (Σ_t dl_t v_t) (Σ_g e_g - e_f)`.
+//! `<e_f, e_g>`. Backward: `dv_t = dl_t c`, `de_f = (Σ_t dl_t v_t) (Σ_g e_g - e_f)`.
 //!
 //! Shapes: the first columns of `x` are `F` fields of `width`; `v` `[T, width]`.
 

@@ -1,8 +1,8 @@
 //! `linear`: a weight for each id and task, and for each number and task: the logistic regression that click models began with.
 //!
 //! `logit_t += Σ_fields w_t(key) + Σ_lists mean w_t(key) + Σ_numbers x w_t`. The weights of an id are one row of `T` numbers in a
-//! store of its own, zero at first, under the same key as its embedding: fields that share a table share the weight. Where weights are beliefs
-//! ([`super::Belief`]) the row has `T` more, which are no weights.
+//! store of its own, zero at first, under the same key as its embedding: fields that share a table share the weight. Where weights have variances
+//! ([`super::Variances`]) the row has `T` more, which are no weights.
 
 use std::ops::Range;
 

@@ -3,20 +3,20 @@
 //! With `sharing = "none"` the crossing is the whole model: logistic regression, or a factorisation machine. Then it learns one example
 //! after the other ([`crate::learner`]).
 
-mod belief;
 mod fm;
 mod linear;
 mod terms;
+mod variances;
 
 use std::ops::Range;
 
-pub use belief::Belief;
-pub(crate) use belief::shares;
 pub use fm::Fm;
 pub use linear::Linear;
 use sluice_features::candidates::Candidates;
 use sluice_features::example::Batch;
 pub(crate) use terms::TermList;
+pub use variances::Variances;
+pub(crate) use variances::shares;
 
 use crate::kernels::Real;
 use crate::layers::Grid;

@@ -1,4 +1,4 @@
-//! What an example says of each head alone, for models that learn beliefs ([`crate::crossing::Belief`]).
+//! What an example says of each head alone, for models whose weights have variances ([`crate::crossing::Variances`]).
 //!
 //! Where heads give probabilities after the parent (`esmm`), a head learns where the parent's outcome was seen and nowhere else: its example begins when
 //! the parent's label comes. All labels are those of one log loss, `softplus(a) - y a` with the logit `a`:

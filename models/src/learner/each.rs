@@ -13,7 +13,7 @@
 //! The rows of a batch are found once and lent; the steps go over them where they lie side by side, and they are put back at the end. That is
 //! the same, bit for bit, as batches of one example.
 //!
-//! Weights that are beliefs take another step ([`bayes`]).
+//! Weights with variances take another step ([`bayes`]).
 
 mod bayes;
 mod side;
@@ -53,7 +53,7 @@ pub(super) struct Each {
     slopes: Vec<f32>,
     steps: Vec<f32>,
     loss: Vec<f64>,
-    /// `[T]`, where weights are beliefs.
+    /// `[T]`, where weights have variances.
     evidence: Vec<Option<Evidence>>,
     /// An example's numbers with 1 behind them, and for each task their product with its covariance.
     inputs: Vec<f32>,
@@ -94,7 +94,7 @@ impl Learner {
     }
 
     fn some(&mut self, batch: &Batch, slice: Range<usize>) {
-        let Some((crossing, funnel, belief, params)) = self.model.shallow() else { return };
+        let Some((crossing, funnel, variances, params)) = self.model.shallow() else { return };
         let mut stores = self.embeddings.stores().iter().map(Arc::as_ref);
         let fm = crossing.fm().and_then(|_| stores.next());
         let linear = crossing.linear().and_then(|_| stores.next());
@@ -128,8 +128,8 @@ impl Learner {
             if modes.iter().all(|&mode| mode == LabelMode::Masked) {
                 continue;
             }
-            let norm = match belief {
-                Some(belief) => each.believe(belief, &mut parts, batch, number, example),
+            let norm = match variances {
+                Some(variances) => each.filter(variances, &mut parts, batch, number, example),
                 None => each.learn(&mut parts, batch, number, example),
             };
             match norm {

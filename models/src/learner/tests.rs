@@ -1,5 +1,7 @@
 use super::*;
-use crate::model::testing::{PARENTS, PRIORS, batch, beliefs, combinations, final_batch, schema};
+use crate::model::testing::{
+    PARENTS, PRIORS, batch, combinations, final_batch, schema, with_variances,
+};
 use crate::spec::{FunnelSpec, SharingSpec};
 
 fn learner(spec: &ModelSpec) -> Learner {
@@ -22,7 +24,7 @@ fn the_same_batches_give_the_same_bits() {
 
 #[test]
 fn a_step_reports_what_was_predicted_before_it() {
-    for spec in combinations().iter().step_by(5).chain(&beliefs()) {
+    for spec in combinations().iter().step_by(5).chain(&with_variances()) {
         let mut learner = learner(spec);
         // Without a deep part each example is a step.
         let batch = batch(&schema(spec), if spec.is_deep() { 6 } else { 1 });

@@ -131,8 +131,8 @@ impl Plan {
             .collect();
         if spec.crossing.has_linear() {
             let columns = schema.key_fields().len();
-            // A belief is a weight and, behind all weights of the row, how much was learned of it.
-            let width = schema.tasks * if spec.believes() { 2 } else { 1 };
+            // A weight with a variance has, behind all weights of the row, the precision that was learned.
+            let width = schema.tasks * if spec.has_variances() { 2 } else { 1 };
             stores.push(StoreShape { width, columns, linear: true });
         }
         let place = |field: usize| keys.iter().position(|column| column.field == field);

@@ -18,7 +18,7 @@ fn field(name: &str, source: Source, kind: Kind, table: usize) -> Field {
     Field { name: name.into(), source, kind, table, missing: Missing::Own }
 }
 
-/// Item, category and user of width 3, a list of tags of width 2, a number; with `linear` beside a deep part or of beliefs, pairs of item and user before them, of width 0.
+/// Item, category and user of width 3, a list of tags of width 2, a number; with `linear` beside a deep part or with variances, pairs of item and user before them, of width 0.
 pub(crate) fn schema(spec: &ModelSpec) -> Schema {
     let table = |name: &str, width| Table { name: name.into(), width };
     let number = Kind::Number { scale: 1.0, shift: 0.0 };
@@ -31,7 +31,7 @@ pub(crate) fn schema(spec: &ModelSpec) -> Schema {
         field("category", Source::Event(EventField::Category), Kind::Category, 1),
         field("user", Source::Event(EventField::User), Kind::Category, 2),
     ];
-    let with_pair = spec.crossing.has_linear() && (spec.is_deep() || spec.believes());
+    let with_pair = spec.crossing.has_linear() && (spec.is_deep() || spec.has_variances());
     Schema {
         fields: with_pair.then_some(pair).into_iter().chain(fields).collect(),
         tables: vec![
@@ -166,8 +166,8 @@ pub(crate) fn combinations() -> Vec<ModelSpec> {
     specs
 }
 
-/// Every combination whose weights are beliefs.
-pub(crate) fn beliefs() -> Vec<ModelSpec> {
+/// Every combination whose weights have variances.
+pub(crate) fn with_variances() -> Vec<ModelSpec> {
     let crossings = [CrossingSpec::Fm {}, CrossingSpec::Linear {}, CrossingSpec::FmLinear {}];
     let funnels = [FunnelSpec::Independent { tower: vec![4] }, FunnelSpec::Esmm { tower: vec![4] }];
     let mut specs = Vec::new();

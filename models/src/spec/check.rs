@@ -38,7 +38,7 @@ impl ModelSpec {
         self.check_sharing(&mut found);
         self.check_funnel(&mut found);
         self.check_learning(&mut found);
-        self.check_beliefs(schema, &mut found);
+        self.check_prior(schema, &mut found);
         if found.0.is_empty() { Ok(()) } else { Err(found.0) }
     }
 
@@ -102,7 +102,7 @@ impl ModelSpec {
         if !self.crossing.has_fm() {
             return;
         }
-        if let (Some(&field), false) = (bare.first(), self.is_deep() || self.believes()) {
+        if let (Some(&field), false) = (bare.first(), self.is_deep() || self.has_variances()) {
             let problem = format!(
                 "without sharing fm reads all key fields, and the table of {} has width 0: give it \
                  the width of the others, or choose linear or learning.method bayes",
@@ -198,8 +198,8 @@ impl ModelSpec {
         }
     }
 
-    fn check_beliefs(&self, schema: &Schema, found: &mut Found) {
-        if !self.believes() {
+    fn check_prior(&self, schema: &Schema, found: &mut Found) {
+        if !self.has_variances() {
             return;
         }
         if self.is_deep() {

@@ -19,7 +19,7 @@ pub struct LearningSpec {
     pub clip: f64,
     /// What a step is.
     pub method: Method,
-    /// What [`Method::Bayes`] expects before anything is learned.
+    /// The priors of [`Method::Bayes`].
     pub prior: PriorSpec,
 }
 
@@ -30,11 +30,11 @@ pub enum Method {
     /// Along the gradient: Adam and row-wise Adagrad.
     #[default]
     Gradient,
-    /// From a belief to the next: every weight has a mean and a variance, which shrinks by what is learned of it. For models without a deep part.
+    /// An extended Kalman filter: every weight has a prior and a variance, which shrinks by what is learned of it. For models without a deep part.
     Bayes,
 }
 
-/// What is expected of the weights of a model that learns by [`Method::Bayes`]: standard deviations around 0.
+/// The priors of the weights of a model that learns by [`Method::Bayes`]: standard deviations around 0.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PriorSpec {

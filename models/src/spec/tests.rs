@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::testing::{PARENTS, beliefs, combinations, schema};
+use crate::model::testing::{PARENTS, combinations, schema, with_variances};
 use sluice_features::schema::Schema;
 
 fn problems(spec: &ModelSpec, schema: &Schema) -> Vec<String> {
@@ -28,7 +28,7 @@ fn entries_are_chosen_by_name() {
 
 #[test]
 fn every_spec_survives_its_text() {
-    for spec in combinations().into_iter().chain(beliefs()) {
+    for spec in combinations().into_iter().chain(with_variances()) {
         let text = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<ModelSpec>(&text).unwrap(), spec, "{text}");
     }
@@ -92,13 +92,13 @@ fn slots_that_do_not_fit_together_are_refused() {
 }
 
 #[test]
-fn beliefs_need_a_model_without_a_deep_part_and_something_to_expect() {
+fn variances_need_a_model_without_a_deep_part_and_a_prior() {
     let mut spec = ModelSpec::default();
     spec.learning.method = Method::Bayes;
     let found = problems(&spec, &schema(&spec));
     assert!(found.len() == 1 && found[0].starts_with("learning.method: bayes"), "{found:?}");
     for (deviation, right) in [(0.0, false), (f64::NAN, false), (2.0, true), (20.0, false)] {
-        let mut spec = beliefs().remove(0);
+        let mut spec = with_variances().remove(0);
         let [weights, numbers, rows] = [deviation; 3];
         spec.learning.prior = PriorSpec { weights, numbers, rows, ..PriorSpec::default() };
         assert_eq!(problems(&spec, &schema(&spec)).len(), if right { 0 } else { 3 });

@@ -1,5 +1,5 @@
-//! The step of `learning.method = "bayes"`: from what is believed of the weights to what is believed after one more example. The equations stand in
-//! [`crate::crossing::Belief`], what an example says of each head in [`Evidence`].
+//! The step of `learning.method = "bayes"`: an extended Kalman filter takes one more example. The equations stand in [`crate::crossing::Variances`],
+//! what an example says of each head in [`Evidence`].
 //!
 //! The heads of one example are learned one after the other, all with the logits that were predicted. In the machine, which all heads share, the slope by
 //! row `j` is `v_t x_j (Σ_f x_f e_f - e_j)`, taken where the example found the rows.
@@ -8,15 +8,15 @@ use sluice_features::example::Batch;
 
 use super::side::{Side, terms};
 use super::{Each, Parts};
-use crate::crossing::{Belief, TermList};
+use crate::crossing::{TermList, Variances};
 use crate::funnel::{Evidence, Targets};
 use crate::kernels::{Real, Terms};
 
 impl Each {
     /// Learns the example that was just predicted. Returns the norm of its slopes, or nothing where something is not finite: then nothing was learned.
-    pub(super) fn believe(
+    pub(super) fn filter(
         &mut self,
-        belief: &Belief,
+        variances: &Variances,
         parts: &mut Parts<'_>,
         batch: &Batch,
         number: usize,
@@ -30,14 +30,14 @@ impl Each {
             parts.crossing.linear().into_iter().flat_map(|linear| linear.inputs(batch, example)),
         );
         self.inputs.push(1.0);
-        let spreads = self.spread(belief, parts);
+        let spreads = self.spread(variances, parts);
         if !spreads.is_finite() || self.loss.iter().any(|loss| !loss.is_finite()) {
             return None;
         }
         self.find_directions(parts, number);
         for task in 0..self.evidence.len() {
             if let Some(evidence) = self.evidence[task] {
-                self.learn_head(belief, parts, number, task, evidence);
+                self.learn_head(variances, parts, number, task, evidence);
             }
         }
         parts.adam.count();
@@ -46,13 +46,13 @@ impl Each {
     }
 
     /// Makes the products of the inputs with the covariances of the heads that learn. Returns the sum of the variances.
-    fn spread(&mut self, belief: &Belief, parts: &Parts<'_>) -> f32 {
+    fn spread(&mut self, variances: &Variances, parts: &Parts<'_>) -> f32 {
         let size = self.inputs.len();
         self.products.resize(self.evidence.len() * size, 0.0);
         let mut sum = 0.0;
         for (task, product) in self.products.chunks_exact_mut(size).enumerate() {
             if self.evidence[task].is_some() {
-                sum += belief.spread(parts.params, task, &self.inputs, product);
+                sum += variances.spread(parts.params, task, &self.inputs, product);
             }
         }
         sum
@@ -78,7 +78,7 @@ impl Each {
     /// Learns one head.
     fn learn_head(
         &mut self,
-        belief: &Belief,
+        variances: &Variances,
         parts: &mut Parts<'_>,
         number: usize,
         task: usize,
@@ -87,17 +87,18 @@ impl Each {
         let size = self.inputs.len();
         let product = &self.products[task * size..(task + 1) * size];
         let list = &self.lists[usize::from(self.apart)];
-        let share = belief.share(task);
+        let share = variances.share(task);
 
         let mut variance = f32::dot(product, &self.inputs);
         if let Some(store) = parts.linear {
-            variance += self.linear.variance(&self.lists[0], number, store.width(), task, belief);
+            variance +=
+                self.linear.variance(&self.lists[0], number, store.width(), task, variances);
         }
         if let Some(store) = parts.fm {
             let (rows, stride) = (&list.rows()[list.range(number)], store.width() + 1);
             for (&row, &square) in rows.iter().zip(&self.fm.squares) {
                 let learned = self.fm.loan.rows[(row as usize + 1) * stride - 1];
-                variance += share * share * square * belief.row_variance(learned);
+                variance += share * share * square * variances.row_variance(learned);
             }
         }
         let step = -evidence.slope / (1.0 + evidence.damping * variance);
@@ -108,11 +109,11 @@ impl Each {
         parts.funnel.move_bias(parts.params, task, step * product[size - 1]);
         let curvature = evidence.curvature;
         if curvature > 0.0 {
-            belief.shrink(parts.params, task, product, curvature, variance);
+            variances.shrink(parts.params, task, product, curvature, variance);
         }
         if let Some(store) = parts.linear {
             let learned = Learned { step, variance, curvature };
-            self.linear.learn(&self.lists[0], number, store.width(), task, belief, learned);
+            self.linear.learn(&self.lists[0], number, store.width(), task, variances, learned);
         }
         if let Some(store) = parts.fm {
             let (rows, width) = (&list.rows()[list.range(number)], store.width());
@@ -125,9 +126,11 @@ impl Each {
                 let stride = width + 1;
                 let row = &mut self.fm.loan.rows[row as usize * stride..][..stride];
                 let (numbers, learned) = row.split_at_mut(width);
-                f32::axpy(share * step * belief.row_variance(learned[0]), direction, numbers);
+                let own = variances.row_variance(learned[0]);
+                f32::axpy(share * step * own, direction, numbers);
                 let mean = share * share * square / width as f32;
-                learned[0] += mean * curvature / (1.0 + curvature * variance);
+                let others = (variance - own * mean).max(0.0);
+                learned[0] += mean * curvature / (1.0 + curvature * others);
             }
         }
     }
@@ -151,13 +154,13 @@ impl Side {
         number: usize,
         width: usize,
         task: usize,
-        belief: &Belief,
+        variances: &Variances,
     ) -> f32 {
         let Terms { rows, shares } = terms(list, &self.shares, number);
         let place = width / 2 + task;
         let learned = |row: u32| self.loan.rows[row as usize * (width + 1) + place];
         let own =
-            |(&row, &share): (&u32, &f32)| share * share * belief.variance(task, learned(row));
+            |(&row, &share): (&u32, &f32)| share * share * variances.variance(task, learned(row));
         rows.iter().zip(shares).map(own).sum()
     }
 
@@ -168,13 +171,13 @@ impl Side {
         number: usize,
         width: usize,
         task: usize,
-        belief: &Belief,
+        variances: &Variances,
         Learned { step, variance, curvature }: Learned,
     ) {
         let Terms { rows, shares } = terms(list, &self.shares, number);
         for (&row, &share) in rows.iter().zip(shares).filter(|(_, share)| **share != 0.0) {
             let row = &mut self.loan.rows[row as usize * (width + 1)..][..width];
-            let own = belief.variance(task, row[width / 2 + task]);
+            let own = variances.variance(task, row[width / 2 + task]);
             let square = share * share;
             row[task] += step * share * own;
             let others = (variance - own * square).max(0.0);

@@ -3,7 +3,9 @@ use std::collections::BTreeMap;
 use sluice_features::time::{EventTime, Span};
 
 use super::*;
-use crate::model::testing::{PARENTS, PRIORS, batch, beliefs, combinations, final_batch, schema};
+use crate::model::testing::{
+    PARENTS, PRIORS, batch, combinations, final_batch, schema, with_variances,
+};
 use crate::model::{Model, Workspace};
 use crate::spec::{CrossingSpec, EmbeddingSpec, FunnelSpec, ModelSpec, SharingSpec};
 
@@ -61,7 +63,7 @@ fn a_batch_is_its_examples_one_after_the_other_to_the_bit() {
         EmbeddingSpec { max_rows: 12, admission: 2, expiry },
         EmbeddingSpec { max_rows: 12, expiry, ..EmbeddingSpec::default() },
     ];
-    let specs = shallow().chain(beliefs());
+    let specs = shallow().chain(with_variances());
     for (spec, embeddings) in specs.flat_map(|spec| rules.clone().map(|r| (spec.clone(), r))) {
         let spec = ModelSpec { embeddings, ..spec };
         let (mut together, mut apart) = (learner(&spec), learner(&spec));

@@ -5,7 +5,7 @@ use sluice_features::ids::{EventId, ItemId, UserId, salted_key};
 use sluice_features::schema::Schema;
 use sluice_features::time::EventTime;
 
-use super::super::testing::{PARENTS, PRIORS, beliefs, combinations, final_batch, schema};
+use super::super::testing::{PARENTS, PRIORS, combinations, final_batch, schema, with_variances};
 use super::*;
 use crate::learner::Learner;
 use crate::model::Workspace;
@@ -15,7 +15,7 @@ fn learner(spec: &crate::spec::ModelSpec) -> Learner {
     let schema = schema(spec);
     let mut learner = Learner::new(spec, &schema, &PARENTS, &PRIORS, 3).unwrap();
     // Covariances are not moved by hand.
-    if !spec.believes() {
+    if !spec.has_variances() {
         for value in learner.model_mut().params_mut().values_mut().iter_mut().step_by(3) {
             *value += 0.05;
         }
@@ -102,7 +102,7 @@ fn assert_close([shared, plain]: &[Vec<f32>; 2], what: &str) {
 fn every_combination_scores_candidates_as_it_scores_examples() {
     let specs = combinations();
     assert!(specs.len() > 100, "{}", specs.len());
-    for spec in specs.into_iter().chain(beliefs()) {
+    for spec in specs.into_iter().chain(with_variances()) {
         let learner = learner(&spec);
         let mut work = Scoring::default();
         let many: Vec<u64> = (0..60).map(|i| i * i % 23).chain([100, 101, 3]).collect();

@@ -6,10 +6,10 @@ use super::super::tests::{learner, one, tangled};
 use super::*;
 use crate::crossing::shares;
 use crate::learner::Learner;
-use crate::model::testing::{PARENTS, beliefs, schema};
+use crate::model::testing::{PARENTS, schema, with_variances};
 use crate::spec::{FunnelSpec, ModelSpec};
 
-/// The same belief in double precision and by the textbook: variances instead of what was learned, ids in maps, matrices as they are written.
+/// The same filter in double precision and by the textbook: variances instead of precisions, ids in maps, matrices as they are written.
 struct Twin {
     shares: Vec<f64>,
     /// For each id and task, mean and variance.
@@ -142,9 +142,10 @@ impl Twin {
             }
             for (key, direction) in &directions {
                 let (row, v) = self.rows.get_mut(key).unwrap();
-                let square = direction.iter().map(|d| d * d).sum::<f64>();
                 row.iter_mut().zip(direction).for_each(|(e, d)| *e += share * step * *v * d);
-                *v = 1.0 / (1.0 / *v + share * share * square / row.len() as f64 * gain);
+                // Of the posterior covariance `v I - v² d dᵀ h / (1 + h V)` the mean variance is kept.
+                let variances = direction.iter().map(|d| *v - (*v * share * d).powi(2) * gain);
+                *v = variances.sum::<f64>() / direction.len() as f64;
             }
         }
         logits
@@ -162,8 +163,8 @@ fn final_probabilities(spec: &ModelSpec, logits: &[f64]) -> Vec<f64> {
 }
 
 #[test]
-fn beliefs_are_those_of_the_textbook_in_double_precision() {
-    for mut spec in beliefs() {
+fn the_filter_is_that_of_the_textbook_in_double_precision() {
+    for mut spec in with_variances() {
         spec.learning.prior.least = 0.0;
         let mut learner = learner(&spec);
         let mut batch = tangled(&spec, 60);
@@ -182,6 +183,19 @@ fn beliefs_are_those_of_the_textbook_in_double_precision() {
                 }
             }
         }
+        if spec.crossing.has_fm() {
+            let mut compared = 0;
+            for shard in learner.embeddings().stores()[0].freeze() {
+                for (key, learned) in shard.keys.iter().zip(&shard.accumulators) {
+                    let Some((_, v)) = twin.rows.get(key) else { continue };
+                    let wanted = 1.0 / v - 1.0 / spec.learning.prior.rows.powi(2);
+                    let distance = (f64::from(*learned) - wanted).abs();
+                    assert!(distance < 1e-3 * (1.0 + wanted), "{learned} {wanted} {spec:?}");
+                    compared += usize::from(wanted > 0.5);
+                }
+            }
+            assert!(compared > 5, "{compared}");
+        }
         let moved = learner.predict(&batch).to_vec();
         assert!(moved.iter().any(|p| (p - 0.3).abs() > 0.2), "something was learned");
     }
@@ -190,7 +204,7 @@ fn beliefs_are_those_of_the_textbook_in_double_precision() {
 #[test]
 fn a_rate_is_found_from_labels_that_come_late() {
     // A click in five impressions and a like in two clicks, each told by itself after its impression.
-    let spec = beliefs().pop().unwrap();
+    let spec = with_variances().pop().unwrap();
     assert!(matches!(spec.funnel, FunnelSpec::Esmm { .. }) && spec.crossing.has_fm());
     let mut learner = learner(&spec);
     let mut examples = tangled(&spec, 1);
@@ -218,7 +232,7 @@ fn a_rate_is_found_from_labels_that_come_late() {
 
 #[test]
 fn what_is_served_is_what_was_learned() {
-    for spec in beliefs() {
+    for spec in with_variances() {
         let mut learner = learner(&spec);
         let schema = schema(&spec);
         for size in [40, 7] {

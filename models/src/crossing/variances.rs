@@ -1,35 +1,40 @@
-//! What a model without a deep part believes of its weights (`learning.method = "bayes"`): a mean, which is the weight, and a variance.
+//! The variances of the weights of a model without a deep part (`learning.method = "bayes"`), beside the weights, which are the means.
 //!
-//! The weight `w` of an id for a task is normal, `N(w, 1 / (1/s² + λ))`: `s` is the deviation expected of it ([`PriorSpec`]), `λ` what was learned
-//! of it so far, which stands in the id's row behind all its weights. All numbers of an embedding share one `λ`, the accumulator of its row. The weights of
-//! numbers, which say similar things, and the bias behind them have a whole covariance `C` for each task, a block of the parameters.
+//! The prior of a weight is `N(0, s²)` ([`PriorSpec`]). What was learned since is an extended Kalman filter over a static state with the log loss of a
+//! logistic likelihood as its measurement (cf. Spiegelhalter and Lauritzen 1990): an example is linearised at the means before it, and its step is one Newton
+//! step on the log posterior, not the minimum of it. Covariances are kept for the weights of numbers and the bias behind them, which say
+//! similar things: a matrix `C` for each task, a block of the parameters. The weights of ids have variances alone, `v_j = 1 / (1/s² + λ_j)`; their
+//! precision `λ_j` beyond the prior's stands in the id's row, behind all its weights. The `K` numbers of an embedding share one `λ`, the accumulator of its
+//! row. Other covariances are dropped after every step.
 //!
-//! An example whose log loss has slope `g` and curvature `h` by a logit `<x, w>` of variance `v = Σ_j x_j² v_j + xᵀ C x` makes of the belief the next
-//! (the extended Kalman filter for a logistic likelihood, or the Laplace approximation example by example; Spiegelhalter and Lauritzen 1990; AdPredictor,
-//! Graepel et al., ICML 2010, is the same for a probit):
+//! With `g` and `h` the slope and curvature of the log loss by the logit, `x_j` the slope of the logit by weight `j` (its input; in the machine, taken
+//! where the example found the rows) and `V = Σ_j x_j² v_j + xᵀ C x` the variance of the logit:
 //!
 //! ```text
-//! w_j -= v_j x_j g / (1 + h v)        λ_j += x_j² h / (1 + h (v - v_j x_j²))
-//! w   -= C x g / (1 + h v)            C   -= C x (C x)ᵀ h / (1 + h v)
+//! w_j -= v_j x_j g / (1 + h V)        λ_j += x_j² h / (1 + h (V - v_j x_j²))        v_j' = v_j - v_j² x_j² h / (1 + h V)
+//! w   -= C x g / (1 + h V)            C   -= C x (C x)ᵀ h / (1 + h V)
+//! e   -= v d g / (1 + h V)            λ   += m h / (1 + h (V - v m)),   m = |d|² / K, d the slopes by the row's numbers
 //! ```
 //!
-//! So a weight moves by what is still uncertain of it: a mean of all it has seen, drawn to 0 as long as that is little. That what is true may change is
-//! always expected: no deviation falls below `d` ([`PriorSpec::least`]). A variance of an id or an embedding is at least `d²`, and `h d⁴` is added to each
-//! variance of a number, which for one alone ends at `d²` too.
+//! The last is the mean variance of the row's exact posterior, `trace(v I - v² d dᵀ h / (1 + h V)) / K`, as a precision: of all normals with one variance the
+//! nearest one to it by Kullback-Leibler divergence.
 //!
-//! In the funnel `esmm` every step down multiplies the deviations by [`PriorSpec::child`]: what makes a difference to a click makes less to the purchase of
+//! What is true may change, so no deviation falls below `d` ([`PriorSpec::least`]): a variance of an id or an embedding is at least `d²`, and `h d⁴` is
+//! added to each variance of a number, which for one alone ends at `d²` too.
+//!
+//! In the funnel `esmm` every step down multiplies the prior's deviations by [`PriorSpec::child`]: what makes a difference to a click makes less to the purchase of
 //! what is in the cart already, and less is seen of it. The machine's `v_t` is that share of its parent's.
 
 use crate::kernels::Real;
 use crate::params::{Block, Layout, Params, Start};
 use crate::spec::PriorSpec;
 
-/// The deviation expected of a bias, around the log-odds of the task's prior.
+/// The prior deviation of a bias around the log-odds of the task's prior.
 const BIAS: f64 = 1.0;
 
-/// Deviations and covariances.
+/// Priors and covariances.
 #[derive(Clone, Debug)]
-pub struct Belief {
+pub struct Variances {
     /// `[T * inputs, inputs]`
     covariance: Block,
     /// Numbers and, last, the bias.
@@ -44,8 +49,8 @@ pub struct Belief {
     least: f32,
 }
 
-impl Belief {
-    /// Adds the block `belief.covariance`. `shares[t]` is what [`shares`] gives.
+impl Variances {
+    /// Adds the block `variances.covariance`. `shares[t]` is what [`shares`] gives.
     pub(crate) fn new(
         layout: &mut Layout,
         prior: &PriorSpec,
@@ -63,7 +68,7 @@ impl Belief {
         let start = Start::Values(start);
         let precision = |deviation: f64| (1.0 / (deviation * deviation)) as f32;
         Self {
-            covariance: layout.add("belief.covariance", shares.len() * inputs, inputs, start),
+            covariance: layout.add("variances.covariance", shares.len() * inputs, inputs, start),
             inputs,
             weights: shares.iter().map(|share| precision(prior.weights * share)).collect(),
             rows: precision(prior.rows),
@@ -77,12 +82,12 @@ impl Belief {
         self.shares[task]
     }
 
-    /// The variance of an id's weight for a task, of which this much was learned.
+    /// The variance of an id's weight for a task, given the precision that was learned.
     pub(crate) fn variance(&self, task: usize, learned: f32) -> f32 {
         (1.0 / (self.weights[task] + learned)).max(self.least)
     }
 
-    /// The variance of an embedding's numbers, of which this much was learned.
+    /// The variance of an embedding's numbers, given the precision that was learned.
     pub(crate) fn row_variance(&self, learned: f32) -> f32 {
         (1.0 / (self.rows + learned)).max(self.least)
     }
@@ -151,24 +156,24 @@ mod tests {
         let parents = [None, Some(0), Some(1), None];
         assert_eq!(shares(&parents, true, 0.5), [1.0, 0.5, 0.25, 1.0]);
         assert_eq!(shares(&parents, false, 0.5), [1.0; 4]);
-        let belief = Belief::new(&mut Layout::default(), &PRIOR, 2, &[1.0, 0.5]);
-        assert!((belief.variance(0, 0.0) - 0.16).abs() < 1e-6);
-        assert!((belief.variance(1, 0.0) - 0.04).abs() < 1e-6);
-        assert!((belief.variance(1, 25.0) - 0.02).abs() < 1e-6, "as much as was expected");
-        assert!((belief.row_variance(4.0) - 0.125).abs() < 1e-6);
+        let variances = Variances::new(&mut Layout::default(), &PRIOR, 2, &[1.0, 0.5]);
+        assert!((variances.variance(0, 0.0) - 0.16).abs() < 1e-6);
+        assert!((variances.variance(1, 0.0) - 0.04).abs() < 1e-6);
+        assert!((variances.variance(1, 25.0) - 0.02).abs() < 1e-6, "as much as was expected");
+        assert!((variances.row_variance(4.0) - 0.125).abs() < 1e-6);
     }
 
     #[test]
     fn a_covariance_becomes_that_of_a_regression_on_what_was_seen() {
         let mut layout = Layout::default();
-        let belief = Belief::new(&mut layout, &PRIOR, 1, &[1.0, 0.5]);
+        let variances = Variances::new(&mut layout, &PRIOR, 1, &[1.0, 0.5]);
         let mut params = Params::<f32>::initial(Arc::new(layout), 1);
         // The inverse of the covariance is that of the prior and the sum of h x xᵀ.
         let (mut precision, mut product) = ([25.0 / 0.25, 0.0, 0.0, 1.0], [0.0; 2]);
         for i in 0..300 {
             let (x, h) = ([(i as f32 * 0.7).sin() + 0.5, 1.0], 0.05 + 0.001 * (i % 90) as f32);
-            let spread = belief.spread(&params, 1, &x, &mut product);
-            belief.shrink(&mut params, 1, &product, h, spread);
+            let spread = variances.spread(&params, 1, &x, &mut product);
+            variances.shrink(&mut params, 1, &product, h, spread);
             for (place, sum) in precision.iter_mut().enumerate() {
                 *sum += f64::from(h * x[place / 2] * x[place % 2]);
             }
@@ -177,24 +182,24 @@ mod tests {
         let determinant = a * d - b * b;
         for (x, wanted) in [([1.0, 0.0], d), ([0.0, 1.0], a), ([1.0, 1.0], a + d - 2.0 * b)] {
             let (found, wanted) =
-                (f64::from(belief.spread(&params, 1, &x, &mut product)), wanted / determinant);
+                (f64::from(variances.spread(&params, 1, &x, &mut product)), wanted / determinant);
             assert!((found - wanted).abs() < 1e-4 * wanted, "{found} {wanted}");
         }
-        let untouched = belief.spread(&params, 0, &[1.0, 0.0], &mut product);
+        let untouched = variances.spread(&params, 0, &[1.0, 0.0], &mut product);
         assert!((untouched - 0.04).abs() < 1e-7);
     }
 
     #[test]
     fn no_deviation_falls_below_the_least() {
         let mut layout = Layout::default();
-        let belief = Belief::new(&mut layout, &PriorSpec { least: 0.05, ..PRIOR }, 1, &[1.0]);
+        let variances = Variances::new(&mut layout, &PriorSpec { least: 0.05, ..PRIOR }, 1, &[1.0]);
         let mut params = Params::<f32>::initial(Arc::new(layout), 1);
-        assert!((belief.variance(0, 1e9) - 0.0025).abs() < 1e-6);
-        assert!((belief.row_variance(1e9) - 0.0025).abs() < 1e-6);
+        assert!((variances.variance(0, 1e9) - 0.0025).abs() < 1e-6);
+        assert!((variances.row_variance(1e9) - 0.0025).abs() < 1e-6);
         let (mut product, mut spread) = ([0.0; 2], 0.0);
         for _ in 0..40_000 {
-            spread = belief.spread(&params, 0, &[1.0, 0.0], &mut product);
-            belief.shrink(&mut params, 0, &product, 0.2, spread);
+            spread = variances.spread(&params, 0, &[1.0, 0.0], &mut product);
+            variances.shrink(&mut params, 0, &product, 0.2, spread);
         }
         assert!((spread - 0.0025).abs() < 1e-5, "{spread}");
     }
