@@ -298,6 +298,10 @@ impl Model<f32> {
         workspace: &mut Workspace<f32>,
         out: &mut [f32],
     ) {
+        assert_eq!(out.len(), batch.size() * self.tasks(), "places for probabilities");
+        if batch.is_empty() {
+            return;
+        }
         let (rows, pass) = workspace.split();
         rows.prepare(&self.graph.plan, batch);
         embeddings.read(rows);

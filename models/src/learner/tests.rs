@@ -55,6 +55,24 @@ fn heads_start_at_the_priors() {
 }
 
 #[test]
+fn an_empty_batch_is_predicted_and_learned_as_nothing() {
+    for spec in combinations().into_iter().chain(with_variances()) {
+        let mut learner = learner(&spec);
+        let schema = schema(&spec);
+        let empty = Batch::new(schema.list_fields().len(), schema.lookups.len());
+        for size in [0, 3] {
+            learner.step(&batch(&schema, size));
+            let (checksum, steps) = (learner.checksum(), learner.steps());
+            assert_eq!(learner.predict(&empty), [0.0; 0], "{spec:?}");
+            let report = learner.step(&empty);
+            assert!(report.probabilities.is_empty() && !report.refused && report.labelled == 0);
+            assert!(report.loss.iter().all(|loss| *loss == 0.0));
+            assert_eq!((learner.checksum(), learner.steps()), (checksum, steps), "{spec:?}");
+        }
+    }
+}
+
+#[test]
 fn a_batch_that_is_not_finite_is_refused_and_changes_no_number() {
     let spec = ModelSpec::default();
     let mut learner = learner(&spec);
