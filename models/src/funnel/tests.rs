@@ -200,6 +200,52 @@ fn a_calibrator_pulls_a_child_below_its_parent() {
     assert!(rate(5.0) < 0.5 * rate(0.0), "{} {}", rate(5.0), rate(0.0));
 }
 
+/// What the calibrator adds to the loss of each task, and its slopes by the logits of `n` examples whose labels are all final.
+fn calibrated(p: &[f64], weight: f64) -> ([f64; 3], Vec<f64>) {
+    let n = p.len() / 3;
+    let (labels, modes, offsets) = (vec![0.0; 3 * n], vec![LabelMode::Final; 3 * n], vec![0.0; n]);
+    let targets = Targets { labels: &labels, modes: &modes, offsets: &offsets, labelled: n };
+    let (mut loss, mut slopes) = ([0.0; 3], vec![0.0; p.len()]);
+    for (i, (p, slopes)) in p.chunks(3).zip(slopes.chunks_mut(3)).enumerate() {
+        aitm::calibrate(&CHAIN, &targets.example(i, 3), weight, p, slopes, &mut loss);
+    }
+    (loss, slopes)
+}
+
+#[test]
+fn a_calibrator_adds_what_a_child_is_above_its_parent() {
+    // By hand: two examples; p of the second task is above that of the first in one, the third's nowhere.
+    let (loss, slopes) = calibrated(&[0.2, 0.5, 0.5, 0.6, 0.3, 0.1], 0.5);
+    let share = 0.5 / 2.0;
+    for (found, wanted) in loss.iter().zip([0.0, share * 0.3, 0.0]) {
+        assert!((found - wanted).abs() < 1e-15, "{loss:?}");
+    }
+    let wanted = [-share * 0.2 * 0.8, share * 0.5 * 0.5, 0.0, 0.0, 0.0, 0.0];
+    for (found, wanted) in slopes.iter().zip(wanted) {
+        assert!((found - wanted).abs() < 1e-15, "{slopes:?}");
+    }
+}
+
+#[test]
+fn a_product_head_makes_a_calibrator_zero() {
+    for bias in [-2.0, 3.0, 20.0] {
+        let [product, own] = [
+            FunnelSpec::Esmm { tower: tower() },
+            FunnelSpec::Aitm { tower: tower(), calibrator: 0.6 },
+        ]
+        .map(|spec| {
+            let (funnel, mut params) = build(&spec);
+            // Children that are likelier than their parents where they stand alone.
+            set(&mut params, "funnel.bias", |task| bias + task as f64);
+            let p = probabilities(&funnel, &params, 8);
+            let (loss, slopes) = calibrated(&p, 0.6);
+            (loss.iter().sum::<f64>(), slopes.iter().any(|slope| *slope != 0.0))
+        });
+        assert_eq!(product, (0.0, false), "{bias}");
+        assert!(own.0 > 0.0 && own.1, "{bias}: the same heads without the product need one");
+    }
+}
+
 #[test]
 fn fnw_has_its_stationary_point_at_the_true_rate() {
     // Every impression is a negative at once; a share r of them comes back as a positive.

@@ -115,7 +115,7 @@ fn masked_examples_are_predicted_and_do_not_change_the_step() {
 }
 
 #[test]
-fn a_product_head_makes_a_calibrator_zero() {
+fn a_child_of_a_product_head_is_never_above_its_parent() {
     for spec in combinations() {
         if !matches!(spec.funnel, FunnelSpec::Esmm { .. }) {
             continue;

@@ -1,4 +1,4 @@
-//! One level of experts and gates (models.md 1.3, 1.4).
+//! One level of experts and gates.
 //!
 //! `f_k = MLP_k(stream)`, `g_o = softmax(stream W_o + b_o)`, output `o` is `Σ_k g_ok f_k` over the experts that gate `o` sees. Backward:
 //! `df_k += g_ok dh_o`, `dg_ok = <dh_o, f_k>`, `dlogits = g (dg - <g, dg>)`. Gates start at zero: a uniform mixture.
@@ -101,6 +101,19 @@ impl<R: Real> LevelTape<R> {
 
     pub(super) fn pair(&mut self, stream: usize) -> (ArrayView2<'_, R>, ArrayViewMut2<'_, R>) {
         (self.outputs[stream].view(), self.doutputs[stream].view_mut())
+    }
+}
+
+#[cfg(test)]
+impl<R: Real> LevelTape<R> {
+    /// `[n, gate columns]`: the softmaxes side by side.
+    pub(super) fn gates(&self) -> &Grid<R> {
+        &self.gates
+    }
+
+    /// What the experts make of one example, one after the other.
+    pub(super) fn experts(&self, example: usize, width: usize) -> Vec<&[R]> {
+        self.hidden[self.hidden.len() - 1].row(example).chunks_exact(width).collect()
     }
 }
 

@@ -5,8 +5,8 @@
 //! | entry | experts | what a task's tower reads |
 //! |---|---|---|
 //! | `shared-bottom` | one | that expert |
-//! | `mmoe` | K, all reading `x` | its own mixture of all (models.md 1.3) |
-//! | `ple`, one level | own ones for each task, and shared ones, all reading `x` | its own mixture of `[own, shared]` (models.md 1.4) |
+//! | `mmoe` | K, all reading `x` | its own mixture of all |
+//! | `ple`, one level | own ones for each task, and shared ones, all reading `x` | its own mixture of `[own, shared]` |
 //! | `ple`, more levels | own ones read the task's mixture of the level below, shared ones the mixture of *all* experts below | the last level's |
 //!
 //! Shapes: `x` `[n, D]`; a stream is `[n, E]`, `E` the width of an expert's last layer.

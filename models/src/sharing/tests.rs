@@ -135,10 +135,38 @@ fn ple_without_shared_experts_has_no_gradient_between_tasks() {
 
 #[test]
 fn gates_start_uniform_and_mixtures_are_averages() {
-    let (sharing, layout) = build(&mmoe(4, ExpertNorm::None), 2);
-    let params = Params::<f64>::initial(layout, 9);
-    let mut tape = SharingTape::default();
-    sharing.forward(&params, wave(2, 4, 0.1).view(), &mut tape);
-    let streams = sharing.streams(&tape);
-    assert_eq!(streams[0].values(), streams[1].values());
+    // Of each output the experts that it mixes: in `ple` the task's own ones first, then the shared ones; the one behind the tasks' mixes all.
+    let own_and_shared = |task: usize| vec![2 * task, 2 * task + 1, 4, 5, 6];
+    let cases = [
+        (mmoe(4, ExpertNorm::None), vec![(0..4).collect(); 2]),
+        (mmoe(3, ExpertNorm::LayerNorm), vec![(0..3).collect(); 2]),
+        (
+            ple(2, 3, 2, ExpertNorm::None),
+            vec![own_and_shared(0), own_and_shared(1), (0..7).collect::<Vec<usize>>()],
+        ),
+    ];
+    for (spec, mixed) in cases {
+        let (sharing, layout) = build(&spec, 2);
+        let params = Params::<f64>::initial(layout, 9);
+        let mut tape = SharingTape::default();
+        sharing.forward(&params, wave(2, 4, 0.1).view(), &mut tape);
+        let level = &tape.levels[0];
+        let mut columns = 0;
+        for (output, experts) in mixed.iter().enumerate() {
+            let share = 1.0 / experts.len() as f64;
+            for i in 0..2 {
+                let gate = &level.gates().row(i)[columns..columns + experts.len()];
+                assert!(gate.iter().all(|g| (g - share).abs() < 1e-15), "{gate:?} {spec:?}");
+                let outputs = level.experts(i, 3);
+                for k in 0..3 {
+                    let mean = experts.iter().map(|&e| outputs[e][k] * share).sum::<f64>();
+                    let found = level.stream(output)[[i, k]];
+                    assert!((found - mean).abs() < 1e-14, "{found} {mean} {spec:?}");
+                }
+            }
+            columns += experts.len();
+        }
+        let outputs = level.experts(0, 3);
+        assert!(outputs.iter().any(|output| *output != outputs[0]), "experts differ");
+    }
 }
