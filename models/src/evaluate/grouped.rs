@@ -1,7 +1,7 @@
 //! Grouped AUC: how well the candidates of one and the same user are ordered.
 //!
 //! `Σ_u n_u AUC_u / Σ_u n_u` over the users `u` that have both classes, with `n_u` examples each
-//! (models.md 2.2). It needs the examples, so it is exact over the newest ones of a task, up to
+//!. It needs the examples, so it is exact over the newest ones of a task, up to
 //! [`Settings::grouped`](super::Settings::grouped) of them; what is older no longer counts.
 
 use std::collections::VecDeque;

@@ -1,7 +1,7 @@
 //! Progressive evaluation: how good were the predictions that were made before the label was known?
 //!
 //! Predict, record, then learn: every final label is recorded beside the probability that was given
-//! when the impression arrived (models.md 6.5). Figures come for the whole stream, for a sliding
+//! when the impression arrived. Figures come for the whole stream, for a sliding
 //! window, and for each window of event time (a day, unless configured), each time for all examples
 //! and for those of warm and new items apart.
 //!

@@ -1,8 +1,13 @@
-//! `aitm`: each tower hears what its parent's came to know, and a calibrator keeps a child below its parent (Xi et al., KDD 2021; models.md 1.5).
+//! `aitm`: each tower hears what its parent's came to know, and a calibrator keeps a child below its parent (Xi et al., KDD 2021).
 //!
 //! `info = relu(z_parent W_c + b_c)`; for `u` in `{q_t, info}`: `s_u = <u W₁, u W₂> / sqrt(K)`, `α = softmax(s)`, `z_t = Σ_u α_u (u W₃)`. `W₁, W₂, W₃` are shared by
 //! all pairs of tasks; a root's `z` is its tower's `q`. Each element scores itself, not the other. The loss has
 //! `c Σ_children max(p_child - p_parent, 0)` on top, on the probabilities as they are served, for examples whose child has a label.
+//!
+//! What differs from the paper and its code, on purpose: the parent in the *tree* of tasks is heard, where the paper has a chain (siblings do not hear each
+//! other); no dropout, and no L2 penalty on embeddings and attention; the calibrator counts examples whose child has a label, over
+//! those of the batch that have any, where the paper takes the mean over all; a label that is corrected for its delay is calibrated at both its
+//! arrivals.
 //!
 //! Shapes: `q`, `info`, `z` `[n, K]`; `[W₁, W₂, W₃]` is one block `[K, 3 K]`.
 
@@ -183,7 +188,7 @@ impl<R: Real> Pair<R> {
     }
 }
 
-/// Adds `c max(p_child - p_parent, 0)` to the child's loss, and its slopes by both logits (identity 2).
+/// Adds `c max(p_child - p_parent, 0)` to the child's loss, and its slopes by both logits: `± c p (1 - p)`.
 pub(super) fn calibrate<R: Real>(
     parents: &[Option<usize>],
     example: &Example<'_>,

@@ -1,9 +1,9 @@
 //! `esmm`: each head gives the probability after the parent's outcome, the product along the path is the probability on every
-//! impression (Ma et al., SIGIR 2018; models.md 1.2), here over any tree.
+//! impression (Ma et al., SIGIR 2018), here over any tree.
 //!
 //! All in logarithms, with `s = -softplus(-a) = ln σ(a)` and `r = -softplus(a) = ln (1 - σ(a))`:
 //! `ln p_t = ln p_parent + s_t`, and `ln (1 - p_t) = logaddexp(ln (1 - p_parent), ln p_parent + r_t)`, a sum of positive terms, so nothing cancels.
-//! The slope by the logit of `k` on the path is `-(1 - σ_k)` for a positive and `p / (1 - p) (1 - σ_k)` for a negative (identity 1), which is at
+//! The slope by the logit of `k` on the path is `-(1 - σ_k)` for a positive and `p / (1 - p) (1 - σ_k)` for a negative, which is at
 //! most 1 and computed as one exponential.
 
 use super::targets::Example;

@@ -1,5 +1,5 @@
 //! The heads: `logit_t = <known_t, w_t> + b_t`. `w` starts small and `b_t` at the log-odds of the task's prior, or thousands of steps would go into finding
-//! the base rate (models.md 0.3).
+//! the base rate.
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 

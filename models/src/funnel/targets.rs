@@ -7,7 +7,7 @@
 //! | FNW's negative | `(1 - p)(1 + p)` |
 //! | FNW's positive | `1 + p` |
 //!
-//! with `p` the task's own probability on every impression as a constant (models.md 6.4): the mean over the stream of immediate negatives and later
+//! with `p` the task's own probability on every impression as a constant: the mean over the stream of immediate negatives and later
 //! positives then has its minimum at the true rate. Every weight is divided by the number of examples with a label.
 //!
 //! Where negatives were sampled at a rate, they are those of the view, which is task 0: it is trained by `logit - offset`, the log-odds in the sample, and

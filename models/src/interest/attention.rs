@@ -1,4 +1,4 @@
-//! Multi-head target attention over found behaviours, each with its age (SIM's exact search unit; models.md 2.7).
+//! Multi-head target attention over found behaviours, each with its age (the exact search unit of SIM, Pi et al., CIKM 2020).
 //!
 //! `z_j = [e_j; age_j]`, `score_hj = <z_j K_h, t Q_h>` without a scale, `a_h = softmax_j`, `out = [Σ_j a_1j z_j, ..]`, head-major.
 //!

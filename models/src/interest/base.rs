@@ -1,4 +1,4 @@
-//! `base`: the mean of the newest behaviours (models.md 2.1). No parameters.
+//! `base`: the mean of the newest behaviours. No parameters.
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 

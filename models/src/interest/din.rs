@@ -1,7 +1,11 @@
-//! `din`: Deep Interest Network's local activation unit (Zhou et al., KDD 2018; models.md 2.2).
+//! `din`: Deep Interest Network's local activation unit (Zhou et al., KDD 2018).
 //!
 //! `w_j = MLP([t; e_j; t - e_j; t * e_j])`, two hidden layers of sigmoids, `pooled = Σ_j w_j e_j`; with `normalise = "softmax"` the `w_j` of one example
 //! are first put through a softmax. Without it (the paper's choice) their sum keeps the intensity of an interest.
+//!
+//! What differs from the paper, on purpose: hidden units are sigmoids as in the authors' code, where the paper has PReLU or Dice; the unit reads the
+//! difference of target and behaviour as that code does; an empty history gives 0, and whether there is one is an input of its own; no mini-batch-aware
+//! L2 penalty; what stands behind is this model's sharing and towers, which read `pooled` without `pooled * t`.
 //!
 //! The first layer is never multiplied out: with `W₁ = [W_t; W_e; W_d; W_p]` its input is
 //! `t (W_t + W_d) + [e_j; t * e_j] [W_e - W_d; W_p]`, so the target's part is one row for each example and the

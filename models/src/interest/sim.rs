@@ -1,4 +1,4 @@
-//! `sim`: Search-based Interest Model with hard search (Pi et al., CIKM 2020; models.md 2.7), beside `din` on the newest behaviours.
+//! `sim`: Search-based Interest Model with hard search (Pi et al., CIKM 2020), beside `din` on the newest behaviours.
 //!
 //! ```text
 //! newest ── din ───────┐
@@ -6,6 +6,10 @@
 //! same category ─ attention over [item; category; age] ─┼── out
 //! any found? ──────────┘
 //! ```
+//!
+//! What differs from the paper, on purpose: only hard search, by category; the newest behaviours go through `din`, where the paper has DIEN; ages are
+//! embedded as buckets of the time between behaviour and impression; whether anything was found is an input of its own, and nothing found gives 0. The
+//! exact unit is that of [`Attention`]: scores without a scale, and sums of the behaviours themselves, as the paper has both.
 
 use ndarray::{ArrayView2, ArrayViewMut2, s};
 

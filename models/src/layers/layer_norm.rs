@@ -2,7 +2,7 @@
 //!
 //! This is HoME's remedy against experts that collapse, with LayerNorm in the place of BatchNorm: a stream has no
 //! batch statistics that serving could share. All experts then speak at the same scale, so that gate weights mean what they say.
-//! Shapes: `x`, `h` `[batch, n]`; `γ`, `β` `[n]`. Backward, with `e = dy γ`: `dx = (e - mean(e) - x̂ mean(e x̂)) / sd` (identity 29).
+//! Shapes: `x`, `h` `[batch, n]`; `γ`, `β` `[n]`. Backward, with `e = dy γ`: `dx = (e - mean(e) - x̂ mean(e x̂)) / sd`.
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 

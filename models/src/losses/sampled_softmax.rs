@@ -1,5 +1,5 @@
 //! Softmax over the items of the batch, corrected for how often each item is in a batch
-//! (Yi et al. 2019, models.md 4.1).
+//! (Yi et al. 2019).
 //!
 //! Row `i` is a user, column `j` an item, the pairs that happened are on the diagonal; columns
 //! beyond the rows are further negatives. With `c_ij = s_ij - ln q_j` for all columns, also the
