@@ -103,19 +103,39 @@ impl Image {
     /// Writes all of it. The learner may go on meanwhile.
     ///
     /// # Errors
-    /// Those of the writer.
+    /// Those of the writer, and [`NotFinite`] inside one of kind `Other`: what is written can always be learned on from.
     pub fn write(self, out: &mut impl Write) -> std::io::Result<()> {
+        all_finite("dense parameters", &self.dense)?;
         write_start(out, self.fingerprint)?;
         write_block(out, b"head", &serde_json::to_vec(&self.head)?)?;
         let mut bytes = Vec::new();
         columns::put(&mut bytes, &self.dense);
         write_block(out, b"dens", &bytes)?;
         for shard in self.rows.into_iter().flatten() {
+            all_finite("embedding rows", &shard.rows)?;
+            all_finite("accumulators of embedding rows", &shard.accumulators)?;
             bytes.clear();
             columns::encode(&shard, &mut bytes);
             write_block(out, b"rows", &bytes)?;
         }
         write_block(out, b"end ", &[])
+    }
+}
+
+/// A parameter that is no finite number: nothing can be learned or predicted with it.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error("expected finite numbers, found {found} among the {what}")]
+pub struct NotFinite {
+    /// Which numbers.
+    pub what: &'static str,
+    /// What was found.
+    pub found: f32,
+}
+
+fn all_finite(what: &'static str, numbers: &[f32]) -> std::io::Result<()> {
+    match numbers.iter().find(|number| !number.is_finite()) {
+        None => Ok(()),
+        Some(&found) => Err(std::io::Error::other(NotFinite { what, found })),
     }
 }
 

@@ -122,3 +122,26 @@ fn every_damage_is_noticed() {
     newer[8] = 9;
     assert!(matches!(back(&newer, &spec), Err(FormatError::Version(9))));
 }
+
+#[test]
+fn numbers_that_are_not_finite_are_never_written() {
+    let spec = ModelSpec::default();
+    for found in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let refused = |learner: &Learner| {
+            let error = write(learner, &mut Vec::new()).unwrap_err();
+            let inside = error.get_ref().and_then(|error| error.downcast_ref::<NotFinite>());
+            inside.map(|error| (error.what, error.found.to_bits()))
+        };
+        let mut learner = trained(&spec);
+        learner.model_mut().params_mut().values_mut()[5] = found;
+        assert_eq!(refused(&learner), Some(("dense parameters", found.to_bits())));
+        // What a step would make of a row that is out of bounds.
+        let learner = trained(&spec);
+        let store = &learner.embeddings().stores()[0];
+        let mut shards: Vec<_> = store.freeze().into_iter().collect();
+        let shard = shards.iter().position(|shard| !shard.keys.is_empty()).unwrap();
+        shards[shard].rows[0] = found;
+        store.import(shard, shards.swap_remove(shard)).unwrap();
+        assert_eq!(refused(&learner), Some(("embedding rows", found.to_bits())));
+    }
+}
