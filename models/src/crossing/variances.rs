@@ -19,8 +19,8 @@
 //! The last is the mean variance of the row's exact posterior, `trace(v I - v² d dᵀ h / (1 + h V)) / K`, as a precision: of all normals with one variance the
 //! nearest one to it by Kullback-Leibler divergence.
 //!
-//! What is true may change, so no deviation falls below `d` ([`PriorSpec::least`]): a variance of an id or an embedding is at least `d²`, and `h d⁴` is
-//! added to each variance of a number, which for one alone ends at `d²` too.
+//! What is true may change, so no deviation falls below `δ` ([`PriorSpec::least`]): the variance of an id or an embedding is taken as at least `δ²`, and `h δ⁴` is
+//! added to that of a number's weight and of the bias, which for one alone ends at `δ²` too.
 //!
 //! In the funnel `esmm` every step down multiplies the prior's deviations by [`PriorSpec::child`]: what makes a difference to a click makes less to the purchase of
 //! what is in the cart already, and less is seen of it. The machine's `v_t` is that share of its parent's.
@@ -109,7 +109,7 @@ impl Variances {
         f32::dot(product, x).max(0.0)
     }
 
-    /// `C -= product productᵀ h / (1 + h v)` of a task, and `h d⁴` more of each variance; `variance` is `v`, `curvature` is `h`.
+    /// `C -= product productᵀ h / (1 + h v)` of a task, and `h δ⁴` more of each variance; `variance` is `v`, `curvature` is `h`.
     pub(crate) fn shrink(
         &self,
         params: &mut Params<f32>,
