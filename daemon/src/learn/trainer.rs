@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use sluice_features::attribution::Labels;
 use sluice_features::example::{About, LabelMode};
 use sluice_features::funnel::{Funnel, MAX_TASKS};
+use sluice_features::ids::stable_hash;
 use sluice_features::pages::PagedMap;
 use sluice_features::time::EventTime;
 use sluice_models::checkpoint;
@@ -17,6 +18,7 @@ use super::guard::{Breach, Guard};
 use super::pool::Pool;
 use crate::pipeline::work::{LearnBatch, Role};
 
+/// Predictions by user and impression: ids of impressions belong to their user.
 type Kept = PagedMap<[f32; MAX_TASKS]>;
 
 /// What is known about the quality of the predictions, beside the parameters.
@@ -114,11 +116,12 @@ impl Judge {
             if *role == Role::Arrival {
                 let mut kept = [0.0; MAX_TASKS];
                 kept[..tasks].copy_from_slice(row);
-                self.kept.insert(batch.about[i].impression.0, kept);
+                self.kept.insert(key(&batch.about[i]), kept);
             }
         }
         for verdict in &work.verdicts {
-            let Some(&kept) = self.kept.get(verdict.about.impression.0) else {
+            let key = key(&verdict.about);
+            let Some(&kept) = self.kept.get(key) else {
                 match self.left_open.checked_sub(1) {
                     Some(left) if verdict.last => self.left_open = left,
                     Some(_) => {}
@@ -128,7 +131,7 @@ impl Judge {
             };
             self.verdict(&verdict.about, verdict.labels, &kept, breaches);
             if verdict.last {
-                self.kept.remove(verdict.about.impression.0);
+                self.kept.remove(key);
                 self.judged += 1;
             }
         }
@@ -161,6 +164,12 @@ impl Judge {
         self.progressive.record(task, &judgement);
         breaches.extend(self.guard.record(task, label, p));
     }
+}
+
+/// Returns the key of an impression's prediction.
+fn key(about: &About) -> u64 {
+    let ids = [about.user.0, about.impression.0].map(u64::to_le_bytes);
+    stable_hash(ids.as_flattened())
 }
 
 /// Returns the probability of task 0 among what was sampled: with log-odds lower by the offset (models.md 6.1, identity 18). Labels of

@@ -44,6 +44,81 @@ fn the_first_impressions_are_left_out_of_the_figures() {
     assert_eq!(judge.progressive().whole(0).all.examples, 3);
 }
 
+/// A model of users: what is said of an impression shows whose it was taken for.
+const OF_USERS: &str = r#"
+[funnel]
+lateness = "10s"
+[[funnel.tasks]]
+name = "click"
+window = "1m"
+labels = "wait"
+prior = 0.3
+[features]
+standard = ["user"]
+[model.crossing]
+name = "linear"
+[model.sharing]
+name = "none"
+[model.funnel]
+name = "independent"
+[serve]
+score = "p.click"
+"#;
+
+/// The judge after users whose impressions are numbered by `id`. Those with even numbers always click, the others never.
+fn judged(id: impl Fn(usize, usize) -> String) -> (Trainer, u64) {
+    const USERS: usize = 60;
+    const ROUNDS: usize = 50;
+    let config = Config::build(OF_USERS, &[]).unwrap();
+    let mut offset = 0;
+    let outcome = crate::replay::files(&config, &Clock::system(), |feed| {
+        for i in 0..USERS * ROUNDS {
+            // Users take turns, each time in another order: ids that are alike meet while their impressions are open.
+            let (round, user) = (i / USERS, (i * 7 + i / USERS * 11) % USERS);
+            let (time, id) = (START + 100 * i as i64, id(user, round));
+            let event = |kind: &str, id: &str, time: i64, of: Option<&str>| {
+                json!({"type": kind, "id": id, "ts": time, "user": format!("u{user}"), "item": "i", "impression": of})
+            };
+            let shown = event("impression", &id, time, None);
+            let clicked = event("click", &format!("c{id}"), time + 50, Some(&id));
+            for event in [Some(shown), Some(clicked).filter(|_| user % 2 == 0)].into_iter().flatten() {
+                let mut event = event;
+                event.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+                let value = event.to_string().into_bytes();
+                let (topic, arrived) = (Topic::Events, EventTime(time + 60));
+                let record =
+                    Record { topic, partition: 0, offset, arrived, key: None, value: Some(&value) };
+                feed.take(&record).unwrap();
+                offset += 1;
+            }
+        }
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(outcome.trainer.judge().waiting(), 0);
+    (outcome.trainer, (USERS * ROUNDS) as u64)
+}
+
+#[test]
+fn an_impressions_id_belongs_to_its_user() {
+    let (unique, all) = judged(|user, round| format!("{user}/{round}"));
+    assert_eq!((unique.judge().judged(), unique.judge().unjudged()), (all, 0));
+    let figures = unique.judge().progressive().whole(0);
+    assert!(figures.all.auc.unwrap() > 0.95, "{figures:?}");
+    // Numbers of a session, the same number for all, and every id that of another user's next one.
+    let ids: [fn(usize, usize) -> String; 3] = [
+        |_, round| round.to_string(),
+        |user, round| (round + user % 3).to_string(),
+        |user, round| format!("{}", user + round),
+    ];
+    for id in ids {
+        let (shared, _) = judged(id);
+        assert_eq!((shared.judge().judged(), shared.judge().unjudged()), (all, 0));
+        assert_eq!(shared.judge().progressive().whole(0), figures);
+        assert_eq!(shared.checksum(), unique.checksum());
+    }
+}
+
 #[test]
 fn a_sampled_probability_has_the_odds_of_the_sample() {
     // One view among 101 items, 4 of the 100 others drawn: odds of 1 to 100 become 1 to 4.
