@@ -84,7 +84,7 @@ impl Feed<'_> {
     fn hand_on(&mut self) {
         while let Some(batch) = self.pipeline.next_batch() {
             let begun = self.clock.steady();
-            // The trainer goes away only with a panic, which the scope passes on.
+            // The trainer goes away only with a fault or a panic, which the end passes on.
             if self.work.send(batch).is_err() {
                 return;
             }
@@ -174,12 +174,15 @@ fn run(
                     let begun = clock.steady();
                     let report = trainer.work(&batch);
                     refused += u64::from(report.refused);
-                    breaches.extend(report.breaches);
                     busy += clock.steady() - begun;
+                    if let Some(stop) = report.end() {
+                        return Err(stop);
+                    }
+                    breaches.extend(report.breaches);
                     // When nobody takes it back, its memory is simply freed.
                     drop(give_back.try_send(batch));
                 }
-                (trainer, refused, breaches, busy)
+                Ok((trainer, refused, breaches, busy))
             });
         let learner =
             learner.map_err(|error| Stop::fault("no thread for the learner").because(error))?;
@@ -188,7 +191,7 @@ fn run(
         pipeline.check()?;
         drop(work);
         let (trainer, refused_batches, breaches, learning) =
-            learner.join().map_err(|_| Stop::fault("the learner panicked: this is a bug"))?;
+            learner.join().map_err(|_| Stop::fault("the learner panicked: this is a bug"))??;
         let elapsed = clock.steady() - begun;
         Ok(Outcome { pipeline, trainer, refused_batches, breaches, learning, elapsed, waiting })
     })
@@ -253,5 +256,29 @@ mod tests {
         assert_eq!(learned(1), learned(1));
         assert_eq!(learned(2), learned(2));
         assert_ne!(learned(1), learned(2), "two slices are summed in another order");
+    }
+
+    #[test]
+    fn a_replay_that_cannot_learn_ends_with_a_fault() {
+        let config = Config::build("[learn]\nbatch = 4\n", &[]).unwrap();
+        let mut trainer = parts::trainer(&config).unwrap();
+        trainer.spoil();
+        let outcome = run(parts::pipeline(&config, 1), trainer, &Clock::system(), |feed| {
+            for k in 0..2_000_i64 {
+                let time = 1_700_000_000_000 + k * 60_000;
+                let shown = json!({"type": "impression", "id": format!("{k}"), "ts": time,
+                    "user": "u", "item": format!("i{}", k % 7)});
+                let value = serde_json::to_vec(&shown).unwrap();
+                let (topic, arrived) = (Topic::Events, EventTime(time));
+                let value = Some(&value[..]);
+                feed.take(&Record { topic, partition: 0, offset: k, arrived, key: None, value })
+                    .unwrap();
+            }
+            feed.decide(Pipeline::finish);
+            Ok(())
+        });
+        let stop = outcome.map(|outcome| outcome.refused_batches).unwrap_err();
+        assert_eq!(stop.exit(), crate::error::Exit::Fault);
+        assert!(stop.to_string().contains("100 batches were refused"), "{stop}");
     }
 }

@@ -39,6 +39,8 @@ fn another_model() -> Outcome {
         anyhow::ensure!(refused.stderr.contains(word), "{}", refused.stderr);
     }
     let daemon = site.start(&["--new-model"])?;
+    let told = daemon.wait_ready(Some("model-cold"))?;
+    anyhow::ensure!(told.contains("0 of 1000 examples are learned"), "{told}");
     let status = daemon.wait_taken(shop::count(known).events)?;
     for name in ["impressions", "open", "behaviours", "known_items", "late", "orphaned"] {
         expect_eq!((name, count(&status, name)), (name, count(&before, name)));

@@ -20,7 +20,7 @@ use crate::kafka::{
 use crate::learn::trainer::Trainer;
 use crate::live::checkpointer::Checkpointer;
 use crate::live::ingest::Ingest;
-use crate::live::learn::{Learner, snapshot};
+use crate::live::learn::{Learner, snapshot, tell};
 use crate::live::watch::Watch;
 use crate::live::{Live, Work};
 use crate::pipeline::Pipeline;
@@ -84,6 +84,7 @@ impl Daemon {
             Arc::clone(&self.readiness),
             config.kafka.topics.clone(),
         ));
+        tell(&shared, &shared.trainer.lock());
         *self.status.write() = Some(Arc::clone(&shared));
         (shared, serving)
     }

@@ -54,7 +54,7 @@ impl Checkpoint {
     /// Makes a checkpoint of the pipeline as it was cut, and of the parameters that `write` writes: those that had learned everything up
     /// to the cut and nothing behind it. `write` is called when the state is written, and may wait for the parameters.
     ///
-    /// When there is no room, the changes of the cut are kept for the next call.
+    /// When there is no room, or `write` fails with [`super::NotSound`] inside, the changes of the cut are kept for the next call.
     ///
     /// # Errors
     /// When the disk fails. The previous checkpoint is in force then, or this one: restart to know.
@@ -181,7 +181,7 @@ pub(super) fn promised(folder: &Path) -> Option<u64> {
 }
 
 fn not_now(error: CheckpointError) -> Result<Outcome, Stop> {
-    if error.is_full() {
+    if error.is_full() || error.is_not_sound() {
         return Ok(Outcome::NotNow(crate::error::chain(&error)));
     }
     Err(error.into())

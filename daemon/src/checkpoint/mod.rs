@@ -89,7 +89,7 @@ pub struct Checkpoint {
 pub enum Outcome {
     /// It is in force.
     Done(CommitReport),
-    /// The disk has no room: the previous one stays in force, nothing is lost, and a later try may work. Says why.
+    /// The disk has no room, or the parameters are not sound: the previous one stays in force, nothing is lost, and a later try may work. Says why.
     NotNow(String),
 }
 
@@ -141,6 +141,11 @@ impl Checkpoint {
     }
 }
 
+/// Why parameters may not be kept now. A write of them that fails with this inside leaves the previous checkpoint in force.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the parameters are not sound: {0}")]
+pub struct NotSound(pub String);
+
 /// Why a checkpoint cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
@@ -183,6 +188,12 @@ impl CheckpointError {
     /// Tells whether the disk is full: the previous checkpoint holds, and a later try may work.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull)
+    }
+
+    /// Tells whether the parameters were not sound: the previous checkpoint holds, and a later try may work.
+    fn is_not_sound(&self) -> bool {
+        let inside = |source: &std::io::Error| source.get_ref().is_some_and(|e| e.is::<NotSound>());
+        matches!(self, Self::Io { source, .. } if inside(source))
     }
 
     fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {

@@ -325,6 +325,35 @@ fn a_crash_between_the_files_and_the_commit_leaves_the_old_checkpoint() {
 }
 
 #[test]
+fn parameters_that_are_not_sound_leave_the_checkpoint_before_in_force() {
+    let (rules, folder) = (rules(Entry::Impression, LabelRule::Wait), tempfile::tempdir().unwrap());
+    let records = stream(7, RECORDS, 1, &rules);
+    let mut run = Run::new(rules.clone(), setup(folder.path(), &rules, 1), Place::Disk);
+    run.take(&records[..RECORDS / 3]);
+    let kept = run.commit();
+    run.take(&records[RECORDS / 3..RECORDS / 2]);
+    let learned = run.batches.len();
+    for _ in 0..3 {
+        let not_sound = |_: &mut dyn Write| Err(io::Error::other(NotSound("of a test".into())));
+        match run.commit_with(not_sound).unwrap() {
+            Outcome::NotNow(reason) => assert!(reason.contains("not sound: of a test"), "{reason}"),
+            Outcome::Done(_) => panic!("parameters were kept that are not sound"),
+        }
+        assert_eq!(run.opening.checkpoint.number(), kept.number);
+    }
+    // Any other failure ends the run, and what was in force stays so.
+    let broken = |_: &mut dyn Write| Err(io::Error::other("a learner that is gone"));
+    assert!(run.commit_with(broken).is_err());
+    let Run { rules, setup, place, opening, .. } = run;
+    drop(opening);
+    let mut again = open(&place, setup, rules).unwrap();
+    assert_eq!(again.resumed.as_ref().unwrap().offsets, kept.offsets);
+    let mut parameters = [0; 8];
+    again.parameters.take().unwrap().read_exact(&mut parameters).unwrap();
+    assert!(u64::from_le_bytes(parameters) < learned as u64);
+}
+
+#[test]
 fn a_full_disk_puts_a_checkpoint_off_and_nothing_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let rules = rules(Entry::Impression, LabelRule::Fnw);

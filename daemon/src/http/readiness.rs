@@ -23,6 +23,8 @@ pub enum Wait {
     Output,
     /// A guard has found the model unsound.
     Guard,
+    /// The model has learned next to nothing: answers are noise.
+    Cold,
 }
 
 impl Wait {
@@ -37,6 +39,7 @@ impl Wait {
             Self::Open => "open",
             Self::Output => "output",
             Self::Guard => "guard",
+            Self::Cold => "model-cold",
         }
     }
 }

@@ -14,12 +14,18 @@ use sluice_models::evaluate::{Judgement, Progressive, Settings};
 use sluice_models::learner::Learner;
 use sluice_models::retrieval::{Retriever, RetrieverImage, RetrieverSpec};
 
-use super::guard::{Breach, Guard};
+use super::guard::{Breach, Guard, Refusals, TOO_MANY};
 use super::pool::Pool;
+use crate::error::Stop;
 use crate::pipeline::work::{LearnBatch, Role};
 
 /// Predictions by user and impression: ids of impressions belong to their user.
 type Kept = PagedMap<[f32; MAX_TASKS]>;
+
+/// Examples with a label that a model must have learned before it is said to know anything. By then the rate of an event that one impression in
+/// ten leads to is known to a tenth of itself, and the commonest ids have been met some dozens of times; before, answers are little else than
+/// the first random numbers.
+pub const COLD: u64 = 1_000;
 
 /// What is known about the quality of the predictions, beside the parameters.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -38,6 +44,8 @@ pub struct Judge {
     judged: u64,
     /// Verdicts without a kept prediction: from before a new model.
     unjudged: u64,
+    /// Examples with a label that the parameters have learned.
+    learned: u64,
 }
 
 impl Judge {
@@ -54,6 +62,7 @@ impl Judge {
             left_open: 0,
             judged: 0,
             unjudged: 0,
+            learned: 0,
         }
     }
 
@@ -68,9 +77,20 @@ impl Judge {
         &self.progressive
     }
 
-    /// Tells whether the guard lets anything be published.
-    pub fn sound(&self) -> bool {
-        self.guard.sound()
+    /// Returns what watches over publishing and keeping.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Tells what is not sound; `None` when all is.
+    pub fn cause(&self) -> Option<String> {
+        let names: Vec<&str> = self.progressive.tasks().collect();
+        self.guard.cause(&names)
+    }
+
+    /// Returns how many examples with a label the parameters have learned.
+    pub fn learned(&self) -> u64 {
+        self.learned
     }
 
     /// Returns how many distinct impressions were judged.
@@ -172,7 +192,7 @@ fn key(about: &About) -> u64 {
     stable_hash(ids.as_flattened())
 }
 
-/// Returns the probability of task 0 among what was sampled: with log-odds lower by the offset (models.md 6.1, identity 18). Labels of
+/// Returns the probability of task 0 among what was sampled: with log-odds lower by the offset. Labels of
 /// sampled items are judged beside this one; what is served is the probability among all items.
 fn among_sampled(p: f32, offset: f32) -> f32 {
     if offset.abs() < f32::EPSILON {
@@ -191,8 +211,23 @@ pub struct WorkReport {
     pub labelled: usize,
     /// The step was refused because a loss or a gradient was not finite.
     pub refused: bool,
+    /// What the refused batches so far mean.
+    pub refusals: Refusals,
     /// Windows that the guard found unsound.
     pub breaches: Vec<Breach>,
+}
+
+impl WorkReport {
+    /// Returns why learning ends, if it does. What was learned since the last checkpoint is lost with it, and read again.
+    pub fn end(&self) -> Option<Stop> {
+        (self.refusals == Refusals::TooMany).then(|| {
+            Stop::fault(format!(
+                "{TOO_MANY} batches were refused because their loss or a gradient was not finite: nothing since the last checkpoint is kept, and a start \
+                 goes on from there; when learning ends like this again, start with lower rates or a lower clip in [learn] and --new-model, which \
+                 keeps the state and learns new parameters"
+            ))
+        })
+    }
 }
 
 /// All that learning changes: one owner; the embedding rows alone are read by others meanwhile, under their locks.
@@ -220,6 +255,12 @@ impl Trainer {
         let step = self.learner.step_on(&work.batch, &self.pool, &mut ());
         (report.refused, report.labelled) = (step.refused, step.labelled);
         self.judge.take(work, &step.probabilities, &mut report.breaches);
+        if report.labelled > 0 {
+            report.refusals = self.judge.guard.batch(report.refused);
+        }
+        if !report.refused {
+            self.judge.learned += report.labelled as u64;
+        }
         self.retriever.learn(&work.batch);
         self.expire();
         report
@@ -310,6 +351,12 @@ impl Trainer {
     pub fn covered(&self) -> Option<EventTime> {
         self.judge.covered
     }
+
+    /// Makes every dense parameter no number: every step is refused.
+    #[cfg(test)]
+    pub(crate) fn spoil(&mut self) {
+        self.learner.model_mut().params_mut().values_mut().fill(f32::NAN);
+    }
 }
 
 /// A trainer as it was at one instant, to be written while it goes on.
@@ -335,4 +382,4 @@ impl TrainerImage {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 
 use super::Live;
-use crate::checkpoint::{Checkpoint, Cut, Offset, Outcome};
+use crate::checkpoint::{Checkpoint, Cut, NotSound, Offset, Outcome};
 use crate::config::Topics;
 use crate::error::Stop;
 use crate::http::Wait;
@@ -30,8 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Job {
     /// The pipeline.
     pub cut: Cut,
-    /// Where the parameters come from, once the learner has learned up to the cut.
-    pub image: Receiver<TrainerImage>,
+    /// Where the parameters come from, once the learner has learned up to the cut, if they are sound.
+    pub image: Receiver<Result<TrainerImage, NotSound>>,
 }
 
 /// What the checkpointer is made of.
@@ -61,7 +61,7 @@ impl Checkpointer {
             let clock = self.shared.clock.clone();
             let outcome = self.checkpoint.commit(cut, &clock, |mut to| {
                 let gone = |_| io::Error::other("the learner ended before a checkpoint");
-                image.recv().map_err(gone)?.write(&mut to)
+                image.recv().map_err(gone)?.map_err(io::Error::other)?.write(&mut to)
             })?;
             let written = matches!(outcome, Outcome::Done(_));
             // Whatever became of it: when ingest hears of it, everything before the cut is learned.

@@ -6,9 +6,11 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::{Live, Work};
+use crate::checkpoint::NotSound;
 use crate::error::Stop;
 use crate::http::Wait;
-use crate::learn::trainer::{Trainer, TrainerImage, WorkReport};
+use crate::learn::guard::Refusals;
+use crate::learn::trainer::{COLD, Trainer, TrainerImage, WorkReport};
 use crate::pipeline::work::LearnBatch;
 use crate::serve::{Serving, Snapshot};
 use crate::shutdown::Shutdown;
@@ -21,6 +23,8 @@ const TABLES: Duration = Duration::from_secs(60);
 const PUT_ASIDE: usize = 256 << 20;
 /// How long learning waits before it looks again.
 const MOMENT: Duration = Duration::from_millis(1);
+/// How often refused batches are said at most.
+const REFUSED: Duration = Duration::from_secs(60);
 /// The longest the thread sleeps.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -43,23 +47,50 @@ pub fn snapshot(trainer: &Trainer) -> Snapshot {
         towers: trainer.retriever().towers(),
         learned_until: trainer.covered(),
         version: trainer.learner().steps(),
-        sound: trainer.judge().sound(),
+        sound: trainer.judge().guard().sound(),
     }
+}
+
+/// Says in `/ready` and in metrics whether the model is sound, and whether it has learned enough to say anything.
+pub fn tell(shared: &Live, trainer: &Trainer) {
+    let (judge, readiness) = (trainer.judge(), &shared.readiness);
+    for (gauge, sound) in shared.metrics.learn.unsound.iter().zip(judge.guard().verdicts()) {
+        gauge.set(f64::from(u8::from(!sound)));
+    }
+    match judge.cause() {
+        Some(cause) => readiness.wait_for(Wait::Guard, cause),
+        None => readiness.clear(Wait::Guard),
+    };
+    let learned = judge.learned();
+    if learned >= COLD {
+        readiness.clear(Wait::Cold);
+    } else {
+        let text =
+            format!("{learned} of {COLD} examples are learned: answers are noise until then");
+        readiness.wait_for(Wait::Cold, text);
+    }
+}
+
+/// Refused batches that were not yet said.
+#[derive(Default)]
+struct Unsaid {
+    batches: u64,
+    said: Option<Duration>,
 }
 
 impl Learner {
     /// Runs until the ingest thread has ended and all its work is done.
     ///
     /// # Errors
-    /// None today: refused batches and breaches are counted and said.
+    /// When too many batches are refused. Nothing is kept then: the next start goes on from the checkpoint before.
     pub fn run(self, _shutdown: &Shutdown) -> Result<(), Stop> {
-        let clock = &self.shared.clock;
+        let (clock, mut unsaid) = (&self.shared.clock, Unsaid::default());
         let (mut published, mut told, mut stale) = (clock.steady(), clock.steady(), false);
         loop {
             let work = self.work.recv_timeout(TICK);
             match work {
                 Ok(Work::Learn(batch)) => {
-                    self.learn(*batch);
+                    self.learn(*batch, &mut unsaid)?;
                     stale = true;
                 }
                 Ok(Work::Freeze(to)) => self.freeze(&to),
@@ -82,9 +113,16 @@ impl Learner {
     }
 
     /// Takes the image of the parameters for a checkpoint.
-    fn freeze(&self, to: &Sender<TrainerImage>) {
+    fn freeze(&self, to: &Sender<Result<TrainerImage, NotSound>>) {
         let begun = self.shared.clock.steady();
-        let image = self.shared.trainer.lock().image();
+        let image = {
+            let trainer = self.shared.trainer.lock();
+            trainer
+                .judge()
+                .guard()
+                .not_to_keep()
+                .map_or_else(|| Ok(trainer.image()), |why| Err(NotSound(why)))
+        };
         self.shared.hold(self.shared.clock.steady() - begun);
         if to.send(image).is_err() {
             tracing::debug!("nobody waits for the parameters: the checkpoint was given up");
@@ -99,7 +137,7 @@ impl Learner {
         }
     }
 
-    fn learn(&self, batch: LearnBatch) {
+    fn learn(&self, batch: LearnBatch, unsaid: &mut Unsaid) -> Result<(), Stop> {
         self.wait_for_checkpoint();
         let (clock, metrics) = (&self.shared.clock, &self.shared.metrics.learn);
         let begun = clock.steady();
@@ -115,15 +153,16 @@ impl Learner {
         if let Some(covered) = batch.covered {
             metrics.until_seconds.set(covered.0 as f64 / 1000.0);
         }
-        self.judge(&report);
+        self.judge(&report, unsaid);
         // When the ingest thread has enough of them, the memory is freed.
         drop(self.used.try_send(batch));
+        report.end().map_or(Ok(()), Err)
     }
 
-    fn judge(&self, report: &WorkReport) {
+    fn judge(&self, report: &WorkReport, unsaid: &mut Unsaid) {
         if report.refused {
             self.shared.metrics.learn.refused_batches.increment(1);
-            tracing::warn!("a batch was refused: its loss or a gradient was not finite");
+            self.say_refused(report, unsaid);
         }
         for breach in &report.breaches {
             if let Some(task) = self.shared.metrics.evaluate.get(breach.task) {
@@ -138,13 +177,28 @@ impl Learner {
         }
     }
 
-    fn publish(&self) {
-        let snapshot = snapshot(&self.shared.trainer.lock());
-        if snapshot.sound {
-            self.shared.readiness.clear(Wait::Guard);
-        } else {
-            self.shared.readiness.wait_for(Wait::Guard, "a guard has found the model unsound");
+    /// Says at most once a minute, and at once when there are too many, that batches were refused.
+    fn say_refused(&self, report: &WorkReport, unsaid: &mut Unsaid) {
+        unsaid.batches += 1;
+        let now = self.shared.clock.steady();
+        let rests = unsaid.said.is_some_and(|said| now - said < REFUSED);
+        if rests && report.refusals == Refusals::Quiet {
+            return;
         }
+        tracing::warn!(
+            batches = std::mem::take(&mut unsaid.batches),
+            "batches were refused because their loss or a gradient was not finite, and their examples are not learned: the parameters grow beyond all bounds; \
+             start with lower rates or a lower clip in [learn] and --new-model"
+        );
+        unsaid.said = Some(now);
+    }
+
+    fn publish(&self) {
+        let snapshot = {
+            let trainer = self.shared.trainer.lock();
+            tell(&self.shared, &trainer);
+            snapshot(&trainer)
+        };
         self.serving.snapshot.store(Arc::new(snapshot));
     }
 
@@ -158,3 +212,6 @@ impl Learner {
         table.expired.absolute(stats.expired);
     }
 }
+
+#[cfg(test)]
+mod tests;

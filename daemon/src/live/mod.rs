@@ -23,6 +23,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use sluice_features::wire::Topic;
 
+use crate::checkpoint::NotSound;
 use crate::clock::Clock;
 use crate::config::Topics;
 use crate::http::Readiness;
@@ -117,6 +118,6 @@ impl Live {
 pub enum Work {
     /// Predict, judge, learn.
     Learn(Box<LearnBatch>),
-    /// Send an image of the parameters as everything before has made them, then go on with what comes next.
-    Freeze(crossbeam_channel::Sender<TrainerImage>),
+    /// Send an image of the parameters as everything before has made them, or why they may not be kept; then go on with what comes next.
+    Freeze(crossbeam_channel::Sender<Result<TrainerImage, NotSound>>),
 }

@@ -42,7 +42,7 @@ impl Live {
             "learned_until": trainer.covered(),
             "steps": trainer.learner().steps(),
             "refused_batches": trainer.learner().refused(),
-            "sound": judge.sound(),
+            "sound": judge.guard().sound(),
             "rows": stats.rows,
             "known_items": items,
             "behaviours": behaviours,

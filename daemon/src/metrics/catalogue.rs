@@ -113,6 +113,11 @@ pub const ALL: &[Description] = &[
         &[],
         "batches refused because loss or gradient was not finite",
     ),
+    gauge(
+        "sluice_learn_unsound",
+        &["cause"],
+        "1 while the guard lets nothing be published, because of the figures or of refused batches",
+    ),
     histogram("sluice_learn_step_seconds", &[], "time of a step"),
     histogram(
         "sluice_learn_freshness_seconds",

@@ -97,7 +97,7 @@ group! {
 group! {
     /// `sluice_learn_*`.
     Learn {
-        examples: Counter, steps: Counter, refused_batches: Counter, step_seconds: Histogram,
+        examples: Counter, steps: Counter, refused_batches: Counter, unsound: [Gauge; 2], step_seconds: Histogram,
         freshness_seconds: Histogram, waiting_batches: Gauge, until_seconds: Gauge,
     }
 }
@@ -191,6 +191,8 @@ impl Metrics {
                 examples: r.counter("sluice_learn_examples_total"),
                 steps: r.counter("sluice_learn_steps_total"),
                 refused_batches: r.counter("sluice_learn_refused_batches_total"),
+                unsound: ["figures", "refusals"]
+                    .map(|cause| r.gauge_of("sluice_learn_unsound", &[("cause", cause)])),
                 step_seconds: r.histogram("sluice_learn_step_seconds", &[]),
                 freshness_seconds: r.histogram("sluice_learn_freshness_seconds", &[]),
                 waiting_batches: r.gauge("sluice_learn_waiting_batches"),

@@ -119,6 +119,57 @@ fn an_impressions_id_belongs_to_its_user() {
     }
 }
 
+/// The micro-batches of the era's records, all of them.
+pub(crate) fn batches(config: &Config) -> Vec<LearnBatch> {
+    let mut pipeline = parts::pipeline(config, 1);
+    let mut batches = Vec::new();
+    for i in 0..RECORDS {
+        let (arrived, value) = message(i);
+        let (topic, offset, value) = (Topic::Events, i as i64, Some(&value[..]));
+        pipeline.take(&Record { topic, partition: 0, offset, arrived, key: None, value }).unwrap();
+        while let Some(batch) = pipeline.next_batch() {
+            batches.push(batch);
+        }
+    }
+    batches
+}
+
+#[test]
+fn refused_batches_stop_publishing_then_keeping_then_learning() {
+    let config = Config::build(SHORT_LIVED, &[]).unwrap();
+    let (batches, mut trainer) = (batches(&config), parts::trainer(&config).unwrap());
+    assert!(batches.len() > 200);
+    let labelled: usize = batches[..30].iter().map(|batch| trainer.work(batch).labelled).sum();
+    let judge = trainer.judge();
+    assert!(judge.guard().sound() && judge.cause().is_none());
+    assert_eq!((judge.guard().not_to_keep(), judge.learned()), (None, labelled as u64));
+    trainer.write(&mut Vec::new()).unwrap();
+    trainer.spoil();
+    for (refused, batch) in (1..).zip(&batches[30..30 + TOO_MANY as usize]) {
+        let report = trainer.work(batch);
+        assert!(report.refused && report.labelled > 0, "{refused}");
+        let wanted = match refused {
+            11 => Refusals::Breach,
+            TOO_MANY => Refusals::TooMany,
+            _ => Refusals::Quiet,
+        };
+        assert_eq!((refused, report.refusals), (refused, wanted));
+        let guard = trainer.judge().guard();
+        assert_eq!(guard.sound(), refused < 11);
+        assert!(guard.not_to_keep().is_some(), "{refused}");
+        assert_eq!(report.end().is_some(), refused == TOO_MANY);
+        if let Some(stop) = report.end() {
+            assert_eq!(stop.exit(), crate::error::Exit::Fault);
+            assert!(stop.to_string().contains("--new-model"), "{stop}");
+        }
+    }
+    assert_eq!(trainer.judge().learned(), labelled as u64, "nothing was learned of refused ones");
+    assert!(trainer.judge().cause().unwrap().contains("100 batches were refused"));
+    // A parameter that is no number is never written.
+    let error = trainer.write(&mut Vec::new()).unwrap_err();
+    assert!(error.to_string().contains("dense parameters"), "{error}");
+}
+
 #[test]
 fn a_sampled_probability_has_the_odds_of_the_sample() {
     // One view among 101 items, 4 of the 100 others drawn: odds of 1 to 100 become 1 to 4.
@@ -130,7 +181,7 @@ fn a_sampled_probability_has_the_odds_of_the_sample() {
 }
 
 /// A small model whose rows live for an hour.
-const SHORT_LIVED: &str = r#"
+pub(crate) const SHORT_LIVED: &str = r#"
 [model]
 width = 4
 [model.interest]
