@@ -66,18 +66,31 @@ impl Shutdown {
         drop(state.wait_for(|requested| *requested).await);
     }
 
-    /// Makes the wish at SIGINT or SIGTERM, and returns what it was. Further signals change nothing: every part has its deadline.
+    /// Makes the wish at SIGINT, SIGTERM or SIGHUP, and returns what it was. Further signals change nothing: every part has its deadline.
+    /// A SIGHUP that was to be ignored when the process started, as under `nohup`, stays ignored.
     ///
     /// # Errors
     /// When the signals cannot be watched.
     pub async fn on_signal(self) -> std::io::Result<&'static str> {
         use tokio::signal::unix::{SignalKind, signal};
 
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mut hangup = match ignores_hangup(&status) {
+            false => Some(signal(SignalKind::hangup())?),
+            true => None,
+        };
+        let hung_up = async {
+            match &mut hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let name = tokio::select! {
             _ = interrupt.recv() => "SIGINT",
             _ = terminate.recv() => "SIGTERM",
+            _ = hung_up => "SIGHUP",
             () = self.requested() => "a part",
         };
         self.request();
@@ -85,9 +98,23 @@ impl Shutdown {
     }
 }
 
+/// Says whether SIGHUP, the first of the signals, is ignored, by the status that the kernel shows of a process.
+fn ignores_hangup(status: &str) -> bool {
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & 1 == 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hangup_that_is_ignored_is_known() {
+        assert!(ignores_hangup("Name:\tsluiced\nSigIgn:\t0000000000001001\nSigCgt:\t0\n"));
+        assert!(!ignores_hangup("SigIgn:\t0000000000001000\nSigCgt:\t0000000000000001\n"));
+        assert!(!ignores_hangup(""));
+    }
 
     #[test]
     fn threads_and_tasks_hear_the_wish() {

@@ -33,7 +33,7 @@ pub(crate) struct Inside {
 impl Inside {
     /// Starts the daemon, and its broker where the configuration wants an embedded one. `configuration` is the text of a file, to which the
     /// state folder and a free HTTP port are added; `topics` are made beside the daemon's on an embedded broker; `ctrl_c` is the wish that
-    /// SIGINT and SIGTERM make.
+    /// SIGINT, SIGTERM and SIGHUP make.
     ///
     /// # Errors
     /// When the configuration has mistakes, or a part cannot start.

@@ -96,7 +96,12 @@ impl Running {
 
     /// Asks it to end (SIGTERM).
     pub(crate) fn terminate(&self) -> anyhow::Result<()> {
-        signal("TERM", self.child.id())
+        self.signal("TERM")
+    }
+
+    /// Sends it a signal by name.
+    pub(crate) fn signal(&self, name: &str) -> anyhow::Result<()> {
+        signal(name, self.child.id())
     }
 
     /// Kills it (SIGKILL), so that it can do nothing more, and waits until it is gone.
