@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use rdkafka::config::ClientConfig;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
 /// How to reach a Kafka cluster and who we are there.
 #[derive(Clone, Debug)]
@@ -105,12 +105,14 @@ impl Connection {
     /// Returns the library's configuration for one kind of client; the caller adds what that kind owns.
     pub(super) fn options(&self, kind: Kind) -> ClientConfig {
         let mut options = ClientConfig::new();
+        options.set_log_level(RDKafkaLogLevel::Info);
         options
             .set("reconnect.backoff.ms", "100")
             .set("reconnect.backoff.max.ms", "2000")
             .set("socket.keepalive.enable", "true")
             .set("socket.nagle.disable", "true")
-            .set("log.connection.close", "false")
+            // A connection that is closed at once is how a port shows that it speaks TLS and we do not, or the reverse.
+            .set("log.connection.close", "true")
             .set("topic.metadata.refresh.interval.ms", "10000");
         for (key, value) in self.extra.iter().filter(|(key, _)| kind.takes(key)) {
             options.set(key, value);
@@ -361,6 +363,13 @@ const DANGEROUS: &[&str] = &[
     "test.mock.broker.rtt",
     "test.mock.num.brokers",
 ];
+
+/// Returns what the library says with our names of the options that have one.
+pub(super) fn in_our_names(said: &str) -> String {
+    TYPED.iter().fold(said.to_owned(), |said, (theirs, ours)| {
+        said.replace(theirs, &format!("kafka.{ours}"))
+    })
+}
 
 fn mistake_of_extra(key: &str, value: &str) -> Option<String> {
     if let Some((_, own)) = TYPED.iter().find(|(name, _)| *name == key) {

@@ -11,6 +11,8 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use serde::Deserialize;
 
+use super::trouble::{explained, is_telling};
+
 /// Collects what a client says; one per client.
 #[derive(Default)]
 pub(super) struct Listener {
@@ -44,22 +46,21 @@ impl Listener {
 
 impl ClientContext for Listener {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        match level {
+        let complains = matches!(
+            level,
             RDKafkaLogLevel::Emerg
-            | RDKafkaLogLevel::Alert
-            | RDKafkaLogLevel::Critical
-            | RDKafkaLogLevel::Error
-            | RDKafkaLogLevel::Warning => {
-                // Connection failures repeat with every attempt; the owner reports them once, with this text.
-                if matches!(facility, "FAIL" | "ERROR") {
-                    *self.said.lock() = Some(line.to_owned());
-                    tracing::debug!(facility, line, "kafka client");
-                } else {
-                    tracing::warn!(facility, line, "kafka client");
-                }
-            }
-            _ => tracing::debug!(facility, line, "kafka client"),
+                | RDKafkaLogLevel::Alert
+                | RDKafkaLogLevel::Critical
+                | RDKafkaLogLevel::Error
+        );
+        // Connection failures repeat with every attempt; the owner reports them once, with this text.
+        if matches!(facility, "FAIL" | "ERROR") && (complains || is_telling(line)) {
+            *self.said.lock() = Some(explained(line));
+        } else if complains {
+            tracing::warn!(facility, line, "kafka client");
+            return;
         }
+        tracing::debug!(facility, line, "kafka client");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -67,7 +68,7 @@ impl ClientContext for Listener {
         let mut said = self.said.lock();
         // That all brokers are down says less than why the last one was.
         if said.is_none() || error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            *said = Some(reason.to_owned());
+            *said = Some(explained(reason));
         }
     }
 

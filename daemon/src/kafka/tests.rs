@@ -492,3 +492,49 @@ fn murmur2(data: &[u8]) -> u32 {
     h = (h ^ (h >> 13)).wrapping_mul(M);
     (h ^ (h >> 15)) & 0x7fff_ffff
 }
+
+/// A port that answers whatever comes with these bytes, and closes.
+fn port_that_answers(answer: &'static [u8]) -> String {
+    use std::io::{Read, Write};
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let serve = move || {
+        for mut stream in listener.incoming().flatten() {
+            drop(stream.read(&mut [0; 4096]));
+            drop(stream.write_all(answer));
+        }
+    };
+    std::thread::Builder::new().name("port".into()).spawn(serve).unwrap();
+    address
+}
+
+#[test]
+fn a_port_that_speaks_another_protocol_is_told_in_words() {
+    const ALERT: &[u8] = b"\x15\x03\x03\x00\x02\x02\x46";
+    let mut cases = vec![
+        (Security::Plaintext, ALERT, "set security to ssl or sasl_ssl"),
+        (
+            Security::Plaintext,
+            b"\x16\x03\x03\x00\x7a\x02\x00\x00\x76",
+            "the port speaks TLS and we do not",
+        ),
+        (Security::Plaintext, b"HTTP/1.1 400 Bad Request\r\n\r\n", "speaks HTTP and not Kafka"),
+    ];
+    if cfg!(any(feature = "tls", feature = "tls-vendored")) {
+        // Kafka closes; others answer.
+        cases.push((Security::Ssl, b"", "we speak TLS and the port does not"));
+        cases.push((
+            Security::Ssl,
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            "we speak TLS and the port does not",
+        ));
+    }
+    for (security, answer, told) in cases {
+        let mut connection = Connection::plain(port_that_answers(answer));
+        connection.security = security;
+        let probe = Probe::open(&connection).unwrap();
+        let trouble = probe.partitions("t", Duration::from_millis(1500)).unwrap_err();
+        assert!(trouble.is_retriable() && trouble.to_string().contains(told), "{told}: {trouble}");
+    }
+}

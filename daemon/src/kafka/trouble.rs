@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::client::in_our_names;
+
 /// A failure of the outside world or of the settings, in words for the operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Trouble {
@@ -53,6 +55,16 @@ pub enum Trouble {
         /// The offset after the newest record.
         high: i64,
     },
+    /// A record has more bytes than the client or the topic takes; it will never be sent.
+    #[error(
+        "kafka {action} failed: {reason} (kafka.extra \"message.max.bytes\" and the topic's max.message.bytes set the limit)"
+    )]
+    TooLarge {
+        /// What was tried.
+        action: String,
+        /// What the client library said.
+        reason: String,
+    },
     /// The queue towards Kafka stayed full until the deadline.
     #[error("the queue towards kafka stayed full for {waited:?}")]
     QueueFull {
@@ -98,13 +110,78 @@ impl Trouble {
             KafkaError::ClientConfig(_, description, key, value) => {
                 Self::Settings(format!("{key} = {value:?}: {description}"))
             }
-            KafkaError::ClientCreation(reason) => Self::Settings(reason.clone()),
+            KafkaError::ClientCreation(reason) => Self::Settings(in_our_names(&explained(reason))),
+            _ if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                Self::TooLarge { action: action.to_owned(), reason }
+            }
             _ if error.rdkafka_error_code().is_some_and(is_refusal) => {
                 Self::Refused { action: action.to_owned(), reason }
             }
             _ => Self::Failed { action: action.to_owned(), reason },
         }
     }
+}
+
+/// Returns what the library said with what it means, where its words alone would not tell an operator what to do.
+pub(super) fn explained(said: &str) -> String {
+    match meaning(said) {
+        Some(meaning) => format!("{said}: {meaning}"),
+        None => said.to_owned(),
+    }
+}
+
+/// Says whether a line that is no complaint tells why nothing works: a broker that closes every connection at once.
+pub(super) fn is_telling(line: &str) -> bool {
+    closed_at_once(line).is_some()
+}
+
+fn meaning(said: &str) -> Option<&'static str> {
+    const NO_TLS: &str = "we speak TLS and the port does not: set security to plaintext or sasl_plaintext, or name the port with TLS";
+    let meanings = [
+        ("connecting to a PLAINTEXT broker listener?", NO_TLS),
+        ("wrong version number", NO_TLS),
+        ("key values mismatch", "the key is that of another certificate"),
+        (
+            "ssl.key.location failed: error:0A080009",
+            "expected a key in PEM, and its password if it has one",
+        ),
+    ];
+    let known = meanings.into_iter().find(|(part, _)| said.contains(part));
+    known.map(|(_, meaning)| meaning).or_else(|| closed_at_once(said)).or_else(|| wrong_size(said))
+}
+
+/// The library says of these no more than that the connection was closed, and in which state.
+fn closed_at_once(said: &str) -> Option<&'static str> {
+    let (before, state) = said.rsplit_once("ms in state ")?;
+    let after = before.rsplit_once("(after ")?.1.parse::<u64>().ok()?;
+    if !said.contains("Disconnected") {
+        return None;
+    }
+    match (state.starts_with("APIVERSION_QUERY"), said.contains("ssl://")) {
+        (true, false) => Some(
+            "the port closes every connection at once. If it speaks TLS, set security to ssl or sasl_ssl, or name the port without TLS",
+        ),
+        (true, true) => Some(
+            "the port closes every connection at once: is it Kafka's, and does it want a certificate of ours (kafka.tls.certificate)?",
+        ),
+        // A broker that wants a user answers what versions it speaks, and closes at the next question.
+        (false, _) if state.starts_with("UP") && after < 2000 && !said.contains("sasl_") => Some(
+            "the broker closes the connection at the first question. If it wants a user, set security to sasl_plaintext or sasl_ssl",
+        ),
+        _ => None,
+    }
+}
+
+/// What a port of another protocol answers is taken for the length of a record.
+fn wrong_size(said: &str) -> Option<&'static str> {
+    let size = said.split_once("Invalid response size ")?.1.split(' ').next()?;
+    Some(match size.parse::<i32>().ok()?.to_be_bytes() {
+        [0x14..=0x17, 3, ..] => {
+            "the port speaks TLS and we do not: set security to ssl or sasl_ssl, or name the port without TLS"
+        }
+        [b'H', b'T', b'T', b'P'] => "the port speaks HTTP and not Kafka: name a broker's port",
+        _ => "the port does not speak Kafka, or speaks TLS and we do not",
+    })
 }
 
 /// Says whether a code means that the broker knows us and does not let us.
@@ -133,6 +210,64 @@ mod tests {
         };
         assert!(away.is_retriable());
         assert!(!Trouble::MissingTopic { topic: "t".into() }.is_retriable());
+    }
+
+    #[test]
+    fn what_the_library_says_of_a_wrong_port_is_put_in_words() {
+        // As librdkafka 2.12 with OpenSSL 3 says them.
+        for (said, told) in [
+            (
+                "ssl://k:1/bootstrap: SSL handshake failed: Disconnected: SSL connection closed by peer: connecting to a PLAINTEXT broker \
+                 listener? (after 3ms in state SSL_HANDSHAKE)",
+                "the port does not: set security to plaintext",
+            ),
+            (
+                "ssl://k:1/bootstrap: SSL handshake failed: error:0A00010B:SSL routines::wrong version number (after 0ms in state \
+                 SSL_HANDSHAKE)",
+                "the port does not: set security to plaintext",
+            ),
+            (
+                "k:1/bootstrap: Disconnected: connection closed by peer: receive 0 after POLLIN (after 0ms in state APIVERSION_QUERY)",
+                "If it speaks TLS, set security to ssl",
+            ),
+            (
+                "k:1/bootstrap: Disconnected: connection closed by peer: receive 0 after POLLIN (after 3ms in state UP)",
+                "If it wants a user, set security to sasl_plaintext",
+            ),
+            (
+                "k:1/bootstrap: Receive failed: Invalid response size 352518912 (0..100000000): increase receive.message.max.bytes",
+                "the port speaks TLS and we do not: set security to ssl",
+            ),
+            (
+                "k:1/bootstrap: Receive failed: Invalid response size 1213486160 (0..100000000): increase receive.message.max.bytes",
+                "speaks HTTP",
+            ),
+        ] {
+            let explained = explained(said);
+            assert!(explained.starts_with(said) && explained.contains(told), "{explained}");
+        }
+        let usual = "k:1/0: Disconnected: connection closed by peer: receive 0 after POLLIN (after 60321ms in state UP)";
+        for said in ["1/1 brokers are down", usual] {
+            assert_eq!(explained(said), said);
+            assert!(!is_telling(said));
+        }
+    }
+
+    #[test]
+    fn settings_are_refused_by_their_own_names() {
+        let refused = "ssl.key.location failed: error:05800074:x509 certificate routines::key values mismatch";
+        let trouble = Trouble::from_client("x", &KafkaError::ClientCreation(refused.into()), None);
+        let told = trouble.to_string();
+        assert!(
+            told.contains(" kafka.tls.key failed: ") && told.contains("another certificate"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn a_record_that_is_too_large_is_told_from_a_failure() {
+        let large = KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge);
+        assert!(matches!(Trouble::from_client("x", &large, None), Trouble::TooLarge { .. }));
     }
 
     #[test]
