@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Exit, Stop};
 use crate::http::{Pages, Readiness, Server, Wait};
-use crate::kafka::{Connection, Consumer, EmbeddedBroker, TopicRole};
+use crate::kafka::{Connection, Consumer, EmbeddedBroker, Probe, TopicRole};
 use crate::live::Live;
 use crate::metrics::{LabelSets, Metrics};
 use crate::parts;
@@ -50,12 +50,13 @@ const HTTP_DEADLINE: Duration = Duration::from_secs(2);
 /// How long the consumer may take to stop.
 const CONSUMER_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Runs until SIGINT, SIGTERM or a fault, and says how it ended.
+/// Runs until SIGINT, SIGTERM, SIGHUP or a fault, and says how it ended.
 ///
 /// # Errors
 /// What kept it from starting.
 pub fn run(config: &Config, options: &Options) -> Result<Exit, Stop> {
     crate::telemetry::start(&config.log)?;
+    check(config)?;
     let wish = Shutdown::new();
     let daemon = Daemon::start(config, options, &wish)?;
     daemon.watch_signals(&wish);
@@ -68,6 +69,22 @@ pub fn run(config: &Config, options: &Options) -> Result<Exit, Stop> {
         }
         Err(stop) => Err(stop),
     }
+}
+
+/// Opens what a run needs before any broker has answered: instruction set, options, passwords, certificates and keys.
+///
+/// # Errors
+/// The first that will not do.
+pub fn check(config: &Config) -> Result<(), Stop> {
+    parts::choose_kernels()?;
+    if config.kafka.embedded {
+        return Ok(());
+    }
+    let connection = &config.kafka.connection;
+    let refused = |trouble| Stop::kafka("connecting to Kafka", trouble);
+    Probe::open(connection).map_err(refused)?;
+    Producers::open(connection)?;
+    Consumer::check(threads::reading(config, connection.clone())).map_err(refused)
 }
 
 /// A daemon that answers HTTP and does not read yet.
@@ -154,7 +171,7 @@ impl Daemon {
         self.address
     }
 
-    /// Lets SIGINT and SIGTERM make this wish, for as long as the daemon lives.
+    /// Lets SIGINT, SIGTERM and SIGHUP make this wish, for as long as the daemon lives.
     pub fn watch_signals(&self, wish: &Shutdown) {
         let signals = wish.clone();
         self.runtime.spawn(async move {
@@ -220,3 +237,6 @@ fn labels(config: &Config) -> LabelSets {
         outcomes: words(&crate::serve::OUTCOMES),
     }
 }
+
+#[cfg(test)]
+mod tests;

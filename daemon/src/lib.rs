@@ -18,6 +18,7 @@ pub mod parts;
 pub mod pipeline;
 pub mod publish;
 pub mod replay;
+pub mod say;
 pub mod serve;
 pub mod shutdown;
 pub mod store;

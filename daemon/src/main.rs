@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use sluice_daemon::app::{self, Options};
 use sluice_daemon::config::Config;
 use sluice_daemon::error::{Exit, Stop, chain};
+use sluice_daemon::say::{note, tell};
 
 /// A recommender that learns from the event stream it stands beside
 #[derive(Parser)]
@@ -18,7 +19,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs until SIGINT or SIGTERM
+    /// Runs until SIGINT, SIGTERM or SIGHUP
     Run {
         #[command(flatten)]
         file: File,
@@ -29,7 +30,7 @@ enum Command {
         #[arg(long)]
         new_model: bool,
     },
-    /// Says all mistakes of a configuration at once, each with its line and remedy
+    /// Says all mistakes of a configuration at once, each with its line and remedy, and opens the keys and certificates that it names
     CheckConfig(File),
     /// Prints the configuration in force: defaults, file and environment, secrets hidden
     PrintConfig(File),
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
         Command::PrintConfig(file) => print(&file),
     };
     let exit = ended.unwrap_or_else(|stop| {
-        eprintln!("{}", chain(&stop));
+        note(&format!("{}\n", chain(&stop)));
         stop.exit()
     });
     exit.into()
@@ -60,12 +61,15 @@ fn run(file: &File, options: &Options) -> Result<Exit, Stop> {
 }
 
 fn check(file: &File) -> Result<Exit, Stop> {
-    Config::open(&file.config)?;
-    println!("{}: no mistakes", file.config.display());
-    Ok(Exit::Well)
+    app::check(&Config::open(&file.config)?)?;
+    say(&format!("{}: no mistakes\n", file.config.display()))
 }
 
 fn print(file: &File) -> Result<Exit, Stop> {
-    print!("{}", Config::print(&file.config)?);
+    say(&Config::print(&file.config)?)
+}
+
+fn say(text: &str) -> Result<Exit, Stop> {
+    tell(text).map_err(|error| Stop::fault("cannot write to standard output").because(error))?;
     Ok(Exit::Well)
 }

@@ -59,6 +59,18 @@ impl Producers {
     }
 }
 
+/// Returns what to read and how: the inputs, each from where a start without state begins.
+pub(super) fn reading(config: &Config, connection: Connection) -> ConsumerSettings {
+    let topics = &config.kafka.topics;
+    let mut sources = vec![
+        Source::new(TopicRole::Items, &topics.items),
+        Source::new(TopicRole::Users, &topics.users),
+        Source::new(TopicRole::Events, &topics.events),
+    ];
+    sources[2].start = config.kafka.start;
+    ConsumerSettings::new(connection, &config.kafka.group, sources)
+}
+
 impl Daemon {
     /// Makes what threads share: the state with the parameters, and what answering reads of both.
     pub(super) fn share(
@@ -97,15 +109,7 @@ impl Daemon {
     ) -> Result<Arc<Consumer>, Stop> {
         self.readiness.wait_for(Wait::Catalogue, "items and users are being read");
         self.readiness.wait_for(Wait::Lag, "events are being read");
-        let topics = &config.kafka.topics;
-        let mut sources = vec![
-            Source::new(TopicRole::Items, &topics.items),
-            Source::new(TopicRole::Users, &topics.users),
-            Source::new(TopicRole::Events, &topics.events),
-        ];
-        sources[2].start = config.kafka.start;
-        let mut settings =
-            ConsumerSettings::new(self.connection.clone(), &config.kafka.group, sources);
+        let mut settings = reading(config, self.connection.clone());
         settings.offsets = offsets;
         let consumer = Consumer::start(settings);
         consumer.map(Arc::new).map_err(|t| Stop::kafka("starting the consumer", t))

@@ -85,7 +85,13 @@ fn secret(key: &str, file: &str, m: &mut Mistakes) -> Option<Secret> {
         return None;
     }
     match std::fs::read_to_string(file) {
-        Ok(text) => Some(Secret::new(text.trim_end_matches(['\n', '\r']))),
+        Ok(text) => {
+            let text = text.trim_end_matches(['\n', '\r']);
+            if text.is_empty() {
+                m.add(key, format!("expected a password in the file {file}, found none"));
+            }
+            Some(Secret::new(text))
+        }
         Err(error) => {
             m.add(key, format!("cannot read the file {file}: {error}"));
             None

@@ -302,6 +302,16 @@ impl Consumer {
         Ok(Self { events, control, shared, thread: Some(thread), name })
     }
 
+    /// Creates the clients that reading needs and lets them go again: whether their options, certificates and keys will do.
+    ///
+    /// # Errors
+    /// [`Trouble::Settings`] when the library refuses them.
+    pub fn check(settings: ConsumerSettings) -> Result<(), Trouble> {
+        let (events, _) = crossbeam_channel::bounded(1);
+        let (_, control) = crossbeam_channel::bounded(1);
+        poll::Poller::open(settings, events, control, Arc::new(Shared::new()))?.check()
+    }
+
     /// Returns the channel of events; it is disconnected once the thread has ended.
     pub fn events(&self) -> &Receiver<ConsumerEvent> {
         &self.events

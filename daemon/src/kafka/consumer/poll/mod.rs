@@ -100,6 +100,11 @@ impl Poller {
         })
     }
 
+    /// Says whether the client that reads can be created.
+    pub(super) fn check(&self) -> Result<(), Trouble> {
+        self.create().map(drop)
+    }
+
     /// Runs until told to stop or until nothing can be done.
     pub(super) fn run(&mut self) {
         if let Err(trouble) = self.work() {
