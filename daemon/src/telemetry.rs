@@ -15,7 +15,11 @@ pub fn start(log: &Log) -> Result<(), Stop> {
     let filter = EnvFilter::builder()
         .parse(&log.filter)
         .map_err(|error| Stop::config("log.level is no filter").because(error))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // Told on standard error too, by a macro that panics: nobody reading the log any more, or a closed terminal, would end us.
+        .log_internal_errors(false);
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let started = match log.format {
         LogFormat::Text => builder.with_ansi(colours).try_init(),

@@ -1,14 +1,20 @@
 //! Configurations at the command line: mistakes, secrets, and those of the public data sets.
 
+use std::path::Path;
+use std::process::{Command, Stdio};
+
 use crate::Test;
 use crate::expect_eq;
 use crate::harness::process::{Finished, Running};
-use crate::harness::{Outcome, process, repository};
+use crate::harness::{Outcome, process, program, repository, wait_for};
 
 pub(crate) const TESTS: &[Test] = &[
     ("all_mistakes_are_said_at_once_and_nothing_starts", all_mistakes_are_said_at_once),
     ("secrets_are_not_printed", secrets_are_not_printed),
     ("the_configurations_of_the_data_sets_have_no_mistakes", data_sets_have_no_mistakes),
+    ("a_hangup_ends_the_daemon_in_order", a_hangup_ends_the_daemon_in_order),
+    ("a_log_that_nobody_reads_ends_nothing", a_log_that_nobody_reads_ends_nothing),
+    ("a_reader_that_has_left_is_no_error", a_reader_that_has_left_is_no_error),
 ];
 
 const MISTAKEN: &str = r#"
@@ -62,6 +68,69 @@ fn data_sets_have_no_mistakes() -> Outcome {
         }
     }
     anyhow::ensure!(checked >= 6, "only {checked} configurations found");
+    Ok(())
+}
+
+/// A configuration that needs no other program, with its state in a folder.
+fn alone(folder: &Path) -> anyhow::Result<String> {
+    let (config, state) = (folder.join("sluice.toml"), folder.join("state"));
+    let text = format!(
+        "[kafka]\nembedded = true\n[http]\nlisten = \"127.0.0.1:0\"\n[checkpoint]\npath = {:?}\n",
+        state.display().to_string()
+    );
+    std::fs::write(&config, text)?;
+    Ok(config.display().to_string())
+}
+
+fn a_hangup_ends_the_daemon_in_order() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let daemon = Running::start("sluiced", &["run", "--config", &alone(folder.path())?])?;
+    wait_for("reading", || Ok(daemon.stderr().contains("caught up").then_some(())))?;
+    daemon.signal("HUP")?;
+    let ended = daemon.wait()?.succeeded()?;
+    anyhow::ensure!(ended.stderr.contains("SIGHUP"), "{}", ended.stderr);
+    anyhow::ensure!(ended.stderr.contains("everything taken is learned"), "{}", ended.stderr);
+    Ok(())
+}
+
+fn a_log_that_nobody_reads_ends_nothing() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let config = alone(folder.path())?;
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    let mut command = Command::new(program("sluiced")?);
+    command.args(["run", "--config", &config]).stdin(Stdio::null()).stderr(writer);
+    let mut daemon = command.spawn()?;
+    let state = folder.path().join("state");
+    let begun = wait_for("the state", || {
+        anyhow::ensure!(daemon.try_wait()?.is_none(), "it ended");
+        Ok(state.is_dir().then_some(()))
+    });
+    drop(process::signal("TERM", daemon.id()));
+    let code = daemon.wait()?.code();
+    begun?;
+    expect_eq!(code, Some(0));
+    Ok(())
+}
+
+fn a_reader_that_has_left_is_no_error() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let config = folder.path().join("sluice.toml");
+    std::fs::write(&config, "")?;
+    let config = config.display().to_string();
+    for (program_name, arguments) in [
+        ("sluiced", &["print-config", "--config", &config][..]),
+        ("sluiced", &["check-config", "--config", &config]),
+        ("sluiced", &["check-config", "--config", "/no/such/file"]),
+        ("sluice", &["simulate", "--impressions", "2000"]),
+    ] {
+        let (reader, writer) = std::io::pipe()?;
+        drop(reader);
+        let mut command = Command::new(program(program_name)?);
+        command.args(arguments).stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+        let code = command.status()?.code();
+        expect_eq!(code, Some(if arguments.contains(&"/no/such/file") { 2 } else { 0 }));
+    }
     Ok(())
 }
 
