@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use sluice_daemon::say::note;
 use sluice_ops::cli::Cli;
 
 fn main() -> ExitCode {
@@ -11,7 +12,7 @@ fn main() -> ExitCode {
         // The reader of a pipe (`sluice import … | head`) may leave when it has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sluice: {error:#}");
+            note(&format!("sluice: {error:#}\n"));
             ExitCode::FAILURE
         }
     }

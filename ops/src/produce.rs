@@ -2,27 +2,31 @@
 //!
 //! Each line is a message with its topic in front, `{"topic":"events",...}`; the message goes out byte for
 //! byte without it, keyed by its user (items by the item), so that all of a user meets in one partition.
-//! Messages are not judged here: what is wrong with one is the daemon's to say.
+//! Messages are not judged here: what is wrong with one is the daemon's to say. A line without a topic, or with more bytes than Kafka
+//! takes, ends the run, or is left out and counted. What was sent before is delivered in any case, and the numbers are printed.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::io::{BufRead, stdin};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, anyhow, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
-use sluice_daemon::kafka::{Connection, Outgoing, Probe, Producer, ProducerSettings};
+use sluice_daemon::kafka::{Connection, Outgoing, Probe, Producer, ProducerSettings, Trouble};
 use sluice_features::wire::{Topic, split_line};
 
 use crate::connect::{ConnectArguments, parse_duration};
-use crate::files;
+use crate::files::{self, Line, TOO_LONG};
+use sluice_daemon::say::{note, tell};
+
+/// Lines left out that are described one by one.
+const DESCRIBED: u64 = 5;
 
 /// What to send, where and how fast.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// JSON lines, also .gz or .zst; - is standard input
+    /// JSON lines, also .gz, .zst, .xz or .zip; - is standard input
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// Records per second, as N or N/s; as fast as possible where not given
@@ -31,6 +35,9 @@ pub struct Arguments {
     /// How long Kafka may take to accept a record
     #[arg(long, default_value = "60s", value_parser = parse_duration)]
     timeout: Duration,
+    /// Leave out lines that are no records or too large for Kafka, count them and go on; the exit code is 1 then
+    #[arg(long)]
+    skip_bad: bool,
     #[command(flatten)]
     connect: ConnectArguments,
 }
@@ -38,34 +45,78 @@ pub struct Arguments {
 /// Runs the subcommand.
 ///
 /// # Errors
-/// When a file cannot be read, Kafka cannot be reached, or not every record was delivered.
+/// When a file cannot be read to its end, Kafka cannot be reached, a line is bad, not every record was delivered, or there was none.
+/// What was sent before is delivered and told all the same.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    files::check(&arguments.files)?;
     let target = arguments.connect.target()?;
-    let bar = progress_bar();
     let mut sender =
         Sender::open(&target.connection, &target.prefix, arguments.timeout, arguments.rate)?;
-    for path in &arguments.files {
-        let shown = path.display().to_string();
-        let mut lines = open(path)?;
-        let mut line = Vec::new();
-        let mut number = 0_u64;
-        loop {
-            line.clear();
-            if lines.read_until(b'\n', &mut line).with_context(|| shown.clone())? == 0 {
-                break;
+    let bar = progress_bar();
+    let mut bad = 0;
+    let read = arguments.files.iter().try_for_each(|path| {
+        files::for_each_line(path, |name, number, line| {
+            bar.inc(1);
+            match sender.send_line(line) {
+                Ok(()) => Ok(()),
+                Err(LineError::Bad(reason)) if arguments.skip_bad => {
+                    bad += 1;
+                    if bad <= DESCRIBED {
+                        bar.suspend(|| {
+                            note(&format!("left out: {name}, line {number}: {reason}\n"))
+                        });
+                    }
+                    Ok(())
+                }
+                Err(LineError::Bad(reason)) => Err(anyhow!("{name}, line {number}: {reason}")),
+                Err(LineError::Fatal(error)) => {
+                    Err(error.context(format!("{name}, line {number}")))
+                }
             }
-            number += 1;
-            if !line.trim_ascii().is_empty() {
-                sender.send_line(&mut line).with_context(|| format!("{shown}, line {number}"))?;
-                bar.inc(1);
-            }
+        })
+    });
+    bar.set_message("waiting for delivery");
+    let sent = sender.sent;
+    let Summary { mut text, lost } = sender.finish();
+    bar.finish_and_clear();
+    if bad > 0 {
+        text.push_str(&format!("{bad} lines left out\n"));
+    }
+    tell(&text)?;
+    if let (Err(_), Some(lost)) = (&read, &lost) {
+        note(&format!("{lost}\n"));
+    }
+    read?;
+    ensure!(lost.is_none(), lost.unwrap_or_default());
+    ensure!(bad == 0, "{bad} lines were left out");
+    ensure!(sent > 0, "expected records, found none");
+    Ok(())
+}
+
+/// What became of the records.
+pub struct Summary {
+    /// The counts of each topic in words.
+    pub text: String,
+    /// How many were not delivered, and why; none where all were.
+    pub lost: Option<String>,
+}
+
+/// Why a line was not sent.
+#[derive(Debug)]
+pub enum LineError {
+    /// It will never be: it is no record, or Kafka takes none so large.
+    Bad(String),
+    /// No other would be either.
+    Fatal(anyhow::Error),
+}
+
+impl From<Trouble> for LineError {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::TooLarge { .. } => Self::Bad(trouble.to_string()),
+            _ => Self::Fatal(trouble.into()),
         }
     }
-    bar.set_message("waiting for delivery");
-    let summary = sender.finish()?;
-    bar.finish_and_clear();
-    print!("{summary}");
-    Ok(())
 }
 
 /// Sends lines of files to their topics.
@@ -111,40 +162,35 @@ impl Sender {
     ///
     /// # Errors
     /// When the line names no topic, the topic does not exist, or Kafka takes nothing more in time.
-    pub fn send_line(&mut self, line: &mut [u8]) -> Result<()> {
+    pub fn send_line(&mut self, line: Line<'_>) -> Result<(), LineError> {
+        let Line::Whole(line) = line else { return Err(LineError::Bad(TOO_LONG.to_owned())) };
         let (topic, message) = split_line(line).map_err(|rejection| {
-            anyhow::anyhow!("expected a line such as {{\"topic\":\"events\",...}}: {rejection}")
+            let expected = r#"expected a line such as {"topic":"events",...}"#;
+            LineError::Bad(format!("{expected}: {rejection}"))
         })?;
         let name = format!("{}.{}", self.prefix, topic.name());
-        if self.known.insert(topic) {
+        if !self.known.contains(&topic) {
             let found = self.probe.partitions(&name, self.patience)?;
-            ensure!(
-                found.is_some(),
-                "topic {name} does not exist; create it with `sluice topics apply`"
-            );
+            found.ok_or_else(|| Trouble::MissingTopic { topic: name.clone() })?;
+            self.known.insert(topic);
         }
         self.keep_rate();
         let keys: Keys<'_> = serde_json::from_slice(message).unwrap_or_default();
         let key = if topic == Topic::Items { keys.item } else { keys.user };
-        if key.is_none() {
-            self.unkeyed += 1;
-        }
+        let unkeyed = key.is_none();
         let key = key.as_ref().map(|key| key.as_bytes());
         let record = Outgoing { topic: &name, key, value: Some(message), headers: &[] };
         self.producer.send(&record, self.patience)?;
         self.sent += 1;
+        self.unkeyed += u64::from(unkeyed);
         Ok(())
     }
 
-    /// Waits for delivery and returns the counts per topic in words.
-    ///
-    /// # Errors
-    /// When not every record was delivered.
-    pub fn finish(self) -> Result<String> {
+    /// Waits for delivery of what was sent, and says what became of it.
+    pub fn finish(self) -> Summary {
         let flushed = self.producer.flush(self.patience);
-        let counts = self.producer.counts_by_topic();
         let mut text = String::new();
-        for (topic, counts) in &counts {
+        for (topic, counts) in self.producer.counts_by_topic() {
             text.push_str(&format!("{topic}: {} delivered", counts.delivered));
             if counts.failed() > 0 {
                 text.push_str(&format!(", {} not", counts.failed()));
@@ -158,19 +204,19 @@ impl Sender {
             ));
         }
         let delivered = self.producer.counts().delivered;
-        if delivered < self.sent {
+        let lost = (delivered < self.sent).then(|| {
             let failure = self.producer.take_failure().map(|failure| failure.reason);
             let reason = failure.or_else(|| self.producer.last_complaint());
             let reason = reason.or_else(|| flushed.err().map(|trouble| trouble.to_string()));
-            bail!(
-                "{text}{} of {} records were not delivered to {}: {}",
+            format!(
+                "{} of {} records were not delivered to {}: {}",
                 self.sent - delivered,
                 self.sent,
                 self.producer.brokers(),
                 reason.unwrap_or_else(|| "no reason given".to_owned())
-            );
-        }
-        Ok(text)
+            )
+        });
+        Summary { text, lost }
     }
 
     fn keep_rate(&self) {
@@ -191,10 +237,6 @@ struct Keys<'a> {
     user: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     item: Option<Cow<'a, str>>,
-}
-
-fn open(path: &Path) -> Result<Box<dyn BufRead>> {
-    Ok(if path == Path::new("-") { Box::new(stdin().lock()) } else { files::open(path)? })
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
@@ -232,9 +274,10 @@ mod tests {
             "{\"topic\":\"items\",\"item\":\"5\",\"price\":1.50}",
             "{\"topic\":\"events\",\"user\":7}",
         ] {
-            sender.send_line(&mut line.as_bytes().to_vec()).unwrap();
+            sender.send_line(Line::Whole(&mut line.as_bytes().to_vec())).unwrap();
         }
-        let told = sender.finish().unwrap();
+        let Summary { text: told, lost } = sender.finish();
+        assert_eq!(lost, None);
         assert!(
             told.starts_with("s.events: 2 delivered\ns.items: 1 delivered\n1 records without"),
             "{told}"
@@ -262,12 +305,72 @@ mod tests {
         let patience = Duration::from_secs(2);
         let mut sender = Sender::open(&broker.connection(), "s", patience, None).unwrap();
         let mut line = b"{\"topic\":\"events\",\"user\":\"u\"}".to_vec();
-        sender.send_line(&mut line.clone()).unwrap();
+        sender.send_line(Line::Whole(&mut line.clone())).unwrap();
         sender.producer.flush(PATIENCE).unwrap();
         broker.down().unwrap();
-        sender.send_line(&mut line).unwrap();
-        let told = sender.finish().unwrap_err().to_string();
+        sender.send_line(Line::Whole(&mut line)).unwrap();
+        let told = sender.finish().lost.unwrap();
         assert!(told.contains("1 of 2 records were not delivered"), "{told}");
+    }
+
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        produce: Arguments,
+    }
+
+    fn produce(broker: &EmbeddedBroker, file: &std::path::Path, more: &[&str]) -> Result<()> {
+        use clap::Parser;
+
+        let (brokers, file) = (broker.connection().brokers, file.display().to_string());
+        let flags = ["x", &file, "--brokers", &brokers, "--timeout", "20s"];
+        run(&Flags::try_parse_from([&flags[..], more].concat()).unwrap().produce)
+    }
+
+    #[test]
+    fn what_stands_before_a_bad_line_is_delivered_and_what_stands_behind_if_bad_ones_may_be_skipped()
+     {
+        let broker = EmbeddedBroker::start().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("f.jsonl");
+        let good = |user: usize| format!("{{\"topic\":\"events\",\"user\":\"{user}\"}}\n");
+        let before: String = (0..1000).map(good).collect();
+        let large = good(0).replace("\"0\"", &format!("\"{}\"", "x".repeat(1_100_000)));
+        for (i, (bad, told)) in
+            [("{\"topic\"\n", "topic"), (&large, "message.max.bytes")].iter().enumerate()
+        {
+            std::fs::write(&file, format!("{before}{bad}{before}")).unwrap();
+            let topic = format!("p{i}.events");
+            broker.create_topic(&topic, 1).unwrap();
+            let prefix = ["--prefix", &topic[..2]];
+            let error = format!("{:#}", produce(&broker, &file, &prefix).unwrap_err());
+            assert!(error.contains("f.jsonl, line 1001: ") && error.contains(told), "{error}");
+            assert_eq!(read(&broker.connection(), &topic).len(), 1000, "{told}");
+            let skipping = [&prefix[..], &["--skip-bad"]].concat();
+            let error = format!("{:#}", produce(&broker, &file, &skipping).unwrap_err());
+            assert_eq!(error, "1 lines were left out");
+            assert_eq!(read(&broker.connection(), &topic).len(), 3000, "{told}");
+        }
+    }
+
+    #[test]
+    fn nothing_to_send_and_nothing_but_bad_lines_are_errors() {
+        let broker = EmbeddedBroker::start().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("f.jsonl");
+        for (text, more, told) in [
+            ("\n  \n", &[][..], "expected records, found none"),
+            ("no\nrecord\n", &["--skip-bad"], "2 lines were left out"),
+            (
+                "{\"topic\":\"items\",\"item\":\"5\"}\n",
+                &["--skip-bad"],
+                "topic sluice.items does not exist",
+            ),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let error = format!("{:#}", produce(&broker, &file, more).unwrap_err());
+            assert!(error.contains(told), "{error}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use sluice_daemon::kafka::{Connection, Outgoing, Producer, ProducerSettings, Rea
 
 use crate::connect::{ConnectArguments, parse_duration};
 use crate::import::calendar;
+use sluice_daemon::say::tell;
 
 /// What to ask.
 #[derive(Debug, clap::Args)]
@@ -79,11 +80,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let question = arguments.question(&id)?;
     let answer = asker.ask(&id, arguments.user.as_deref(), &question, arguments.timeout)?;
     if arguments.json {
-        println!("{answer}");
+        tell(&format!("{answer}\n"))?;
     }
     let readable = readable(&answer)?;
     if !arguments.json {
-        print!("{readable}");
+        tell(&readable)?;
     }
     Ok(())
 }

@@ -1,27 +1,28 @@
 //! Plays files through the same pipeline and model as the daemon, without Kafka, and prints the progressive figures.
 
-use std::io::{BufRead, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use sluice_daemon::clock::Clock;
 use sluice_daemon::config::Config;
-use sluice_daemon::error::Stop;
 use sluice_daemon::pipeline::record::Record;
 use sluice_daemon::pipeline::stages::Stage;
 use sluice_daemon::replay::{self, Feed, Outcome, late_and_orphaned, learned_until};
 use sluice_daemon::{config, parts};
-use sluice_features::reject::Rejection;
+use sluice_features::reject::{Reason, Rejection};
 use sluice_features::time::EventTime;
 use sluice_features::wire::{Topic, split_line};
 use sluice_models::evaluate::{Figures, Report};
 
-use crate::files;
+use crate::files::{self, Line};
 use crate::simulate::{Bounds, bounds};
+use sluice_daemon::say::{note, tell};
 
 /// Refused records that are described one by one.
 const DESCRIBED: usize = 5;
@@ -40,7 +41,7 @@ pub struct Arguments {
     /// The daemon's configuration.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Files of JSON lines (.gz and .zst too), read one after the other; "-" is standard input.
+    /// Files of JSON lines (.gz, .zst, .xz and .zip too), read one after the other; "-" is standard input.
     #[arg(required_unless_present = "capture", value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Repeats a run that `sluiced run --capture DIR` has kept, the newest in DIR: its records and what its clock decided.
@@ -67,10 +68,12 @@ pub struct Arguments {
 /// Runs the subcommand.
 ///
 /// # Errors
-/// A bad configuration, or a file that cannot be read.
+/// A bad configuration, a file that cannot be read to its end, or nothing that could be taken. The figures of what was played are
+/// printed all the same.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    if arguments.truth.is_some() && arguments.files.iter().any(|path| path == Path::new("-")) {
-        bail!("--truth reads the records again: give files, not standard input");
+    files::check(&arguments.files)?;
+    if arguments.truth.is_some() {
+        files::check_rereadable(&arguments.files, "--truth reads the records again")?;
     }
     let mut config = Config::open(&arguments.config)?;
     if let Some(seed) = arguments.seed {
@@ -84,63 +87,67 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let clock = Clock::system();
     let progress = progress(arguments.json);
     let mut refused: Vec<String> = Vec::new();
+    let mut ended = Ok(());
     let outcome = match &arguments.capture {
         Some(folder) => replay::captured(&config, folder, &clock)?,
         None => replay::files(&config, &clock, |feed| {
             let mut lines = Lines { wall: clock.wall(), number: 0, progress: &progress };
-            for path in &arguments.files {
-                let note = |line: u64, rejection: &Rejection| {
-                    if refused.len() < DESCRIBED {
-                        refused.push(format!("{}:{line}: {rejection}", path.display()));
-                    }
-                };
-                lines.play(path, feed, note).map_err(|error| {
-                    Stop::fault(format!("cannot replay {}", path.display())).because(error)
-                })?;
-            }
+            ended = lines.play(&arguments.files, feed, |place| {
+                if refused.len() < DESCRIBED {
+                    refused.push(place);
+                }
+            });
             Ok(())
         })?,
     };
     progress.finish_and_clear();
     for line in &refused {
-        eprintln!("refused: {line}");
+        note(&format!("refused: {line}\n"));
     }
     let bounds = match &arguments.truth {
-        Some(truth) => bounds(&arguments.files, truth, arguments.from_impression)?,
-        None => Vec::new(),
+        Some(truth) if ended.is_ok() => bounds(&arguments.files, truth, arguments.from_impression)?,
+        _ => Vec::new(),
     };
-    let mut out = std::io::stdout().lock();
-    if arguments.json {
-        let mut object = object(&outcome);
+    tell(&report(&outcome, &bounds, &kernels, arguments.json)?)?;
+    ended?;
+    let counts = outcome.pipeline.counts();
+    ensure!(counts.taken() > 0, "expected records, found none");
+    ensure!(counts.taken() > counts.all_rejected(), "every record was refused");
+    Ok(())
+}
+
+/// What is printed at the end.
+fn report(outcome: &Outcome, bounds: &[Bounds], kernels: &str, json: bool) -> Result<String> {
+    if json {
+        let mut object = object(outcome);
         if !bounds.is_empty() {
-            object["truth"] = beside(&outcome, &bounds).collect();
+            object["truth"] = beside(outcome, bounds).collect();
         }
-        serde_json::to_writer(&mut out, &object)?;
-        writeln!(out)?;
-    } else {
-        table(&outcome, &kernels, &mut out)?;
-        if !bounds.is_empty() {
+        return Ok(format!("{object}\n"));
+    }
+    let mut out = String::new();
+    table(outcome, kernels, &mut out)?;
+    if !bounds.is_empty() {
+        writeln!(
+            out,
+            "\n{:<16}{:>9}{:>12}{:>9}{:>10}",
+            "task", "AUC", "popularity", "truth", "closed"
+        )?;
+        for (name, line) in beside(outcome, bounds) {
+            let show = |key: &str| {
+                line[key].as_f64().map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"))
+            };
             writeln!(
                 out,
-                "\n{:<16}{:>9}{:>12}{:>9}{:>10}",
-                "task", "AUC", "popularity", "truth", "closed"
+                "{name:<16}{:>9}{:>12}{:>9}{:>10}",
+                show("auc"),
+                show("popularity"),
+                show("truth"),
+                show("closed")
             )?;
-            for (name, line) in beside(&outcome, &bounds) {
-                let show = |key: &str| {
-                    line[key].as_f64().map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"))
-                };
-                writeln!(
-                    out,
-                    "{name:<16}{:>9}{:>12}{:>9}{:>10}",
-                    show("auc"),
-                    show("popularity"),
-                    show("truth"),
-                    show("closed")
-                )?;
-            }
         }
     }
-    Ok(())
+    Ok(out)
 }
 
 /// The model's AUC of each task between that of item popularity and the truth's, and the share of the distance that it closes.
@@ -166,57 +173,67 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
+    /// Plays the files; `refused` is told the place and the reason of each record that is not taken.
     fn play(
         &mut self,
-        path: &Path,
+        paths: &[PathBuf],
         feed: &mut Feed<'_>,
-        mut refused: impl FnMut(u64, &Rejection),
+        mut refused: impl FnMut(String),
     ) -> Result<()> {
-        let mut input: Box<dyn BufRead> = if path == Path::new("-") {
-            Box::new(std::io::stdin().lock())
-        } else {
-            files::open(path)?
-        };
-        let (mut line, mut in_file) = (Vec::new(), 0);
-        loop {
-            line.clear();
-            let read = input.read_until(b'\n', &mut line).with_context(|| {
-                format!("{}:{}: the file ends in the middle", path.display(), in_file + 1)
+        for path in paths {
+            files::for_each_line(path, |name, number, line| {
+                if number % GLANCE == 0 {
+                    self.progress.set_position(feed.counts().taken());
+                }
+                let taken = self.take(line, feed);
+                self.number += 1;
+                match taken {
+                    Ok(()) => {}
+                    Err(Untaken::Refused(rejection)) => {
+                        refused(format!("{name}:{number}: {rejection}"));
+                    }
+                    Err(Untaken::Request) => bail!(
+                        "{name}:{number}: a request: replay plays events, items and users; leave requests out"
+                    ),
+                }
+                Ok(())
             })?;
-            if read == 0 {
-                return Ok(());
-            }
-            in_file += 1;
-            if in_file % GLANCE == 0 {
-                self.progress.set_position(feed.counts().taken());
-            }
-            if line.trim_ascii().is_empty() {
-                continue;
-            }
-            let taken = match split_line(&mut line) {
-                Ok((Topic::Requests, _)) => bail!(
-                    "{}:{in_file}: a request: replay plays events, items and users; leave requests out",
-                    path.display()
-                ),
-                Ok((topic, value)) => feed.take(&Record {
+        }
+        Ok(())
+    }
+
+    fn take(&self, line: Line<'_>, feed: &mut Feed<'_>) -> Result<(), Untaken> {
+        let split = match line {
+            Line::Whole(line) => split_line(line),
+            Line::TooLong => Err(Rejection::whole(Reason::TooLarge)),
+        };
+        match split {
+            Ok((Topic::Requests, _)) => Err(Untaken::Request),
+            Ok((topic, value)) => {
+                let record = Record {
                     topic,
                     partition: 0,
                     offset: self.number,
                     arrived: self.wall,
                     key: None,
                     value: Some(value),
-                }),
-                Err(rejection) => {
-                    feed.reject(&rejection);
-                    Err(rejection)
-                }
-            };
-            self.number += 1;
-            if let Err(rejection) = taken {
-                refused(in_file, &rejection);
+                };
+                feed.take(&record).map_err(Untaken::Refused)
+            }
+            Err(rejection) => {
+                feed.reject(&rejection);
+                Err(Untaken::Refused(rejection))
             }
         }
     }
+}
+
+/// Why a line was not taken.
+enum Untaken {
+    /// The record is refused, and counted.
+    Refused(Rejection),
+    /// It asks something, which nobody would answer.
+    Request,
 }
 
 fn progress(quiet: bool) -> ProgressBar {
@@ -258,7 +275,7 @@ fn object(outcome: &Outcome) -> serde_json::Value {
     })
 }
 
-fn table(outcome: &Outcome, kernels: &str, out: &mut impl Write) -> Result<()> {
+fn table(outcome: &Outcome, kernels: &str, out: &mut String) -> Result<()> {
     let (counts, joined) = (outcome.pipeline.counts(), outcome.pipeline.join_counts());
     let (late, orphaned) = late_and_orphaned(&joined);
     let judge = outcome.trainer.judge();
@@ -314,7 +331,7 @@ fn table(outcome: &Outcome, kernels: &str, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-fn row(out: &mut impl Write, name: &str, f: &Figures) -> Result<()> {
+fn row(out: &mut String, name: &str, f: &Figures) -> Result<()> {
     let show = |value: Option<f64>, digits: usize| {
         value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
     };
@@ -330,4 +347,57 @@ fn row(out: &mut impl Write, name: &str, f: &Figures) -> Result<()> {
         show(f.grouped_auc, 4)
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        replay: Arguments,
+    }
+
+    fn replay(folder: &Path, file: &[u8], more: &[&str]) -> Result<()> {
+        let (config, records) = (folder.join("sluice.toml"), folder.join("records"));
+        std::fs::write(&config, "")?;
+        std::fs::write(&records, file)?;
+        let [config, records] = [config, records].map(|path| path.display().to_string());
+        let flags = [&["x", "--config", &config, &records], more].concat();
+        run(&Flags::try_parse_from(flags)?.replay)
+    }
+
+    #[test]
+    fn a_run_that_took_nothing_or_not_all_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let click = |i: i64| json!({"type": "click", "id": format!("{i}"), "ts": 1_700_000_000_000 + i, "user": "u", "item": "i"});
+        let line = |i| format!("{{\"topic\":\"events\",{}\n", &click(i).to_string()[1..]);
+        let good: String = (0..5000).map(line).collect();
+        let packed = zstd::encode_all(good.as_bytes(), 0).unwrap();
+        replay(folder.path(), good.as_bytes(), &[]).unwrap();
+        replay(folder.path(), &packed, &["--json"]).unwrap();
+        replay(
+            folder.path(),
+            format!("\u{feff}{}no record", good.replace('\n', "\r\n")).as_bytes(),
+            &[],
+        )
+        .unwrap();
+        for (file, told) in [
+            (&b""[..], "expected records, found none"),
+            (b"\n \n", "expected records, found none"),
+            (b"no\n{\"topic\":\"events\"}\n", "every record was refused"),
+            (&packed[..packed.len() - 9], "records: cannot be read behind line "),
+            (b"{\"topic\":\"requests\"}\n", "records:1: a request"),
+        ] {
+            let error = format!("{:#}", replay(folder.path(), file, &[]).unwrap_err());
+            assert!(error.contains(told), "{error}");
+        }
+        let error = replay(folder.path(), b"", &["--truth", "t", "-"]).unwrap_err().to_string();
+        assert!(error.contains("standard input: --truth reads the records again"), "{error}");
+    }
 }

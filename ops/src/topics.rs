@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use sluice_daemon::kafka::{Admin, TopicSpec, TopicState, standard_topics};
 
 use crate::connect::ConnectArguments;
+use sluice_daemon::say::tell;
 
 /// What to do and how the topics should be.
 #[derive(Debug, clap::Args)]
@@ -46,7 +47,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     };
     let specs = standard_topics(&target.prefix, arguments.partitions, replication);
     let states = admin.look(&specs)?;
-    print!("{}", table(&specs, &states));
+    tell(&table(&specs, &states))?;
     let missing: Vec<_> = specs
         .iter()
         .zip(&states)
@@ -55,16 +56,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         .collect();
     let different = states.iter().filter(|state| matches!(state, TopicState::Different(_))).count();
     match arguments.action {
-        _ if missing.is_empty() && different == 0 => println!("nothing to do"),
+        _ if missing.is_empty() && different == 0 => tell("nothing to do\n")?,
         Action::Plan if !missing.is_empty() => {
-            println!(
-                "{} topics to create: run `sluice topics apply` with the same flags",
+            tell(&format!(
+                "{} topics to create: run `sluice topics apply` with the same flags\n",
                 missing.len()
-            );
+            ))?;
         }
         Action::Apply if !missing.is_empty() => {
             admin.create(&missing)?;
-            println!("{} topics created", missing.len());
+            tell(&format!("{} topics created\n", missing.len()))?;
         }
         Action::Plan | Action::Apply => {}
     }

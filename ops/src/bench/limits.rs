@@ -72,7 +72,7 @@ impl Limits {
     }
 
     /// Adds the rows that stand first.
-    pub(super) fn report(&self, report: &mut Report) {
+    pub(super) fn report(&self, report: &mut Report) -> Result<()> {
         for (path, peak) in &self.peaks {
             let force = if *path == self.path { ", in force" } else { "" };
             for (threads, peak) in ["1 thread", "2 threads"].iter().zip(peak) {
@@ -88,7 +88,7 @@ impl Limits {
         ] {
             report.push(Row::new(GROUP, name, value, unit));
         }
-        report.show();
+        report.show()
     }
 }
 

@@ -27,6 +27,7 @@ use sluice_daemon::parts::choose_kernels;
 
 use limits::Limits;
 use report::Report;
+use sluice_daemon::say::{note, tell};
 
 /// What to measure, and where.
 #[derive(Debug, clap::Args)]
@@ -88,13 +89,13 @@ impl Group {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let path = choose_kernels()?;
     if cfg!(debug_assertions) {
-        eprintln!("sluice bench: built without --release: the figures are not the product's");
+        note("sluice bench: built without --release: the figures are not the product's\n");
     }
     let mut report = Report::new(!arguments.json);
-    report.head(&machine::describe(&path));
+    report.head(&machine::describe(&path))?;
     let failed = measure(arguments, &mut report)?;
     if arguments.json {
-        println!("{}", serde_json::to_string(report.rows())?);
+        tell(&format!("{}\n", serde_json::to_string(report.rows())?))?;
     }
     if !failed.is_empty() {
         bail!("not everything could be measured: {}", failed.join("; "));
@@ -105,7 +106,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// Measures limits and groups, and returns why groups failed.
 fn measure(arguments: &Arguments, report: &mut Report) -> Result<Vec<String>> {
     let limits = Limits::measure()?;
-    limits.report(report);
+    limits.report(report)?;
     let mut failed = Vec::new();
     for group in Group::value_variants() {
         if arguments.only.is_some_and(|only| only != *group) {
@@ -113,11 +114,11 @@ fn measure(arguments: &Arguments, report: &mut Report) -> Result<Vec<String>> {
         }
         let name = group.to_possible_value().map(|value| value.get_name().to_owned());
         let name = name.unwrap_or_default();
-        eprintln!("sluice bench: measuring {name}");
+        note(&format!("sluice bench: measuring {name}\n"));
         if let Err(error) = group.measure(arguments, &limits, report) {
             failed.push(format!("{name}: {error:#}"));
         }
-        report.show();
+        report.show()?;
     }
     Ok(failed)
 }

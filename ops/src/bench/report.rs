@@ -1,6 +1,9 @@
 //! The rows of a run: printed group by group, or all together as JSON.
 
+use anyhow::Result;
 use serde::{Serialize, Serializer};
+
+use sluice_daemon::say::{note, tell};
 
 /// What a figure should reach.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -126,27 +129,26 @@ impl Report {
     }
 
     /// Prints what stands above the tables.
-    pub(super) fn head(&self, text: &str) {
+    pub(super) fn head(&self, text: &str) -> Result<()> {
         if self.prints {
-            println!("{text}");
+            tell(&format!("{text}\n"))?;
         }
+        Ok(())
     }
 
     /// Prints the rows that were not shown yet, or where only JSON is wanted their notes on standard error.
-    pub(super) fn show(&mut self) {
+    pub(super) fn show(&mut self) -> Result<()> {
         let fresh = self.rows.get(self.shown..).unwrap_or_default();
         if self.prints && !fresh.is_empty() {
-            println!("{}", table(fresh));
+            tell(&format!("{}\n", table(fresh)))?;
         } else {
             for row in fresh.iter().filter(|row| row.note.is_some()) {
-                eprintln!(
-                    "sluice bench: {}: {}",
-                    row.name,
-                    row.note.as_deref().unwrap_or_default()
-                );
+                let said = row.note.as_deref().unwrap_or_default();
+                note(&format!("sluice bench: {}: {said}\n", row.name));
             }
         }
         self.shown = self.rows.len();
+        Ok(())
     }
 }
 

@@ -15,6 +15,7 @@ mod first_seen;
 mod ids;
 mod kuairand;
 mod movielens;
+mod record;
 mod rees46;
 mod retailrocket;
 mod sort;
@@ -24,11 +25,14 @@ mod taobao;
 
 use std::path::PathBuf;
 
+#[cfg(test)]
+use anyhow::Context;
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 
-use crate::files::Output;
-use stream::Stream;
+use crate::files::{self, Output};
+use sluice_daemon::say::note;
+use stream::{Report, Stream};
 use table::{Kind, Phase, Row, RowError, Table};
 
 /// What to import, and where to.
@@ -36,7 +40,7 @@ use table::{Kind, Phase, Row, RowError, Table};
 pub struct Arguments {
     /// The data set
     dataset: Dataset,
-    /// Its files, or folders of them
+    /// Its files, or folders of them; also .gz, .zst, .xz and .zip; - is standard input
     #[arg(required = true)]
     paths: Vec<PathBuf>,
     /// The file to write (`.gz` and `.zst` compress) instead of standard output
@@ -81,14 +85,18 @@ trait Importer {
 /// Reads the files and writes the records.
 ///
 /// # Errors
-/// When a file cannot be read, is of no known kind, or holds no event; when the output cannot be
+/// When a file cannot be read to its end, is of no known kind, or holds no event; when the output is an input or cannot be
 /// written. Rows that cannot be understood are left out, and reported on standard error.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let tables = table::find(&arguments.paths, importer(arguments.dataset).kinds())?;
-    let output = Output::create(arguments.output.as_deref())?;
-    let report = import(arguments.dataset, &tables, output)?;
-    eprint!("{report}");
-    Ok(())
+    let output = arguments.output.as_deref();
+    let mut tables = table::find(&arguments.paths, importer(arguments.dataset).kinds())?;
+    files::ensure_apart(output, tables.iter().map(Table::lines), &[])?;
+    let (report, ended) = import(arguments.dataset, &mut tables, Output::create(output)?);
+    if ended.is_err() {
+        note("read until then:\n");
+    }
+    note(&report.to_string());
+    ended
 }
 
 fn importer(dataset: Dataset) -> Box<dyn Importer> {
@@ -101,52 +109,61 @@ fn importer(dataset: Dataset) -> Box<dyn Importer> {
     }
 }
 
-fn import(dataset: Dataset, tables: &[Table], output: Output) -> Result<stream::Report> {
-    let mut importer = importer(dataset);
+fn import(dataset: Dataset, tables: &mut [Table], output: Output) -> (Report, Result<()>) {
     let mut stream = Stream::new(output);
-    for phase in [Phase::Events, Phase::Items, Phase::Users] {
-        if phase == Phase::Items {
-            ensure!(stream.any_event(), "{}", no_events(tables, &stream));
-        }
-        for table in tables.iter().filter(|table| table.kind.phase == phase) {
-            read(table, importer.as_mut(), &mut stream)?;
-        }
-        if phase == Phase::Items {
-            importer.finish(&mut stream)?;
-        }
+    match read_all(dataset, tables, &mut stream) {
+        Ok(()) => stream.finish(),
+        Err(error) => (stream.give_up(), Err(error)),
     }
-    stream.finish()
 }
 
-fn read(table: &Table, importer: &mut dyn Importer, stream: &mut Stream) -> Result<()> {
-    table.for_each(|line, row| {
-        match row.and_then(|row| importer.row(table.kind.name, &row, stream)) {
-            Ok(()) => Ok(()),
-            Err(RowError::Bad(reason)) => {
-                stream.leave_out(&table.path, line, &reason);
-                Ok(())
-            }
-            Err(RowError::Fatal(error)) => Err(error),
+fn read_all(dataset: Dataset, tables: &mut [Table], stream: &mut Stream) -> Result<()> {
+    let mut importer = importer(dataset);
+    for phase in [Phase::Events, Phase::Items, Phase::Users] {
+        if phase == Phase::Items {
+            ensure!(stream.any_event(), "{}", no_events(tables));
         }
+        for table in tables.iter_mut().filter(|table| table.kind.phase == phase) {
+            read(table, importer.as_mut(), stream)?;
+        }
+        if phase == Phase::Items {
+            importer.finish(stream)?;
+        }
+    }
+    Ok(())
+}
+
+fn read(table: &mut Table, importer: &mut dyn Importer, stream: &mut Stream) -> Result<()> {
+    let (name, kind) = (table.lines().name().to_owned(), table.kind.name);
+    table.for_each(|line, row| match row.and_then(|row| importer.row(kind, &row, stream)) {
+        Ok(()) => Ok(()),
+        Err(RowError::Bad(reason)) => {
+            stream.leave_out(&name, line, &reason);
+            Ok(())
+        }
+        Err(RowError::Fatal(error)) => Err(error),
     })
 }
 
-fn no_events(tables: &[Table], stream: &Stream) -> String {
-    let names: Vec<_> = tables.iter().map(|table| table.path.display().to_string()).collect();
-    format!("expected events, found none in {}\n{}", names.join(", "), stream.report())
+fn no_events(tables: &[Table]) -> String {
+    let names: Vec<_> = tables.iter().map(|table| table.lines().name()).collect();
+    format!("expected events, found none in {}", names.join(", "))
 }
 
 /// Imports files as the command does, and returns the lines that it would write.
 #[cfg(test)]
 fn import_paths(dataset: Dataset, paths: &[PathBuf]) -> Result<(Vec<serde_json::Value>, String)> {
-    use std::io::BufRead;
-
     let folder = tempfile::tempdir()?;
     let output = folder.path().join("output.jsonl.zst");
-    let tables = table::find(paths, importer(dataset).kinds())?;
-    let report = import(dataset, &tables, Output::create(Some(&output))?)?;
-    let lines = crate::files::open(&output)?.lines();
-    let lines = lines.map(|line| Ok(serde_json::from_str(&line?)?)).collect::<Result<_>>()?;
+    let mut tables = table::find(paths, importer(dataset).kinds())?;
+    let (report, ended) = import(dataset, &mut tables, Output::create(Some(&output))?);
+    ended.with_context(|| report.to_string())?;
+    let mut lines = Vec::new();
+    files::for_each_line(&output, |_, _, line| {
+        let files::Line::Whole(line) = line else { anyhow::bail!(files::TOO_LONG) };
+        lines.push(serde_json::from_slice(line)?);
+        Ok(())
+    })?;
     Ok((lines, report.to_string()))
 }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use sluice_features::wire::{EventMessage, Topic, UpdateMessage};
@@ -96,24 +95,25 @@ impl Stream {
     }
 
     /// Counts a row that could not be understood.
-    pub(super) fn leave_out(&mut self, path: &Path, line: u64, reason: &str) {
+    pub(super) fn leave_out(&mut self, file: &str, line: u64, reason: &str) {
         *self.report.left_out.entry(reason.to_owned()).or_default() += 1;
         if self.report.left_out.values().sum::<u64>() <= SHOWN {
-            self.report.shown.push(format!("{}:{line}: {reason}", path.display()));
+            self.report.shown.push(format!("{file}:{line}: {reason}"));
         }
     }
 
-    /// Returns what was taken and left out so far.
-    pub(super) fn report(&self) -> &Report {
-        &self.report
+    /// Writes the events and the end of the output; what was taken and left out is told in any case.
+    pub(super) fn finish(self) -> (Report, Result<()>) {
+        let Self { mut output, events, report, .. } = self;
+        let written = events
+            .drain(|lines| output.write_all(lines).context("output"))
+            .and_then(|()| output.finish().context("output"));
+        (report, written)
     }
 
-    /// Writes the events and the end of the output.
-    pub(super) fn finish(self) -> Result<Report> {
-        let Self { mut output, events, report, .. } = self;
-        events.drain(|lines| output.write_all(lines).context("output"))?;
-        output.finish().context("output")?;
-        Ok(report)
+    /// Returns what was taken and left out until an error; the output is given up.
+    pub(super) fn give_up(self) -> Report {
+        self.report
     }
 }
 

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use csv::{ByteRecord, ReaderBuilder, StringRecord};
 
-use crate::files;
+use super::record::{Dialect, Record};
+use crate::files::{self, Input, Line, Lines, TOO_LONG};
+use sluice_daemon::say::note;
 
 /// When the rows of a table are read: events first, for items and users take the first event's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,11 +27,11 @@ pub(super) struct Kind {
     has: &'static [&'static str],
     /// Columns that it does not have, where `has` alone would fit another kind too.
     lacks: &'static [&'static str],
-    /// The byte between columns.
-    separator: u8,
+    /// What stands between columns.
+    dialect: Dialect,
     /// For files without a header: whether a first row looks like one of this kind, whose columns are
     /// then those of `has`, in that order.
-    headless: Option<fn(&StringRecord) -> bool>,
+    headless: Option<fn(&Record) -> bool>,
 }
 
 /// Why a row was not taken.
@@ -48,37 +49,41 @@ impl From<anyhow::Error> for RowError {
     }
 }
 
-/// A file of a known kind.
-#[derive(Debug)]
+/// A file of a known kind, opened and read to its first row.
 pub(super) struct Table {
-    pub(super) path: PathBuf,
     pub(super) kind: &'static Kind,
     /// The columns' names.
-    header: StringRecord,
+    header: Record,
+    lines: Lines,
 }
 
 /// One row of a table.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row<'a> {
-    header: &'a StringRecord,
-    record: &'a StringRecord,
+    header: &'a Record,
+    record: &'a Record,
 }
 
-/// Finds the tables among files and folders.
+/// Opens the tables among files, archives and folders.
 ///
-/// A file that is named must be of a known kind; one that merely lies in a folder is skipped with a
-/// word on standard error.
+/// A file that is named must be of a known kind; one that merely lies in a folder or an archive is skipped with a word on standard
+/// error.
 pub(super) fn find(paths: &[PathBuf], kinds: &'static [Kind]) -> Result<Vec<Table>> {
+    let (folders, files): (Vec<_>, Vec<_>) = paths.iter().cloned().partition(|path| path.is_dir());
+    files::check(&files)?;
     let mut tables = Vec::new();
     for path in paths {
-        if !path.is_dir() {
-            tables.push(Table::open(path, kinds)?);
-            continue;
-        }
-        for file in files_of(path)? {
-            match Table::open(&file, kinds) {
-                Ok(table) => tables.push(table),
-                Err(error) => eprintln!("skipped {error:#}"),
+        let is_folder = folders.contains(path);
+        let files = if is_folder { files_of(path)? } else { vec![path.clone()] };
+        for file in files {
+            let inputs = files::open(&file)?;
+            let may_skip = is_folder || inputs.len() > 1;
+            for input in inputs {
+                match Table::open(input, kinds)? {
+                    Ok(table) => tables.push(table),
+                    Err(unknown) if may_skip => note(&format!("skipped {unknown}\n")),
+                    Err(unknown) => bail!(unknown),
+                }
             }
         }
     }
@@ -86,7 +91,7 @@ pub(super) fn find(paths: &[PathBuf], kinds: &'static [Kind]) -> Result<Vec<Tabl
     ensure!(
         tables.iter().any(|table| is_log(&table.kind)),
         "{}: expected {}, found none",
-        paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "),
+        paths.iter().map(|path| files::shown(path)).collect::<Vec<_>>().join(", "),
         expected(kinds.iter().filter(is_log))
     );
     Ok(tables)
@@ -116,87 +121,85 @@ fn expected<'a>(kinds: impl Iterator<Item = &'a Kind>) -> String {
 }
 
 impl Table {
-    fn open(path: &Path, kinds: &'static [Kind]) -> Result<Self> {
-        let mut found = String::from("nothing");
-        for kind in kinds {
-            let mut first = ByteRecord::new();
-            let mut reader = reader(path, kind)?;
-            let any = reader
-                .read_byte_record(&mut first)
-                .with_context(|| format!("{}: cannot be read", path.display()))?;
-            let Ok(first) = StringRecord::from_byte_record(first) else {
-                found = String::from("bytes that are no text");
-                continue;
-            };
-            if !any {
-                continue;
-            }
-            if let Some(header) = kind.header(&first) {
-                return Ok(Self { path: path.to_path_buf(), kind, header });
-            }
-            found = first.iter().collect::<Vec<_>>().join(", ").chars().take(300).collect();
+    /// Reads the first row; returns what was expected and found where it is of no known kind.
+    fn open(input: Input, kinds: &'static [Kind]) -> Result<Result<Self, String>> {
+        let name = input.name().to_owned();
+        let mut lines = match input.lines() {
+            Ok(lines) => lines,
+            Err(foreign) => return Ok(Err(foreign.to_string())),
+        };
+        let unknown = |found: &str| {
+            Ok(Err(format!("{name}: expected {}, found {found}", expected(kinds.iter()))))
+        };
+        let first = match lines.read()? {
+            None => return unknown("nothing"),
+            Some((_, Line::TooLong)) => return unknown("a first line of more than 16 MiB"),
+            Some((_, Line::Whole(line))) => match std::str::from_utf8(line) {
+                Ok(line) => line.to_owned(),
+                Err(_) => return unknown("bytes that are no text"),
+            },
+        };
+        if first.contains('\r') {
+            return unknown("lines that end with CR alone: convert them first (tr '\\r' '\\n')");
         }
-        bail!("{}: expected {}, found {found}", path.display(), expected(kinds.iter()))
+        let mut found = String::new();
+        for kind in kinds {
+            let mut record = Record::default();
+            if let Err(reason) = record.split(&first, kind.dialect) {
+                found = reason;
+            } else if kind.has_header(&record) {
+                return Ok(Ok(Self { kind, header: record, lines }));
+            } else if kind.headless.is_some_and(|looks| looks(&record)) {
+                lines.read_again();
+                return Ok(Ok(Self { kind, header: kind.has.iter().copied().collect(), lines }));
+            } else {
+                found = record.iter().collect::<Vec<_>>().join(", ").chars().take(300).collect();
+            }
+        }
+        unknown(&found)
     }
 
-    /// Calls with the line and the row, for every row behind the header.
+    /// Returns the lines, of which some are read already.
+    pub(super) fn lines(&self) -> &Lines {
+        &self.lines
+    }
+
+    /// Calls with the line and the row, for every row behind the header. Every line is a row, good or bad.
     pub(super) fn for_each(
-        &self,
+        &mut self,
         mut take: impl FnMut(u64, Result<Row<'_>, RowError>) -> Result<()>,
     ) -> Result<()> {
-        let mut reader = reader(&self.path, self.kind)?;
-        let (mut bytes, mut record) = (ByteRecord::new(), StringRecord::new());
-        let mut is_first = true;
-        while reader
-            .read_byte_record(&mut bytes)
-            .with_context(|| format!("{}: cannot be read to its end", self.path.display()))?
-        {
-            let line = bytes.position().map_or(0, csv::Position::line);
-            let row = fill(&mut record, &bytes).and_then(|()| self.row(&record));
-            if is_first && record == self.header {
-                is_first = false;
-                continue;
-            }
-            is_first = false;
-            take(line, row)?;
+        let mut record = Record::default();
+        while let Some((number, line)) = self.lines.read()? {
+            take(number, row(&mut record, &self.header, line, self.kind.dialect))?;
         }
         Ok(())
     }
-
-    fn row<'a>(&'a self, record: &'a StringRecord) -> Result<Row<'a>, RowError> {
-        let (columns, fields) = (self.header.len(), record.len());
-        if columns == fields {
-            Ok(Row { header: &self.header, record })
-        } else {
-            Err(RowError::Bad(format!("expected {columns} columns, found {fields}")))
-        }
-    }
 }
 
-/// Copies a record into a buffer that is used again and again, if it is text.
-fn fill(record: &mut StringRecord, bytes: &ByteRecord) -> Result<(), RowError> {
-    record.clear();
-    for field in bytes {
-        let bad = |_| RowError::Bad(String::from("expected UTF-8, found other bytes"));
-        record.push_field(std::str::from_utf8(field).map_err(bad)?);
+/// Splits a line into a record that is used again and again.
+fn row<'a>(
+    record: &'a mut Record,
+    header: &'a Record,
+    line: Line<'_>,
+    dialect: Dialect,
+) -> Result<Row<'a>, RowError> {
+    let Line::Whole(line) = line else { return Err(RowError::Bad(TOO_LONG.to_owned())) };
+    let bad = |_| RowError::Bad(String::from("expected UTF-8, found other bytes"));
+    let line = std::str::from_utf8(line).map_err(bad)?;
+    record.split(line, dialect).map_err(RowError::Bad)?;
+    let (columns, fields) = (header.len(), record.len());
+    if columns == fields {
+        Ok(Row { header, record })
+    } else {
+        Err(RowError::Bad(format!("expected {columns} columns, found {fields}")))
     }
-    Ok(())
-}
-
-fn reader(path: &Path, kind: &Kind) -> Result<csv::Reader<impl std::io::Read>> {
-    Ok(ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .delimiter(kind.separator)
-        // Files of tabs have no quotes: a quote in them is a character of a title.
-        .quoting(kind.separator != b'\t')
-        .from_reader(files::open(path)?))
 }
 
 impl Kind {
     /// Returns a kind of file with these columns behind a header, and commas between them.
     pub(super) const fn of(name: &'static str, phase: Phase, has: &'static [&'static str]) -> Self {
-        Self { name, phase, has, lacks: &[], separator: b',', headless: None }
+        Self { name, phase, has, lacks: &[], dialect: Dialect::Commas, headless: None }
     }
 
     /// Returns the same without these columns.
@@ -206,22 +209,19 @@ impl Kind {
 
     /// Returns the same with tabs between the columns.
     pub(super) const fn of_tabs(self) -> Self {
-        Self { separator: b'\t', ..self }
+        Self { dialect: Dialect::Tabs, ..self }
     }
 
     /// Returns the same that may come without its header.
-    pub(super) const fn or_headless(self, looks: fn(&StringRecord) -> bool) -> Self {
+    pub(super) const fn or_headless(self, looks: fn(&Record) -> bool) -> Self {
         Self { headless: Some(looks), ..self }
     }
 
-    /// Returns the names of the columns, if the first row is one of this kind.
-    fn header(&self, first: &StringRecord) -> Option<StringRecord> {
+    /// Says whether the first row is the header of one of this kind.
+    fn has_header(&self, first: &Record) -> bool {
         // RecBole writes the type behind the name: `user_id:token`.
         let has = |name: &&str| first.iter().any(|column| plain(column) == *name);
-        if self.has.iter().all(has) && !self.lacks.iter().any(has) {
-            return Some(first.clone());
-        }
-        self.headless.filter(|looks| looks(first)).map(|_| self.has.iter().copied().collect())
+        self.has.iter().all(has) && !self.lacks.iter().any(has)
     }
 }
 
@@ -259,7 +259,7 @@ impl<'a> Row<'a> {
 
     /// Returns all columns with their types (`token` where none is written) and values.
     pub(super) fn columns(&self) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {
-        self.header.iter().zip(self.record).map(|(column, value)| {
+        self.header.iter().zip(self.record.iter()).map(|(column, value)| {
             let (name, kind) = column.split_once(':').unwrap_or((column, "token"));
             (name, kind, value)
         })

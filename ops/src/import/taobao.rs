@@ -5,6 +5,7 @@
 use sluice_features::wire::EventMessage;
 
 use super::first_seen::FirstSeen;
+use super::record::Record;
 use super::table::{Kind, Phase, Row, RowError};
 use super::{Importer, Stream};
 use crate::wire::{Fields, add_text};
@@ -58,9 +59,9 @@ impl Importer for Taobao {
     }
 }
 
-fn looks_like_behaviours(first: &csv::StringRecord) -> bool {
+fn looks_like_behaviours(first: &Record) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     first.len() == 5
-        && BEHAVIOURS.iter().any(|(name, _)| first.get(3) == Some(name))
+        && BEHAVIOURS.iter().any(|(name, _)| first.get(3) == Some(*name))
         && first.get(4).is_some_and(digits)
 }

@@ -2,6 +2,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
 
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -274,8 +276,139 @@ fn a_log_of_bad_rows_only_is_an_error() {
     let log = "timestamp,visitorid,event,itemid\nx,1,view,5\n";
     let error = import_files(Dataset::Retailrocket, &[("log.csv", log)]).unwrap_err();
     let error = format!("{error:#}");
-    assert!(error.starts_with("expected events, found none in "), "{error}");
+    assert!(error.contains("expected events, found none in "), "{error}");
     assert!(error.contains("1 rows left out"), "{error}");
+}
+
+const REES46: &str =
+    "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session\n";
+
+fn rees46_row(second: usize, brand: &str) -> String {
+    let (minute, second) = (second / 60, second % 60);
+    format!("2019-10-01 00:{minute:02}:{second:02} UTC,view,5,77,home.lamp,{brand},9.99,3,s\n")
+}
+
+#[test]
+fn a_quote_that_nobody_closes_costs_its_row_and_no_other() {
+    let rows = (0..1_000).map(|i| rees46_row(i, if i == 10 { "\"acme" } else { "acme" }));
+    let log: String = std::iter::once(REES46.to_owned()).chain(rows).collect();
+    let (lines, report) = import_files(Dataset::Rees46, &[("oct.csv", &log)]).unwrap();
+    assert_eq!(events(&lines).len(), 999);
+    assert!(report.contains(" 1 rows left out\n"), "{report}");
+    assert!(
+        report.contains("oct.csv:12: expected the quote that opens column 6 to close"),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_field_of_several_lines_is_counted_line_by_line() {
+    let log = format!("{REES46}{}{}", rees46_row(0, "\"a\nb\r\n\nc\""), rees46_row(1, "acme"));
+    let (lines, report) = import_files(Dataset::Rees46, &[("oct.csv", &log)]).unwrap();
+    assert_eq!(events(&lines).len(), 1);
+    assert!(report.contains(" 3 rows left out\n"), "{report}");
+    assert!(report.contains("oct.csv:2: expected the quote"), "{report}");
+}
+
+#[test]
+fn every_line_is_a_row_or_counted_whatever_stands_in_it() {
+    const PIECES: [&str; 12] =
+        ["\"", "\"\"", ",", "\n", "\r\n", "\r", "\u{feff}", " ", "acme", "\0", "é", "\",\""];
+    let mut random = ChaCha8Rng::seed_from_u64(3);
+    for _ in 0..300 {
+        let mut log = REES46.to_owned();
+        for second in 0..40 {
+            let pieces = random.random_range(0..4);
+            let brand: String =
+                (0..pieces).map(|_| PIECES[random.random_range(0..PIECES.len())]).collect();
+            log.push_str(&rees46_row(second, &brand));
+        }
+        // One whole row at least, and one that is cut off somewhere.
+        log.push_str(&rees46_row(41, "acme"));
+        log.push_str(&rees46_row(42, "acme")[..random.random_range(0..55)]);
+        let is_row = |line: &&str| {
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            line.strip_prefix('\u{feff}').unwrap_or(line).contains(|c| c != ' ')
+        };
+        let rows = log.split('\n').skip(1).filter(is_row).count();
+        let (lines, report) = import_files(Dataset::Rees46, &[("oct.csv", &log)]).unwrap();
+        let left = report.lines().find_map(|line| line.trim().strip_suffix(" rows left out"));
+        assert_eq!(events(&lines).len() + left.unwrap().parse::<usize>().unwrap(), rows, "{log}");
+    }
+}
+
+#[test]
+fn marks_line_ends_and_padding_change_nothing() {
+    let plain = format!(
+        "{REES46}{}{}",
+        rees46_row(0, "acme"),
+        rees46_row(1, "a,b").replace("a,b", "\"a,b\"")
+    );
+    let (expected, _) = import_files(Dataset::Rees46, &[("oct.csv", &plain)]).unwrap();
+    let marked = format!("\u{feff}{plain}");
+    let padded = plain.replace(",9.99,", " , 9.99 ,").replace(',', " ,").replace("a ,b", "a,b");
+    let quoted = plain.replace("view", "\"view\"").replace("event_time", "\"event_time\"");
+    for (name, text) in [
+        ("CRLF", plain.replace('\n', "\r\n")),
+        ("a mark and CRLF", marked.replace('\n', "\r\n")),
+        ("a mark", marked),
+        ("padding", padded),
+        ("quotes", quoted),
+        ("no last line end", plain.trim_end().to_owned()),
+    ] {
+        let (lines, report) = import_files(Dataset::Rees46, &[("oct.csv", &text)]).unwrap();
+        assert_eq!(lines, expected, "{name}: {report}");
+    }
+}
+
+#[test]
+fn what_can_be_read_only_once_loses_nothing() {
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+
+    let rows: String = (0..40_000)
+        .map(|i| format!("{},{},{},pv,{}\n", i % 977, i % 5000, i % 50, 1_511_658_000 + i))
+        .collect();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let feeder = std::thread::Builder::new().name("feeds".into());
+    feeder.spawn(move || writer.write_all(rows.as_bytes())).unwrap();
+    let path = PathBuf::from(format!("/dev/fd/{}", reader.as_raw_fd()));
+    let (lines, report) = import_paths(Dataset::Taobao, &[path]).unwrap();
+    assert_eq!(events(&lines).len(), 40_000);
+    assert!(report.contains(" 0 rows left out\n"), "{report}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_to_its_end_leaves_the_earlier_output() {
+    use std::io::Write;
+
+    let rows: String =
+        (0..30_000).map(|i| format!("{i},{},5,pv,1511658002\n", i * 7919 % 65_537)).collect();
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(rows.as_bytes()).unwrap();
+    let packed = packed.finish().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, cut) = (folder.path().join("a.gz"), folder.path().join("cut.gz"));
+    fs::write(&whole, &packed).unwrap();
+    fs::write(&cut, &packed[..packed.len() - 100]).unwrap();
+    let output = folder.path().join("records.jsonl");
+    let import = |path: &PathBuf, output: &PathBuf| {
+        let (paths, output) = (vec![path.clone()], Some(output.clone()));
+        run(&Arguments { dataset: Dataset::Taobao, paths, output })
+    };
+    import(&whole, &output).unwrap();
+    let good = fs::read(&output).unwrap();
+    let error = format!("{:#}", import(&cut, &output).unwrap_err());
+    assert!(error.contains("cut.gz: cannot be read behind line "), "{error}");
+    assert!(fs::read(&output).unwrap() == good);
+
+    let error = format!("{:#}", import(&whole, &whole).unwrap_err());
+    assert!(error.contains("is the input"), "{error}");
+    assert!(fs::read(&whole).unwrap() == packed);
+    // A damaged file in a folder is no file of an unknown kind.
+    fs::write(folder.path().join("cut.gz"), &packed[..5]).unwrap();
+    let folder = folder.path().to_path_buf();
+    assert!(format!("{:#}", import(&folder, &output).unwrap_err()).contains("cut.gz"));
 }
 
 #[test]
@@ -306,10 +439,13 @@ fn the_daemon_takes_every_line_of_the_real_files() {
         let output = output.path().join("records.jsonl.gz");
         let paths = vec![path];
         run(&Arguments { dataset, paths, output: Some(output.clone()) }).unwrap();
-        for line in std::io::BufRead::lines(crate::files::open(&output).unwrap()) {
-            let line = line.unwrap();
-            decode(&line, funnel).unwrap_or_else(|why| panic!("{why:?}: {line}"));
-        }
+        files::for_each_line(&output, |_, _, line| {
+            let files::Line::Whole(line) = line else { unreachable!() };
+            let line = std::str::from_utf8(line)?;
+            decode(line, funnel).unwrap_or_else(|why| panic!("{why:?}: {line}"));
+            Ok(())
+        })
+        .unwrap();
     }
 }
 

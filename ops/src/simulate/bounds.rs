@@ -4,10 +4,9 @@
 //! one lays the truth beside the impressions, which stand in both files in the same order.
 
 use std::collections::HashMap;
-use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use foldhash::fast::FixedState;
 use serde::Deserialize;
 use sluice_features::ids::stable_hash;
@@ -17,7 +16,7 @@ use super::judge::Judge;
 use super::record::{Record, Truth};
 use super::shop::TASKS;
 use super::truth::Probabilities;
-use crate::files;
+use crate::files::{self, Input, Line, TOO_LONG};
 
 /// The AUC of one task that popularity reaches, and the best there is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,7 +42,7 @@ struct Seen {
 
 /// A line of the truth.
 #[derive(Deserialize)]
-struct Line {
+struct TrueLine {
     impression: String,
     ts: i64,
     p: Probabilities,
@@ -63,7 +62,7 @@ pub fn bounds(records: &[PathBuf], truth: &Path, from: u64) -> Result<Vec<Bounds
         }
         Ok(())
     })?;
-    let mut lines = files::open(truth)?.lines();
+    let mut lines = only(truth)?.lines()?;
     let mut judge = Judge::new(from);
     events(records, |event| {
         let item = stable_hash(event.item.as_deref().unwrap_or_default().as_bytes());
@@ -77,14 +76,16 @@ pub fn bounds(records: &[PathBuf], truth: &Path, from: u64) -> Result<Vec<Bounds
         };
         if event.kind.as_deref() == Some("impression") {
             let id = event.id.unwrap_or_default();
-            let line = lines.next().with_context(|| {
-                format!(
+            let Some((number, line)) = lines.read()? else {
+                bail!(
                     "{}: ends before impression {id}: give the truth of these records",
                     truth.display()
                 )
-            })??;
-            let Line { impression, ts, p } = serde_json::from_str(&line)
-                .with_context(|| format!("{}: {line}", truth.display()))?;
+            };
+            let place = || format!("{}:{number}: expected a line of truth", truth.display());
+            let Line::Whole(line) = line else { bail!("{}: {TOO_LONG}", place()) };
+            let TrueLine { impression, ts, p } =
+                serde_json::from_slice(line).with_context(place)?;
             ensure!(
                 impression == id,
                 "{}: expected the truth of impression {id}, found that of {impression}: give the truth of these records",
@@ -112,20 +113,30 @@ impl Seen {
     }
 }
 
+/// Opens a path of one file; an archive of several is none.
+fn only(path: &Path) -> Result<Input> {
+    let mut inputs = files::open(path)?;
+    let found = inputs.len();
+    inputs.pop().filter(|_| found == 1).with_context(|| {
+        format!("{}: expected one file, found an archive of {found}", path.display())
+    })
+}
+
 /// Shows every event of the files that can be understood, and of twins that follow each other only the first.
 fn events(records: &[PathBuf], mut take: impl FnMut(Seen) -> Result<()>) -> Result<()> {
     let mut last = None;
     for path in records {
-        for line in files::open(path)?.lines() {
-            let line = line.with_context(|| path.display().to_string())?;
+        files::for_each_line(path, |_, _, line| {
             // Items, users, and what the pipeline refuses are passed over.
-            let Ok(event) = serde_json::from_str::<Seen>(&line) else { continue };
+            let Line::Whole(line) = line else { return Ok(()) };
+            let Ok(event) = serde_json::from_slice::<Seen>(line) else { return Ok(()) };
             let twin = last.is_some() && last == event.id;
             if event.kind.is_some() && event.ts > 0 && !twin {
                 last.clone_from(&event.id);
                 take(event)?;
             }
-        }
+            Ok(())
+        })?;
     }
     Ok(())
 }

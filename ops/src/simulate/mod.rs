@@ -18,13 +18,15 @@ mod truth;
 mod user;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::iter;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::files::Output;
+use crate::files::{self, Output};
+use sluice_daemon::say::note;
 
 pub use bounds::{Bounds, bounds};
 pub use config::ShopConfig;
@@ -61,12 +63,28 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         ensure!(rate.is_finite() && rate > 0.0, "rate: expected more than 0, found {rate}");
     }
     let shop = Shop::new(arguments.shop.clone(), arguments.seed)?;
+    let (output, truth) = (arguments.output.as_deref(), arguments.truth.as_deref());
+    if let Some(truth) = truth {
+        files::ensure_apart(Some(truth), iter::empty(), &[output.unwrap_or(Path::new("-"))])?;
+    }
+    let output = Output::create(output)?;
+    let truth = truth.map(|path| Output::create(Some(path))).transpose()?;
     let mut judge = Judge::new(arguments.shop.impressions / 2);
-    let mut output = Output::create(arguments.output.as_deref())?;
-    let mut truth = arguments.truth.as_ref().map(|path| Output::create(Some(path))).transpose()?;
+    let ended = write(shop, arguments.rate, &mut judge, output, truth);
+    note(&judge.to_string());
+    ended
+}
+
+fn write(
+    shop: Shop,
+    rate: Option<f64>,
+    judge: &mut Judge,
+    mut output: Output,
+    mut truth: Option<Output>,
+) -> Result<()> {
     let begun = Instant::now();
     for (written, record) in shop.enumerate() {
-        if let Some(rate) = arguments.rate {
+        if let Some(rate) = rate {
             let due = Duration::from_secs_f64(written as f64 / rate);
             let early = due.saturating_sub(begun.elapsed());
             if !early.is_zero() {
@@ -81,12 +99,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             out.write_all(b"\n").context("truth")?;
         }
     }
-    output.finish().context("output")?;
-    if let Some(truth) = truth {
-        truth.finish().context("truth")?;
-    }
-    eprint!("{judge}");
-    Ok(())
+    // Both are whole before the first is in its place.
+    let output = output.close().context("output")?;
+    let truth = truth.map(Output::close).transpose().context("truth")?;
+    output.publish().context("output")?;
+    truth.map_or(Ok(()), |truth| truth.publish().context("truth"))
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@
 //! they are its impressions, and the progressive log losses mean something.
 
 use std::collections::HashMap;
-use std::io::{BufRead, Write};
+use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 use sluice_daemon::config::Config;
@@ -26,7 +26,7 @@ use sluice_models::synthetic::Synthetic;
 use super::GROUP;
 use super::python::{Answer, run};
 use crate::bench::report::{Report, Row, Target};
-use crate::files;
+use crate::files::{self, Line, TOO_LONG};
 
 const SCRIPT: &str = include_str!("click.py");
 const FIELDS: &str = include_str!("../../../datasets/kuairand-reference.toml");
@@ -195,22 +195,20 @@ fn imported(path: &Path) -> Result<Examples> {
             pipeline.recycle(work);
         }
     };
-    let mut input = files::open(path)?;
-    let (mut line, mut offset) = (Vec::new(), 0);
+    let mut offset = 0;
     // Later than anything that the data set has.
     let arrived = EventTime(2_000_000_000_000);
-    while input.read_until(b'\n', &mut line).with_context(|| path.display().to_string())? > 0 {
-        if let Ok((topic, value)) = split_line(&mut line) {
+    files::for_each_line(path, |name, number, line| {
+        let Line::Whole(line) = line else { bail!("{name}:{number}: {TOO_LONG}") };
+        if let Ok((topic, value)) = split_line(line) {
             let record =
                 Record { topic, partition: 0, offset, arrived, key: None, value: Some(value) };
-            pipeline
-                .take(&record)
-                .map_err(|error| anyhow!("{}:{}: {error}", path.display(), offset + 1))?;
+            pipeline.take(&record).map_err(|error| anyhow!("{name}:{number}: {error}"))?;
             take(&mut pipeline);
         }
         offset += 1;
-        line.clear();
-    }
+        Ok(())
+    })?;
     pipeline.finish();
     take(&mut pipeline);
     ensure!(!batches.is_empty(), "{}: found no impression", path.display());

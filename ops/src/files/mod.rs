@@ -1,0 +1,23 @@
+//! Files of lines, as every subcommand reads and writes them.
+//!
+//! ```text
+//! file, pipe, - ──> Input (opened once, unpacked) ──> Lines ──> the subcommand
+//! the subcommand ──> Output (beside its place, packed) ──> moved to its place at the end
+//! ```
+//!
+//! What is read is known by its first bytes, whatever its name; what is written, by its name.
+
+mod ahead;
+mod archive;
+mod compressed;
+mod identity;
+mod input;
+mod lines;
+mod output;
+
+#[cfg(test)]
+mod tests;
+
+pub use input::{Input, check, check_rereadable, open, shown};
+pub use lines::{Line, Lines, TOO_LONG, for_each_line};
+pub use output::{Closed, Output, ensure_apart};
