@@ -25,8 +25,9 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Exit, Stop};
 use crate::http::{Pages, Readiness, Server, Wait};
-use crate::kafka::{Connection, Consumer, EmbeddedBroker, Probe, TopicRole};
+use crate::kafka::{Connection, Consumer, EmbeddedBroker, Probe, TopicRole, Undelivered};
 use crate::live::Live;
+use crate::live::outputs::OUTPUTS;
 use crate::metrics::{LabelSets, Metrics};
 use crate::parts;
 use crate::serve::Serving;
@@ -194,7 +195,7 @@ impl Daemon {
             State::open(config, options, partitions, &self.clock)?;
         let (shared, serving) = self.share(config, pipeline, trainer);
         let consumer = self.consumer(config, offsets)?;
-        let producers = Producers::open(&self.connection)?;
+        let producers = Producers::open(&self.connection, &self.metrics)?;
         self.learn(config, &shared, &serving, &consumer, &producers, checkpoint, capture)?;
         self.publish(config, &shared, &serving, &producers)?;
         self.answer(config, &serving, &producers)?;
@@ -221,7 +222,8 @@ impl Running {
     }
 }
 
-fn labels(config: &Config) -> LabelSets {
+/// Returns the closed sets of metrics' labels that a configuration leads to.
+pub(crate) fn labels(config: &Config) -> LabelSets {
     let funnel = &config.funnel;
     let entry = (funnel.entry() == Entry::Impression).then(|| funnel.entry_name().to_owned());
     let behaviours = (0u8..)
@@ -235,6 +237,8 @@ fn labels(config: &Config) -> LabelSets {
         tasks: funnel.tasks().iter().map(|task| task.name.clone()).collect(),
         kinds: words(&crate::serve::KINDS),
         outcomes: words(&crate::serve::OUTCOMES),
+        outputs: words(&OUTPUTS),
+        causes: words(&Undelivered::ALL.map(Undelivered::name)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Log lines on standard error: a constant message, data in fields.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
@@ -29,4 +30,23 @@ pub fn start(log: &Log) -> Result<(), Stop> {
         tracing::debug!("logging was started before");
     }
     Ok(())
+}
+
+/// Lets the first of many like warnings out, and then one in ten minutes.
+#[derive(Debug, Default)]
+pub struct RateLimit {
+    last: Option<Duration>,
+}
+
+impl RateLimit {
+    const EVERY: Duration = Duration::from_secs(600);
+
+    /// Tells whether a warning may be logged at a time of the steady clock, and takes note that it is.
+    pub fn allows(&mut self, now: Duration) -> bool {
+        let allowed = self.last.is_none_or(|last| now.saturating_sub(last) >= Self::EVERY);
+        if allowed {
+            self.last = Some(now);
+        }
+        allowed
+    }
 }

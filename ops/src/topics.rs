@@ -1,7 +1,7 @@
 //! `sluice topics plan|apply`: the topics of the daemon, as they should be and as they are.
 //!
 //! Applying only creates. What exists and differs is named with the command that changes it, for a person
-//! must decide whether a topic in use may change.
+//! must decide whether a topic in use may change. What is only advised is no failure.
 
 use std::time::Duration;
 
@@ -54,9 +54,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         .filter(|(_, state)| **state == TopicState::Missing)
         .map(|(spec, _)| spec)
         .collect();
-    let different = states.iter().filter(|state| matches!(state, TopicState::Different(_))).count();
+    let with = |needed: bool| states.iter().filter(|state| differs(state, needed)).count();
+    let (different, advised) = (with(true), with(false));
     match arguments.action {
-        _ if missing.is_empty() && different == 0 => tell("nothing to do\n")?,
+        _ if missing.is_empty() && different + advised == 0 => tell("nothing to do\n")?,
         Action::Plan if !missing.is_empty() => {
             tell(&format!(
                 "{} topics to create: run `sluice topics apply` with the same flags\n",
@@ -69,11 +70,22 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         Action::Plan | Action::Apply => {}
     }
+    if advised > 0 {
+        println!("{advised} topics work, and would work better as the lines above say");
+    }
     ensure!(
         different == 0,
         "{different} topics differ from what the daemon needs; the lines above say how to change them"
     );
     Ok(())
+}
+
+/// Tells whether a topic differs in anything that is needed, or in anything that is advised.
+fn differs(state: &TopicState, needed: bool) -> bool {
+    match state {
+        TopicState::Different(all) => all.iter().any(|difference| difference.needed == needed),
+        TopicState::Missing | TopicState::Right => false,
+    }
 }
 
 fn table(specs: &[TopicSpec], states: &[TopicState]) -> String {
@@ -83,13 +95,14 @@ fn table(specs: &[TopicSpec], states: &[TopicState]) -> String {
         let settings: Vec<_> = spec
             .needed
             .iter()
+            .chain(&spec.advised)
             .chain(&spec.initial)
             .map(|(key, value)| format!("{key}={value}"))
             .collect();
         let state_text = match state {
             TopicState::Missing => "to create",
-            TopicState::Right => "exists",
-            TopicState::Different(_) => "differs",
+            TopicState::Different(_) if differs(state, true) => "differs",
+            TopicState::Right | TopicState::Different(_) => "exists",
         };
         text.push_str(&format!(
             "{:width$}  {:>10}  {:>8}  {}  [{state_text}]\n",
@@ -100,8 +113,9 @@ fn table(specs: &[TopicSpec], states: &[TopicState]) -> String {
         ));
         if let TopicState::Different(differences) = state {
             for difference in differences {
+                let word = if difference.needed { "expected" } else { "advised" };
                 text.push_str(&format!(
-                    "  {}: found {}, expected {}\n    {}\n",
+                    "  {}: found {}, {word} {}\n    {}\n",
                     difference.what, difference.found, difference.expected, difference.remedy
                 ));
             }
@@ -121,19 +135,27 @@ mod tests {
         let specs = standard_topics("s", 2, 1);
         let difference = Difference {
             what: "partitions".into(),
+            needed: true,
             found: "1".into(),
             expected: "2".into(),
             remedy: "do this".into(),
         };
         let mut states = vec![TopicState::Right; specs.len()];
         states[0] = TopicState::Missing;
+        let advice = Difference { what: "stamp".into(), needed: false, ..difference.clone() };
         states[1] = TopicState::Different(vec![difference]);
+        states[2] = TopicState::Different(vec![advice]);
         let text = table(&specs, &states);
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[1].starts_with("s.events ") && lines[1].ends_with("[to create]"), "{text}");
         assert!(lines[2].ends_with("[differs]"), "{text}");
         assert_eq!(lines[3..5], ["  partitions: found 1, expected 2", "    do this"]);
-        assert!(lines[5].ends_with("[exists]"));
+        assert!(lines[5].starts_with("s.users ") && lines[5].ends_with("[exists]"), "{text}");
+        assert_eq!(lines[6..8], ["  stamp: found 1, advised 2", "    do this"]);
+        assert!(lines[8].ends_with("[exists]"));
+        let different =
+            [true, false].map(|needed| states.iter().filter(|s| differs(s, needed)).count());
+        assert_eq!(different, [1, 1]);
     }
 
     #[test]

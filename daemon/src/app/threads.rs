@@ -21,8 +21,10 @@ use crate::learn::trainer::Trainer;
 use crate::live::checkpointer::Checkpointer;
 use crate::live::ingest::Ingest;
 use crate::live::learn::{Learner, snapshot, tell};
+use crate::live::outputs::Outputs;
 use crate::live::watch::Watch;
 use crate::live::{Live, Work};
+use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::publish::{self, KafkaOutlet, Publisher};
 use crate::serve::{Serving, requests};
@@ -46,15 +48,13 @@ pub(super) struct Producers {
 
 impl Producers {
     /// Opens all of them.
-    pub(super) fn open(connection: &Connection) -> Result<Self, Stop> {
-        let open = |settings| {
-            let opened = Producer::open(&settings);
-            opened.map(Arc::new).map_err(|t| Stop::kafka("opening a producer", t))
-        };
+    pub(super) fn open(connection: &Connection, metrics: &Arc<Metrics>) -> Result<Self, Stop> {
+        let failed = |trouble| Stop::kafka("opening a producer", trouble);
+        let open = || Producer::open(&ProducerSettings::new(connection.clone()));
         Ok(Self {
-            letters: open(ProducerSettings::new(connection.clone()))?,
-            replies: open(ProducerSettings::for_responses(connection.clone()))?,
-            outputs: open(ProducerSettings::new(connection.clone()))?,
+            letters: Arc::new(open().map_err(failed)?),
+            replies: Arc::new(requests::producer(connection.clone(), metrics).map_err(failed)?),
+            outputs: Arc::new(open().map_err(failed)?),
         })
     }
 }
@@ -111,6 +111,7 @@ impl Daemon {
         self.readiness.wait_for(Wait::Lag, "events are being read");
         let mut settings = reading(config, self.connection.clone());
         settings.offsets = offsets;
+        settings.clock = self.clock.clone();
         let consumer = Consumer::start(settings);
         consumer.map(Arc::new).map_err(|t| Stop::kafka("starting the consumer", t))
     }
@@ -200,9 +201,13 @@ impl Daemon {
         producers: &Producers,
     ) -> Result<(), Stop> {
         let topics = &config.kafka.topics;
-        let asked =
-            requests::consumer(self.connection.clone(), &config.kafka.group, &topics.requests)
-                .map_err(|t| Stop::kafka("starting the consumer of requests", t))?;
+        let asked = requests::consumer(
+            self.connection.clone(),
+            self.clock.clone(),
+            &config.kafka.group,
+            &topics.requests,
+        )
+        .map_err(|t| Stop::kafka("starting the consumer of requests", t))?;
         let (intake, scorers) = requests::build(
             serving,
             &self.metrics,
@@ -231,6 +236,7 @@ impl Daemon {
             shared: Arc::clone(shared),
             consumer: Box::new(move || gauges.gauges()),
             producers: vec![letters, replies, outputs],
+            outputs: Outputs::new(&shared.topics),
         };
         self.supervisor.thread("watch", DEADLINE, |shutdown| watch.run(shutdown))
     }

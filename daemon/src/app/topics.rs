@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use super::Daemon;
-use crate::config::Config;
+use crate::config::{Config, Topics};
 use crate::error::Stop;
 use crate::http::Wait;
-use crate::kafka::{Connection, EmbeddedBroker, Probe};
+use crate::kafka::{Admin, Connection, EmbeddedBroker, Probe, Trouble};
 
 /// Partitions of the embedded broker's topics.
 const EMBEDDED_PARTITIONS: i32 = 16;
 /// How long a broker may take to answer one question at the start, before it is asked again.
 const ASK: Duration = Duration::from_secs(5);
+/// How long a broker may take to tell the settings of topics, which is only worth a warning.
+const SETTINGS: Duration = Duration::from_secs(2);
 
 /// Returns the configured connection, or starts a broker inside the process, with all topics.
 pub(super) fn connection(config: &Config) -> Result<(Option<EmbeddedBroker>, Connection), Stop> {
@@ -44,32 +46,18 @@ pub(super) fn connection(config: &Config) -> Result<(Option<EmbeddedBroker>, Con
 }
 
 impl Daemon {
-    /// Asks for the partitions of the input topics until a broker answers; `None` when asked to stop before.
+    /// Asks for all topics until a broker answers, and returns how many partitions those of events, items and users have; `None` when asked
+    /// to stop before.
     pub(super) fn partitions(&self, config: &Config) -> Result<Option<usize>, Stop> {
-        let topics = &config.kafka.topics;
         let mut said = false;
         while !self.wish.is_requested() {
             let probe = Probe::open(&self.connection)
                 .map_err(|t| Stop::kafka("opening a connection", t))?;
-            let count = |topic: &str| probe.partitions(topic, ASK);
-            let found = count(&topics.events)
-                .and_then(|events| Ok((events, count(&topics.items)?, count(&topics.users)?)));
-            match found {
-                Ok((Some(events), Some(items), Some(users)))
-                    if events == items && events == users =>
-                {
-                    return Ok(Some(events));
-                }
-                Ok((Some(events), Some(items), Some(users))) => {
-                    return Err(Stop::config(format!(
-                        "the topics of events, items and users must have equally many partitions, found {events}, {items} and {users}"
-                    )));
-                }
-                Ok(_) => {
-                    return Err(Stop::config(format!(
-                        "a topic is missing among {}, {} and {}: sluice topics apply makes them",
-                        topics.events, topics.items, topics.users
-                    )));
+            match Counts::ask(&probe, config) {
+                Ok(counts) => {
+                    let partitions = counts.check()?;
+                    self.look_at_stamps(config);
+                    return Ok(Some(partitions));
                 }
                 Err(trouble) if trouble.is_retriable() => {
                     if !said {
@@ -83,5 +71,74 @@ impl Daemon {
             }
         }
         Ok(None)
+    }
+
+    /// Warns of input topics that believe what producers say of the time.
+    fn look_at_stamps(&self, config: &Config) {
+        if self.embedded.is_some() {
+            return;
+        }
+        let Topics { events, items, users, requests, .. } = &config.kafka.topics;
+        let ask = |admin: Admin| admin.stamped_by_producers(&[events, items, users, requests]);
+        match Admin::open(&self.connection, SETTINGS).and_then(ask) {
+            Ok(stamped) if stamped.is_empty() => {}
+            Ok(stamped) => {
+                let remedy: Vec<_> = stamped.into_iter().map(|topic| topic.remedy).collect();
+                tracing::warn!(
+                    remedy = remedy.join("; "),
+                    "records are dated by their producers' clocks (CreateTime): a clock that is behind spoils freshness and deadlines"
+                );
+            }
+            Err(trouble) => {
+                tracing::info!(%trouble, "it cannot be seen whose clock dates the records of the input topics");
+            }
+        }
+    }
+}
+
+/// How many partitions each topic has; none where there is no such topic.
+struct Counts<'a> {
+    /// Of events, items and users.
+    shards: [(&'a str, Option<usize>); 3],
+    /// Of the others.
+    others: Vec<(&'a str, Option<usize>)>,
+}
+
+impl<'a> Counts<'a> {
+    fn ask(probe: &Probe, config: &'a Config) -> Result<Self, Trouble> {
+        let topics = &config.kafka.topics;
+        let count = |topic: &'a str| Ok((topic, probe.partitions(topic, ASK)?));
+        let shards = [count(&topics.events)?, count(&topics.items)?, count(&topics.users)?];
+        let mut others = vec![count(&topics.requests)?];
+        let lists = (config.scores.budget > 0.0).then_some(&topics.scores);
+        let outputs = [&topics.responses, &topics.embeddings, &topics.dead_letter];
+        for topic in outputs.into_iter().chain(lists) {
+            match count(topic) {
+                // Writing to it will be refused, which is told then: the rest can go on.
+                Err(Trouble::Denied { .. }) => {}
+                answer => others.push(answer?),
+            }
+        }
+        Ok(Self { shards, others })
+    }
+
+    /// Returns the number of shards.
+    fn check(self) -> Result<usize, Stop> {
+        let all = self.shards.iter().chain(&self.others);
+        let missing: Vec<_> =
+            all.filter(|(_, count)| count.is_none()).map(|(topic, _)| *topic).collect();
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
+            return Err(Stop::config(format!(
+                "expected topics that do not exist: {missing}; create them with `sluice topics apply`"
+            )));
+        }
+        let [events, items, users] = self.shards.map(|(_, count)| count.unwrap_or_default());
+        if events != items || events != users {
+            return Err(Stop::config(format!(
+                "the topics of events, items and users must have equally many partitions, found {events}, {items} and {users}"
+            )));
+        }
+        Ok(events)
     }
 }

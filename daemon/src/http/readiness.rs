@@ -19,8 +19,10 @@ pub enum Wait {
     Checkpoint,
     /// Open impressions take all the memory that they may.
     Open,
-    /// Outputs are not taken.
+    /// Answers, embeddings or top lists are not taken.
     Output,
+    /// Dead letters are not taken: an output too, put up and taken down by itself.
+    DeadLetters,
     /// A guard has found the model unsound.
     Guard,
     /// The model has learned next to nothing: answers are noise.
@@ -37,7 +39,7 @@ impl Wait {
             Self::Lag => "lag",
             Self::Checkpoint => "checkpoint",
             Self::Open => "open",
-            Self::Output => "output",
+            Self::Output | Self::DeadLetters => "output",
             Self::Guard => "guard",
             Self::Cold => "model-cold",
         }

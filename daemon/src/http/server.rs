@@ -139,6 +139,8 @@ mod tests {
             tasks: vec![],
             kinds: vec![],
             outcomes: vec![],
+            outputs: vec![],
+            causes: vec![],
         };
         Pages {
             metrics: Arc::new(Metrics::new(&sets)),

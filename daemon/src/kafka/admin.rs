@@ -6,13 +6,15 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::client::{Connection, Kind};
 use super::context::Listener;
 use super::probe::Probe;
-use super::trouble::Trouble;
+use super::trouble::{Right, Trouble};
 
 /// How long to wait before brokers are asked again for a topic that was just made.
 const SHOWN: Duration = Duration::from_millis(20);
@@ -28,9 +30,14 @@ pub struct TopicSpec {
     pub replication: i32,
     /// Settings that the daemon needs; an existing topic is compared with them.
     pub needed: Vec<(&'static str, &'static str)>,
+    /// Settings without which the daemon works less well; an existing topic is compared with them too.
+    pub advised: Vec<(&'static str, &'static str)>,
     /// Settings given at the creation and left to the operator afterwards.
     pub initial: Vec<(&'static str, &'static str)>,
 }
+
+/// Whose clock dates a topic's records, and who should: the broker. A producer's stamp is a claim, and Kafka's default is to believe it.
+const STAMP: (&str, &str) = ("message.timestamp.type", "LogAppendTime");
 
 /// Returns the topics of the daemon.
 ///
@@ -48,16 +55,21 @@ pub fn standard_topics(prefix: &str, partitions: i32, replication: i32) -> Vec<T
             partitions,
             replication,
             needed: vec![("cleanup.policy", policy)],
+            advised: Vec::new(),
             initial,
         }
+    };
+    let input = |name: &str, policy, initial: &[_]| TopicSpec {
+        advised: vec![STAMP],
+        ..topic(name, policy, initial)
     };
     // Tombstones must outlive the longest outage of a reader, or it keeps what was deleted.
     let keep_tombstones = [("delete.retention.ms", WEEK)];
     vec![
-        topic("events", "delete", &[("retention.ms", WEEK)]),
-        topic("items", "compact", &keep_tombstones),
-        topic("users", "compact", &keep_tombstones),
-        topic("requests", "delete", &[("retention.ms", HOUR)]),
+        input("events", "delete", &[("retention.ms", WEEK)]),
+        input("items", "compact", &keep_tombstones),
+        input("users", "compact", &keep_tombstones),
+        input("requests", "delete", &[("retention.ms", HOUR)]),
         topic("responses", "delete", &[("retention.ms", HOUR)]),
         topic("embeddings", "compact", &keep_tombstones),
         topic("scores", "compact", &keep_tombstones),
@@ -72,7 +84,7 @@ pub enum TopicState {
     Missing,
     /// It is as it should be.
     Right,
-    /// It exists and differs.
+    /// It exists and differs, in what is needed or in what is advised.
     Different(Vec<Difference>),
 }
 
@@ -81,6 +93,8 @@ pub enum TopicState {
 pub struct Difference {
     /// What differs: `partitions` or a setting's name.
     pub what: String,
+    /// Whether the daemon needs it otherwise; it is advised otherwise.
+    pub needed: bool,
     /// How it is.
     pub found: String,
     /// How it should be.
@@ -126,24 +140,9 @@ impl Admin {
         for spec in specs {
             counts.push(self.probe.partitions(&spec.name, self.patience)?);
         }
-        let existing: Vec<_> = specs
-            .iter()
-            .zip(&counts)
-            .filter(|(_, count)| count.is_some())
-            .map(|(spec, _)| ResourceSpecifier::Topic(&spec.name))
-            .collect();
-        let mut found = Vec::new();
-        if !existing.is_empty() {
-            let answer = self.ask("reading topic settings", |options| {
-                self.client.describe_configs(existing.iter(), options)
-            })?;
-            for resource in answer {
-                let resource =
-                    resource.map_err(|code| self.denied("reading topic settings", code))?;
-                found.push(resource);
-            }
-        }
-        let mut found = found.into_iter();
+        let existing = specs.iter().zip(&counts).filter(|(_, count)| count.is_some());
+        let existing: Vec<_> = existing.map(|(spec, _)| spec.name.as_str()).collect();
+        let mut found = self.settings(&existing)?.into_iter();
         let state = |(spec, count): (&TopicSpec, Option<usize>)| match count {
             None => TopicState::Missing,
             Some(count) => {
@@ -155,6 +154,37 @@ impl Admin {
             }
         };
         Ok(specs.iter().zip(counts).map(state).collect())
+    }
+
+    /// Returns which of these topics believe the stamps of producers, each with the command that lets the broker date their records.
+    ///
+    /// # Errors
+    /// As [`Self::look`].
+    pub fn stamped_by_producers(&self, topics: &[&str]) -> Result<Vec<Difference>, Trouble> {
+        let found = self.settings(topics)?;
+        let pairs = topics.iter().zip(&found);
+        let differs = pairs.filter_map(|(topic, resource)| {
+            let value = |key: &str| resource.get(key)?.value.clone();
+            setting_differs(topic, STAMP, false, value, &self.brokers)
+        });
+        Ok(differs.collect())
+    }
+
+    /// Returns the settings of topics that exist, in the order given.
+    fn settings(&self, topics: &[&str]) -> Result<Vec<ConfigResource>, Trouble> {
+        const ACTION: &str = "reading topic settings";
+        if topics.is_empty() {
+            return Ok(Vec::new());
+        }
+        let named: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        let answer =
+            self.ask(ACTION, |options| self.client.describe_configs(named.iter(), options))?;
+        let one = |(resource, topic): (Result<_, RDKafkaErrorCode>, &&str)| {
+            resource.map_err(|code| {
+                self.denied(ACTION, code, Right::on_topic("DescribeConfigs", topic))
+            })
+        };
+        answer.into_iter().zip(topics).map(one).collect()
     }
 
     /// Creates topics; one that appeared in the meantime is left alone.
@@ -170,7 +200,7 @@ impl Admin {
             .map(|spec| {
                 let replication = TopicReplication::Fixed(spec.replication);
                 let topic = NewTopic::new(&spec.name, spec.partitions, replication);
-                let settings = spec.needed.iter().chain(&spec.initial);
+                let settings = spec.needed.iter().chain(&spec.advised).chain(&spec.initial);
                 settings.fold(topic, |topic, (key, value)| topic.set(key, value))
             })
             .collect();
@@ -180,7 +210,8 @@ impl Admin {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((topic, code)) => {
-                    return Err(self.denied(&format!("creating topic {topic}"), code));
+                    let right = Right::on_topic("Create", &topic);
+                    return Err(self.denied(&format!("creating topic {topic}"), code, right));
                 }
             }
         }
@@ -201,7 +232,8 @@ impl Admin {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
                 Err((topic, code)) => {
-                    return Err(self.denied(&format!("deleting topic {topic}"), code));
+                    let right = Right::on_topic("Delete", &topic);
+                    return Err(self.denied(&format!("deleting topic {topic}"), code, right));
                 }
             }
         }
@@ -241,14 +273,22 @@ impl Admin {
             .request_timeout(Some(self.patience))
             .operation_timeout(Some(self.patience));
         self.runtime.block_on(call(&options)).map_err(|error| match error {
-            KafkaError::AdminOp(code) => self.denied(action, code),
+            KafkaError::AdminOp(code) => self.failed(action, code),
             error => {
                 Trouble::from_client(action, &error, self.client.inner().context().last_complaint())
             }
         })
     }
 
-    fn denied(&self, action: &str, code: RDKafkaErrorCode) -> Trouble {
+    fn denied(&self, action: &str, code: RDKafkaErrorCode, right: Right) -> Trouble {
+        if super::trouble::is_denial(code) {
+            let reason = code.to_string();
+            return Trouble::Denied { action: action.to_owned(), reason, right };
+        }
+        self.failed(action, code)
+    }
+
+    fn failed(&self, action: &str, code: RDKafkaErrorCode) -> Trouble {
         if super::trouble::is_refusal(code) {
             return Trouble::Refused { action: action.to_owned(), reason: code.to_string() };
         }
@@ -285,27 +325,39 @@ fn compare(
         };
         differences.push(Difference {
             what: "partitions".to_owned(),
+            needed: true,
             found: count.to_string(),
             expected: spec.partitions.to_string(),
             remedy,
         });
     }
-    for (key, expected) in &spec.needed {
-        let found = value(key).unwrap_or_else(|| "nothing".to_owned());
-        if found != *expected {
-            differences.push(Difference {
-                what: (*key).to_owned(),
-                found,
-                expected: (*expected).to_owned(),
-                remedy: format!(
-                    "kafka-configs.sh --bootstrap-server {brokers} --alter --entity-type topics \
-                     --entity-name {} --add-config {key}={expected}",
-                    spec.name
-                ),
-            });
-        }
-    }
+    let needed = spec.needed.iter().map(|setting| (*setting, true));
+    let advised = spec.advised.iter().map(|setting| (*setting, false));
+    differences.extend(needed.chain(advised).filter_map(|(setting, needed)| {
+        setting_differs(&spec.name, setting, needed, &value, brokers)
+    }));
     if differences.is_empty() { TopicState::Right } else { TopicState::Different(differences) }
+}
+
+/// Compares one setting of a topic with how it should be.
+fn setting_differs(
+    topic: &str,
+    (key, expected): (&str, &str),
+    needed: bool,
+    value: impl Fn(&str) -> Option<String>,
+    brokers: &str,
+) -> Option<Difference> {
+    let found = value(key).unwrap_or_else(|| "nothing".to_owned());
+    (found != expected).then(|| Difference {
+        what: key.to_owned(),
+        needed,
+        found,
+        expected: expected.to_owned(),
+        remedy: format!(
+            "kafka-configs.sh --bootstrap-server {brokers} --alter --entity-type topics \
+             --entity-name {topic} --add-config {key}={expected}"
+        ),
+    })
 }
 
 #[cfg(test)]
@@ -326,15 +378,39 @@ mod tests {
     }
 
     #[test]
+    fn the_broker_dates_what_comes_in() {
+        let specs = standard_topics("s", 1, 1);
+        let dated = specs.iter().filter(|spec| spec.advised == [STAMP]);
+        let dated: Vec<_> = dated.map(|spec| spec.name.as_str()).collect();
+        assert_eq!(dated, ["s.events", "s.items", "s.users", "s.requests"]);
+    }
+
+    #[test]
     fn differences_name_what_is_and_what_should_be() {
         let spec = &standard_topics("s", 4, 1)[1];
-        assert_eq!(compare(spec, 4, |_| Some("compact".into()), "b:1"), TopicState::Right);
-        let TopicState::Different(all) = compare(spec, 6, |_| Some("delete".into()), "b:1") else {
-            panic!("expected differences");
+        let state = |partitions, policy: &str, stamp: &str| {
+            let value = |key: &str| {
+                Some(if key == "cleanup.policy" { policy.into() } else { String::from(stamp) })
+            };
+            match compare(spec, partitions, value, "b:1") {
+                TopicState::Different(all) => all,
+                other => {
+                    assert_eq!(other, TopicState::Right);
+                    Vec::new()
+                }
+            }
         };
+        assert_eq!(state(4, "compact", "LogAppendTime"), []);
+        let all = state(6, "delete", "LogAppendTime");
         let told: Vec<_> =
             all.iter().map(|d| (d.what.as_str(), d.found.as_str(), d.expected.as_str())).collect();
         assert_eq!(told, [("partitions", "6", "4"), ("cleanup.policy", "delete", "compact")]);
+        assert!(all.iter().all(|difference| difference.needed));
         assert!(all[1].remedy.contains("--entity-name s.items"));
+        let [stamp] = &state(4, "compact", "CreateTime")[..] else { panic!("expected one") };
+        assert!(!stamp.needed);
+        let command = "kafka-configs.sh --bootstrap-server b:1 --alter --entity-type topics \
+                       --entity-name s.items --add-config message.timestamp.type=LogAppendTime";
+        assert_eq!(stamp.remedy, command);
     }
 }

@@ -22,7 +22,7 @@ pub struct Origin<'a> {
     pub partition: i32,
     /// The offset.
     pub offset: i64,
-    /// The broker's timestamp in milliseconds since 1970.
+    /// The record's stamp in milliseconds since 1970, as it came.
     pub timestamp: Option<i64>,
 }
 

@@ -20,9 +20,12 @@ mod consumer;
 mod context;
 mod dead_letter;
 mod embedded;
+mod partitioner;
 mod probe;
 mod producer;
 mod reader;
+#[cfg(test)]
+mod stranger;
 mod trouble;
 
 pub use admin::{Admin, Difference, TopicSpec, TopicState, standard_topics};
@@ -33,10 +36,17 @@ pub use consumer::{
 };
 pub use dead_letter::{DeadLetter, DeadLetters, Origin, VALUE_LIMIT};
 pub use embedded::EmbeddedBroker;
+pub use partitioner::Partitioner;
 pub use probe::{PartitionRange, Probe};
-pub use producer::{Header, Outgoing, Producer, ProducerCounts, ProducerFailure, ProducerSettings};
+pub use producer::{
+    Header, OnFate, Outgoing, Producer, ProducerCounts, ProducerFailure, ProducerSettings,
+    Undelivered,
+};
 pub use reader::{OwnedRecord, Reader};
-pub use trouble::Trouble;
+pub use trouble::{Right, Trouble};
+
+#[cfg(test)]
+pub(crate) use stranger::Stranger;
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::client::{Connection, Kind};
 use super::consumer::NextOffset;
 use super::context::Listener;
-use super::trouble::{Trouble, is_refusal};
+use super::trouble::{Right, Trouble, is_denial, is_refusal};
 
 /// How long a failed question listens for its cause.
 const LISTENING: Duration = Duration::from_millis(30);
@@ -50,7 +50,7 @@ impl Probe {
     /// # Errors
     /// [`Trouble::Unreachable`] or [`Trouble::Refused`].
     pub fn partitions(&self, topic: &str, patience: Duration) -> Result<Option<usize>, Trouble> {
-        let metadata = self.ask("reading the metadata", patience, |client, left| {
+        let metadata = self.ask("reading the metadata", None, patience, |client, left| {
             client.fetch_metadata(Some(topic), left)
         })?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
@@ -62,9 +62,10 @@ impl Probe {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 Ok(None)
             }
-            Some(code) if is_refusal(code) => Err(Trouble::Refused {
+            Some(code) if is_refusal(code) => Err(Trouble::Denied {
                 action: format!("reading the metadata of {topic}"),
                 reason: code.to_string(),
+                right: Right::to_describe(topic),
             }),
             Some(code) => Err(self.unreachable(patience, code.to_string())),
         }
@@ -80,7 +81,9 @@ impl Probe {
         partition: i32,
         patience: Duration,
     ) -> Result<PartitionRange, Trouble> {
-        let (low, high) = self.ask("reading the offsets", patience, |client, left| {
+        let (action, right) =
+            (format!("reading the offsets of {topic}"), Right::to_describe(topic));
+        let (low, high) = self.ask(&action, Some(&right), patience, |client, left| {
             client.fetch_watermarks(topic, partition, left)
         })?;
         Ok(PartitionRange { low, high })
@@ -92,7 +95,7 @@ impl Probe {
     /// [`Trouble::Unreachable`] or [`Trouble::Refused`].
     pub fn broker_count(&self, patience: Duration) -> Result<usize, Trouble> {
         // A topic name that cannot exist: the answer lists the brokers and not every topic of the cluster.
-        let metadata = self.ask("reading the metadata", patience, |client, left| {
+        let metadata = self.ask("reading the metadata", None, patience, |client, left| {
             client.fetch_metadata(Some("__sluice_probe"), left)
         })?;
         Ok(metadata.brokers().len())
@@ -119,7 +122,8 @@ impl Probe {
         let probe = Self { client, brokers: connection.brokers.clone() };
         let mut list = TopicPartitionList::with_capacity(partitions);
         list.add_partition_range(topic, 0, i32::try_from(partitions).unwrap_or(i32::MAX) - 1);
-        let found = probe.ask("reading committed offsets", patience, |client, left| {
+        let (action, right) = ("reading committed offsets", Right::to_commit(group));
+        let found = probe.ask(action, Some(&right), patience, |client, left| {
             client.committed_offsets(list.clone(), left)
         })?;
         let offset = |offset: Offset| match offset {
@@ -130,26 +134,64 @@ impl Probe {
         Ok(found.elements().iter().map(|element| offset(element.offset())).collect())
     }
 
+    /// Makes sure that the records of a topic may be read, as far as one partition tells.
+    ///
+    /// # Errors
+    /// [`Trouble::Denied`] when they may not.
+    pub(super) fn may_read(
+        connection: &Connection,
+        group: &str,
+        topic: &str,
+        patience: Duration,
+    ) -> Result<(), Trouble> {
+        let mut options = connection.options(Kind::Consumer);
+        options.set("group.id", group).set("enable.auto.commit", "false");
+        let client: BaseConsumer<Listener> = options
+            .create_with_context(Listener::default())
+            .map_err(|error| Trouble::from_client("connecting", &error, None))?;
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition_offset(topic, 0, Offset::Beginning)
+            .and_then(|()| client.assign(&list))
+            .map_err(|error| Trouble::from_client("assigning partitions", &error, None))?;
+        drop(list);
+        let start = Instant::now();
+        while start.elapsed() < patience {
+            match client.poll(LISTENING) {
+                Some(Ok(_)) => return Ok(()),
+                Some(Err(error)) => {
+                    if error.rdkafka_error_code()
+                        == Some(RDKafkaErrorCode::TopicAuthorizationFailed)
+                    {
+                        return Err(Trouble::unreadable(topic, &error));
+                    }
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Asks within `patience`, in slices, so that a refusal shows before the time is up.
     fn ask<T>(
         &self,
         action: &str,
+        right: Option<&Right>,
         patience: Duration,
         call: impl Fn(&BaseConsumer<Listener>, Duration) -> Result<T, KafkaError>,
     ) -> Result<T, Trouble> {
         let start = Instant::now();
         self.client.context().forget_complaint();
         loop {
-            self.listen(action, Duration::ZERO)?;
+            self.listen(action, right, Duration::ZERO)?;
             let left = patience.saturating_sub(start.elapsed());
             let slice = left.clamp(Duration::from_millis(10), Duration::from_secs(1));
             let error = match call(&self.client, slice) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            self.judge(action, &error)?;
+            self.judge(action, right, &error)?;
             // The cause comes as an event of its own, and an immediate failure must not spin.
-            self.listen(action, LISTENING)?;
+            self.listen(action, right, LISTENING)?;
             if start.elapsed() >= patience {
                 let said = self.client.context().last_complaint();
                 return Err(self.unreachable(patience, said.unwrap_or_else(|| error.to_string())));
@@ -159,12 +201,12 @@ impl Probe {
 
     /// Handles what the client has to say: errors, log lines and tokens come only inside poll
     /// (librdkafka#3753).
-    fn listen(&self, action: &str, time: Duration) -> Result<(), Trouble> {
+    fn listen(&self, action: &str, right: Option<&Right>, time: Duration) -> Result<(), Trouble> {
         let start = Instant::now();
         loop {
             let left = time.saturating_sub(start.elapsed());
             if let Some(Err(error)) = self.client.poll(left) {
-                self.judge(action, &error)?;
+                self.judge(action, right, &error)?;
             }
             if left.is_zero() {
                 return Ok(());
@@ -172,15 +214,24 @@ impl Probe {
         }
     }
 
-    /// Fails when an error means that asking again is of no use.
-    fn judge(&self, action: &str, error: &KafkaError) -> Result<(), Trouble> {
-        match error.rdkafka_error_code() {
-            Some(code) if is_refusal(code) => {
-                let said = self.client.context().last_complaint();
-                Err(Trouble::from_client(action, error, said))
+    /// Fails when an error means that asking again is of no use; `right` is what is missing when the user may not.
+    fn judge(
+        &self,
+        action: &str,
+        right: Option<&Right>,
+        error: &KafkaError,
+    ) -> Result<(), Trouble> {
+        let Some(code) = error.rdkafka_error_code().filter(|code| is_refusal(*code)) else {
+            return Ok(());
+        };
+        let said = self.client.context().last_complaint();
+        Err(match right.filter(|_| is_denial(code)) {
+            Some(right) => {
+                let reason = said.unwrap_or_else(|| code.to_string());
+                Trouble::Denied { action: action.to_owned(), reason, right: right.clone() }
             }
-            _ => Ok(()),
-        }
+            None => Trouble::from_client(action, error, said),
+        })
     }
 
     fn unreachable(&self, waited: Duration, reason: String) -> Trouble {

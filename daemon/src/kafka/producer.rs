@@ -6,7 +6,7 @@
 //! queued when a producer is dropped is thrown away by the library.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -20,7 +20,7 @@ use rdkafka::producer::{
 
 use super::client::{Connection, Kind};
 use super::context::Listener;
-use super::trouble::{Trouble, is_refusal};
+use super::trouble::{Right, Trouble, is_refusal};
 
 /// What a producer is for.
 #[derive(Clone, Debug)]
@@ -75,21 +75,89 @@ pub struct Outgoing<'a> {
     pub headers: &'a [Header<'a>],
 }
 
+/// Why a record did not arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undelivered {
+    /// Given up after the delivery time-out or at the end; the same record may work later.
+    TimedOut,
+    /// The user may not write to the topic.
+    NoRight,
+    /// The topic is not there.
+    NoTopic,
+    /// The record is larger than the topic takes.
+    TooLarge,
+    /// Refused for another reason, for good.
+    Refused,
+}
+
+impl Undelivered {
+    /// All causes, in order.
+    pub const ALL: [Self; 5] =
+        [Self::TimedOut, Self::NoRight, Self::NoTopic, Self::TooLarge, Self::Refused];
+
+    /// Returns the name in metrics and log lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TimedOut => "timed-out",
+            Self::NoRight => "no-right",
+            Self::NoTopic => "no-topic",
+            Self::TooLarge => "too-large",
+            Self::Refused => "refused",
+        }
+    }
+
+    /// Says whether the same record can never be delivered as things are.
+    pub fn is_final(self) -> bool {
+        self != Self::TimedOut
+    }
+
+    fn of(error: &KafkaError) -> Self {
+        match error.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownTopicOrPartition,
+            ) => Self::NoTopic,
+            Some(
+                RDKafkaErrorCode::InvalidMessageSize
+                | RDKafkaErrorCode::MessageBatchTooLarge
+                | RDKafkaErrorCode::MessageSizeTooLarge,
+            ) => Self::TooLarge,
+            Some(
+                RDKafkaErrorCode::InvalidMessage
+                | RDKafkaErrorCode::InvalidRecord
+                | RDKafkaErrorCode::InvalidTimestamp
+                | RDKafkaErrorCode::InvalidTopic
+                | RDKafkaErrorCode::PolicyViolation,
+            ) => Self::Refused,
+            Some(code) if is_refusal(code) => Self::NoRight,
+            _ => Self::TimedOut,
+        }
+    }
+}
+
 /// Counts of one topic, or of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProducerCounts {
     /// Acknowledged by the brokers.
     pub delivered: u64,
-    /// Given up after the delivery time-out or at the end; the same record may work later.
-    pub timed_out: u64,
-    /// Refused by the brokers: too large, no right, no such topic.
-    pub refused: u64,
+    /// Not arrived, by [`Undelivered::ALL`].
+    pub undelivered: [u64; Undelivered::ALL.len()],
 }
 
 impl ProducerCounts {
     /// Returns how many records did not arrive.
     pub fn failed(&self) -> u64 {
-        self.timed_out + self.refused
+        self.undelivered.iter().sum()
+    }
+}
+
+impl std::ops::AddAssign for ProducerCounts {
+    fn add_assign(&mut self, more: Self) {
+        self.delivered += more.delivered;
+        for (sum, more) in self.undelivered.iter_mut().zip(more.undelivered) {
+            *sum += more;
+        }
     }
 }
 
@@ -100,9 +168,12 @@ pub struct ProducerFailure {
     pub topic: String,
     /// What the broker or the library said.
     pub reason: String,
-    /// Whether the brokers refused it, so that trying again is of no use.
-    pub refused: bool,
+    /// The same as one of a few causes.
+    pub cause: Undelivered,
 }
+
+/// Told of each record what became of it: the tag that it was sent with, and whether it was delivered.
+pub type OnFate = Box<dyn Fn(usize, bool) + Send + Sync>;
 
 /// A connected producer; shared by reference between threads.
 pub struct Producer {
@@ -116,6 +187,14 @@ impl Producer {
     /// # Errors
     /// [`Trouble::Settings`] when the library refuses the options.
     pub fn open(settings: &ProducerSettings) -> Result<Self, Trouble> {
+        Self::open_with(settings, Box::new(|_, _| {}))
+    }
+
+    /// The same; the producer's thread tells `on_fate` what became of each record.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(settings: &ProducerSettings, on_fate: OnFate) -> Result<Self, Trouble> {
         let mut options = settings.connection.options(Kind::Producer);
         let timeout = settings.delivery_timeout.map_or(0, |timeout| timeout.as_millis().max(1));
         options
@@ -128,18 +207,31 @@ impl Producer {
             .set("queue.buffering.max.messages", settings.queue_records.max(1).to_string())
             .set("queue.buffering.max.kbytes", (settings.queue_bytes / 1024).max(1).to_string());
         let inner = options
-            .create_with_context(Delivery::default())
+            .create_with_context(Delivery::new(on_fate))
             .map_err(|error| Trouble::from_client("connecting", &error, None))?;
         Ok(Self { inner, brokers: settings.connection.brokers.clone() })
     }
 
-    /// Queues a record; while the queue is full it waits up to `patience` (zero: not at all).
+    /// Queues a record; while the queue is full it waits up to `patience` (zero: not at all). One of which the client knows already that
+    /// Kafka refuses it counts as refused, as if the broker had said so.
     ///
     /// # Errors
-    /// [`Trouble::QueueFull`] at the deadline, the record is not queued then; [`Trouble::Failed`] when the
-    /// record can never be sent.
+    /// [`Trouble::QueueFull`] at the deadline, the record is not queued then; [`Trouble::Failed`] when the producer has ended for good.
     pub fn send(&self, record: &Outgoing<'_>, patience: Duration) -> Result<(), Trouble> {
-        let mut outgoing = BaseRecord::<[u8], [u8]>::to(record.topic);
+        self.send_tagged(record, 0, patience)
+    }
+
+    /// The same with a tag, by which [`OnFate`] knows the record again.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn send_tagged(
+        &self,
+        record: &Outgoing<'_>,
+        tag: usize,
+        patience: Duration,
+    ) -> Result<(), Trouble> {
+        let mut outgoing = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, tag);
         outgoing.key = record.key;
         outgoing.payload = record.value;
         if !record.headers.is_empty() {
@@ -159,6 +251,11 @@ impl Producer {
                 }
             };
             if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+                if Undelivered::of(&error).is_final() {
+                    self.inner.context().note(record.topic, Some(&error), tag);
+                    return Ok(());
+                }
+                self.check()?;
                 return Err(Trouble::from_client(
                     &format!("sending to {}", record.topic),
                     &error,
@@ -171,6 +268,21 @@ impl Producer {
             }
             self.inner.context().wait_for_room(left);
         }
+    }
+
+    /// Makes sure that the producer has not ended for good.
+    ///
+    /// # Errors
+    /// [`Trouble::Denied`] when the user may write to no topic at all, [`Trouble::Failed`] otherwise.
+    pub fn check(&self) -> Result<(), Trouble> {
+        let Some((code, reason)) = self.inner.client().fatal_error() else { return Ok(()) };
+        let action = "writing".to_owned();
+        Err(match code {
+            RDKafkaErrorCode::ClusterAuthorizationFailed => {
+                Trouble::Denied { action, reason, right: Right::to_write_at_all() }
+            }
+            _ => Trouble::Failed { action, reason },
+        })
     }
 
     /// Waits until everything sent so far is delivered or has failed; [`Producer::counts`] says which.
@@ -197,12 +309,9 @@ impl Producer {
 
     /// Returns the counts over all topics.
     pub fn counts(&self) -> ProducerCounts {
-        let context = self.inner.context();
-        ProducerCounts {
-            delivered: context.delivered.load(Ordering::Acquire),
-            timed_out: context.timed_out.load(Ordering::Acquire),
-            refused: context.refused.load(Ordering::Acquire),
-        }
+        let mut sum = ProducerCounts::default();
+        self.inner.context().topics.lock().values().for_each(|counts| sum += *counts);
+        sum
     }
 
     /// Returns the counts of each topic that anything was sent to.
@@ -227,12 +336,9 @@ impl Producer {
 }
 
 /// Counts deliveries; the library calls it on the producer's thread.
-#[derive(Default)]
 struct Delivery {
     listener: Listener,
-    delivered: AtomicU64,
-    timed_out: AtomicU64,
-    refused: AtomicU64,
+    on_fate: OnFate,
     topics: Mutex<BTreeMap<String, ProducerCounts>>,
     failure: Mutex<Option<ProducerFailure>>,
     waiting: AtomicUsize,
@@ -241,6 +347,41 @@ struct Delivery {
 }
 
 impl Delivery {
+    fn new(on_fate: OnFate) -> Self {
+        Self {
+            listener: Listener::default(),
+            on_fate,
+            topics: Mutex::default(),
+            failure: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            gate: Mutex::default(),
+            room: Condvar::new(),
+        }
+    }
+
+    /// Takes note of what became of a record.
+    fn note(&self, topic: &str, error: Option<&KafkaError>, tag: usize) {
+        let cause = error.map(Undelivered::of);
+        {
+            let mut topics = self.topics.lock();
+            if !topics.contains_key(topic) {
+                topics.insert(topic.to_owned(), ProducerCounts::default());
+            }
+            if let Some(counts) = topics.get_mut(topic) {
+                match cause {
+                    None => counts.delivered += 1,
+                    Some(cause) => counts.undelivered[cause as usize] += 1,
+                }
+            }
+        }
+        if let (Some(error), Some(cause)) = (error, cause) {
+            let reason =
+                error.rdkafka_error_code().map_or(error.to_string(), |code| code.to_string());
+            *self.failure.lock() = Some(ProducerFailure { topic: topic.to_owned(), reason, cause });
+        }
+        (self.on_fate)(tag, error.is_none());
+    }
+
     /// Waits until a delivery made room, or a moment has passed.
     fn wait_for_room(&self, left: Duration) {
         let mut gate = self.gate.lock();
@@ -264,60 +405,18 @@ impl ClientContext for Delivery {
 }
 
 impl ProducerContext for Delivery {
-    type DeliveryOpaque = ();
+    type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+    fn delivery(&self, result: &DeliveryResult<'_>, tag: usize) {
         let (message, error) = match result {
             Ok(message) => (message, None),
             Err((error, message)) => (message, Some(error)),
         };
-        let topic = message.topic();
-        let refused = error.is_some_and(is_final);
-        let mut topics = self.topics.lock();
-        if !topics.contains_key(topic) {
-            topics.insert(topic.to_owned(), ProducerCounts::default());
-        }
-        if let Some(counts) = topics.get_mut(topic) {
-            let (count, total) = match (error, refused) {
-                (None, _) => (&mut counts.delivered, &self.delivered),
-                (Some(_), false) => (&mut counts.timed_out, &self.timed_out),
-                (Some(_), true) => (&mut counts.refused, &self.refused),
-            };
-            *count += 1;
-            total.fetch_add(1, Ordering::Release);
-        }
-        drop(topics);
-        if let Some(error) = error {
-            let reason =
-                error.rdkafka_error_code().map_or(error.to_string(), |code| code.to_string());
-            *self.failure.lock() =
-                Some(ProducerFailure { topic: topic.to_owned(), reason, refused });
-        }
+        self.note(message.topic(), error, tag);
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.room.notify_all();
         }
     }
-}
-
-/// Says whether the same record can never be delivered.
-fn is_final(error: &KafkaError) -> bool {
-    error.rdkafka_error_code().is_some_and(|code| {
-        is_refusal(code)
-            || matches!(
-                code,
-                RDKafkaErrorCode::MessageSizeTooLarge
-                    | RDKafkaErrorCode::InvalidMessage
-                    | RDKafkaErrorCode::InvalidMessageSize
-                    | RDKafkaErrorCode::InvalidRecord
-                    | RDKafkaErrorCode::InvalidTimestamp
-                    | RDKafkaErrorCode::InvalidTopic
-                    | RDKafkaErrorCode::MessageBatchTooLarge
-                    | RDKafkaErrorCode::PolicyViolation
-                    | RDKafkaErrorCode::UnknownPartition
-                    | RDKafkaErrorCode::UnknownTopic
-                    | RDKafkaErrorCode::UnknownTopicOrPartition
-            )
-    })
 }
 
 #[cfg(test)]
@@ -325,13 +424,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_are_sorted_by_whether_a_retry_can_help() {
-        let of = |code| is_final(&KafkaError::MessageProduction(code));
-        assert!(of(RDKafkaErrorCode::MessageSizeTooLarge));
-        assert!(of(RDKafkaErrorCode::TopicAuthorizationFailed));
-        assert!(of(RDKafkaErrorCode::UnknownTopic));
-        assert!(!of(RDKafkaErrorCode::MessageTimedOut));
-        assert!(!of(RDKafkaErrorCode::BrokerTransportFailure));
-        assert!(!of(RDKafkaErrorCode::NotEnoughReplicas));
+    fn failures_are_sorted_by_cause_and_by_whether_a_retry_can_help() {
+        let of = |code| Undelivered::of(&KafkaError::MessageProduction(code));
+        assert_eq!(of(RDKafkaErrorCode::MessageSizeTooLarge), Undelivered::TooLarge);
+        assert_eq!(of(RDKafkaErrorCode::TopicAuthorizationFailed), Undelivered::NoRight);
+        assert_eq!(of(RDKafkaErrorCode::UnknownTopic), Undelivered::NoTopic);
+        assert_eq!(of(RDKafkaErrorCode::InvalidRecord), Undelivered::Refused);
+        for code in [
+            RDKafkaErrorCode::MessageTimedOut,
+            RDKafkaErrorCode::BrokerTransportFailure,
+            RDKafkaErrorCode::NotEnoughReplicas,
+        ] {
+            assert_eq!(of(code), Undelivered::TimedOut);
+        }
+        for (i, cause) in Undelivered::ALL.into_iter().enumerate() {
+            assert_eq!((cause as usize, cause.is_final()), (i, i > 0));
+        }
     }
 }

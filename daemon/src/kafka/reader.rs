@@ -22,7 +22,7 @@ pub struct OwnedRecord {
     pub partition: i32,
     /// The offset.
     pub offset: i64,
-    /// The broker's (or producer's) timestamp in milliseconds since 1970.
+    /// The record's stamp in milliseconds since 1970: its producer's claim, or the broker's in a topic that says `LogAppendTime`.
     pub timestamp: Option<i64>,
     /// The key.
     pub key: Option<Vec<u8>>,
@@ -115,13 +115,19 @@ impl Reader {
                 Some(Err(error)) => {
                     let fatal =
                         matches!(error, rdkafka::error::KafkaError::MessageConsumptionFatal(_));
-                    let refused = error.rdkafka_error_code().is_some_and(is_refusal);
-                    let missing = error.rdkafka_error_code()
-                        == Some(RDKafkaErrorCode::UnknownTopicOrPartition);
-                    if missing {
-                        return Err(Trouble::MissingTopic { topic: self.topic.clone() });
+                    let code = error.rdkafka_error_code();
+                    match code {
+                        Some(RDKafkaErrorCode::UnknownTopicOrPartition) => {
+                            return Err(Trouble::MissingTopic { topic: self.topic.clone() });
+                        }
+                        Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+                            return Err(Trouble::unreadable(&self.topic, &error));
+                        }
+                        // Nothing is committed, so no right on the group is needed.
+                        Some(RDKafkaErrorCode::GroupAuthorizationFailed) => continue,
+                        _ => {}
                     }
-                    if fatal || refused {
+                    if fatal || code.is_some_and(is_refusal) {
                         let said = self.consumer.context().last_complaint();
                         return Err(Trouble::from_client("reading", &error, said));
                     }

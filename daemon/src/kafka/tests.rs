@@ -129,7 +129,7 @@ fn records_arrive_as_they_were_sent() {
         producer.send(record, PATIENCE).unwrap();
     }
     producer.flush(PATIENCE).unwrap();
-    assert_eq!(producer.counts(), ProducerCounts { delivered: 3, timed_out: 0, refused: 0 });
+    assert_eq!(producer.counts(), ProducerCounts { delivered: 3, undelivered: [0; 5] });
     assert_eq!(producer.counts_by_topic()["t.requests"].delivered, 3);
 
     let consumer = Consumer::start(settings(&broker, vec![source])).unwrap();
@@ -384,9 +384,9 @@ fn a_record_that_cannot_be_delivered_in_time_is_counted() {
     let record = Outgoing { topic: "t.events", key: None, value: Some(b"x"), headers: &[] };
     producer.send(&record, Duration::ZERO).unwrap();
     producer.flush(PATIENCE).unwrap();
-    assert_eq!(producer.counts(), ProducerCounts { delivered: 0, timed_out: 1, refused: 0 });
+    assert_eq!(producer.counts(), ProducerCounts { delivered: 0, undelivered: [1, 0, 0, 0, 0] });
     let failure = producer.take_failure().unwrap();
-    assert!(!failure.refused && failure.topic == "t.events", "{failure:?}");
+    assert_eq!((failure.cause, &*failure.topic), (Undelivered::TimedOut, "t.events"));
     assert_eq!(producer.take_failure(), None);
 }
 
@@ -447,50 +447,42 @@ fn a_dead_letter_carries_the_record_and_its_reason() {
 }
 
 #[test]
-fn users_meet_in_the_partition_that_java_clients_choose() {
-    // murmur2 of the key, made positive, modulo 4: what org.apache.kafka.common.utils.Utils gives.
-    let broker = broker(&[("t.events", 4)]);
-    let producer = producer(&broker);
-    for key in ["21", "712", "foobar"] {
-        let record = Outgoing {
-            topic: "t.events",
-            key: Some(key.as_bytes()),
-            value: Some(b"1"),
-            headers: &[],
-        };
-        producer.send(&record, PATIENCE).unwrap();
-    }
-    producer.flush(PATIENCE).unwrap();
-    let found = read_all(&broker, "t.events");
-    assert_eq!(found.len(), 3);
-    for record in found {
-        let key = record.key.unwrap();
-        assert_eq!(murmur2(&key) % 4, record.partition as u32, "{key:?}");
-    }
-    // The library's own test vectors of Java's hash.
-    assert_eq!(murmur2(b"foobar"), (-790_332_482_i32 as u32) & 0x7fff_ffff);
-    assert_eq!(murmur2(b"21"), (-973_932_308_i32 as u32) & 0x7fff_ffff);
+fn partitioners_choose_what_the_library_chooses() {
+    let own = |connection: Connection| {
+        let producer = Producer::open(&ProducerSettings::new(connection)).unwrap();
+        Box::new(move |key: &[u8]| {
+            let record =
+                Outgoing { topic: "t.events", key: Some(key), value: Some(b"1"), headers: &[] };
+            producer.send(&record, PATIENCE).unwrap();
+            producer.flush(PATIENCE).unwrap();
+        }) as Box<dyn Fn(&[u8])>
+    };
+    let other = |name: &'static str| {
+        move |connection: Connection| {
+            let stranger = Stranger::open(&connection, name);
+            Box::new(move |key: &[u8]| stranger.send("t.events", key, b"1", None))
+                as Box<dyn Fn(&[u8])>
+        }
+    };
+    // Our producers choose as Java's do.
+    choose_alike(Partitioner::Murmur2, own);
+    choose_alike(Partitioner::Murmur2, other("murmur2_random"));
+    choose_alike(Partitioner::Crc32, other("consistent_random"));
+    choose_alike(Partitioner::Fnv1a, other("fnv1a_random"));
 }
 
-/// Java's murmur2 with the sign bit cleared.
-fn murmur2(data: &[u8]) -> u32 {
-    const M: u32 = 0x5bd1_e995;
-    let mut h = 0x9747_b28c_u32 ^ data.len() as u32;
-    let mut chunks = data.chunks_exact(4);
-    for chunk in &mut chunks {
-        let mut k = u32::from_le_bytes(chunk.try_into().unwrap()).wrapping_mul(M);
-        k = (k ^ (k >> 24)).wrapping_mul(M);
-        h = h.wrapping_mul(M) ^ k;
+/// Sends keys of all lengths, and finds each where the rule puts it.
+fn choose_alike(rule: Partitioner, sender: impl Fn(Connection) -> Box<dyn Fn(&[u8])>) {
+    let broker = broker(&[("t.events", 7)]);
+    let send = sender(broker.connection());
+    let text = b"user-7012\xc3\xbc\xff\x00 4711";
+    (1..=text.len()).for_each(|length| send(&text[..length]));
+    let found = read_all(&broker, "t.events");
+    assert_eq!(found.len(), text.len());
+    for record in found {
+        let key = record.key.unwrap();
+        assert_eq!(rule.partition(&key, 7), record.partition as u32, "{rule:?} {key:?}");
     }
-    let rest = chunks.remainder();
-    for (index, byte) in rest.iter().enumerate() {
-        h ^= u32::from(*byte) << (8 * index);
-    }
-    if !rest.is_empty() {
-        h = h.wrapping_mul(M);
-    }
-    h = (h ^ (h >> 13)).wrapping_mul(M);
-    (h ^ (h >> 15)) & 0x7fff_ffff
 }
 
 /// A port that answers whatever comes with these bytes, and closes.

@@ -1,5 +1,6 @@
 //! What can go wrong with Kafka, and which of it is worth another try.
 
+use std::fmt;
 use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -32,6 +33,20 @@ pub enum Trouble {
         /// The broker's answer.
         reason: String,
     },
+    /// Kafka answered and said no: the user lacks a right.
+    #[error(
+        "kafka refused {action}: {reason}; the user needs the right {right}: kafka-acls.sh --bootstrap-server ... --add \
+         --allow-principal User:... {}",
+        right.flags()
+    )]
+    Denied {
+        /// What was tried.
+        action: String,
+        /// The broker's answer.
+        reason: String,
+        /// What is missing.
+        right: Right,
+    },
     /// A topic that is needed does not exist.
     #[error("topic {topic} does not exist; create it with `sluice topics apply`")]
     MissingTopic {
@@ -40,8 +55,9 @@ pub enum Trouble {
     },
     /// The offset to continue from is not in the log any more, or not yet.
     #[error(
-        "partition {topic}/{partition} holds offsets {low} to {high}, expected to continue at {wanted}: \
-         records were deleted before they were read, or the topic was made anew"
+        "partition {topic}/{partition} holds offsets {low} to {high}, expected to continue at {wanted}: {}; to go on, move the \
+         folder of checkpoint.path away and start again: state and model are built anew from what the topic holds",
+        cause_of_gap(*wanted, *low)
     )]
     OutOfRange {
         /// The topic's name.
@@ -101,6 +117,13 @@ impl Trouble {
     /// Says whether the same call may work later without anybody changing anything.
     pub fn is_retriable(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::QueueFull { .. } | Self::Undelivered { .. })
+    }
+
+    /// Names the right that is missing to read a topic.
+    pub(super) fn unreadable(topic: &str, error: &KafkaError) -> Self {
+        let action = format!("reading records of {topic}");
+        let reason = error.rdkafka_error_code().map_or(error.to_string(), |code| code.to_string());
+        Self::Denied { action, reason, right: Right::on_topic("Read", topic) }
     }
 
     /// Names a failure of the client library; `said` is its last log line, which knows more than the code.
@@ -182,6 +205,81 @@ fn wrong_size(said: &str) -> Option<&'static str> {
         [b'H', b'T', b'T', b'P'] => "the port speaks HTTP and not Kafka: name a broker's port",
         _ => "the port does not speak Kafka, or speaks TLS and we do not",
     })
+}
+
+/// A right that a user needs, by the names of Kafka's access rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Right {
+    operation: &'static str,
+    resource: Resource,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Resource {
+    Topic(String),
+    Group(String),
+    Cluster,
+}
+
+impl Right {
+    /// Returns a right on a topic.
+    pub fn on_topic(operation: &'static str, topic: &str) -> Self {
+        Self { operation, resource: Resource::Topic(topic.to_owned()) }
+    }
+
+    /// Returns the right to see a topic: those to read and to write include it.
+    pub fn to_describe(topic: &str) -> Self {
+        Self::on_topic("Describe", topic)
+    }
+
+    /// Returns the right to commit offsets of a group.
+    pub fn to_commit(group: &str) -> Self {
+        Self { operation: "Read", resource: Resource::Group(group.to_owned()) }
+    }
+
+    /// Returns the right that a producer needs beside those on topics; since Kafka 2.8 the right to write to any topic includes it.
+    pub fn to_write_at_all() -> Self {
+        Self { operation: "IdempotentWrite", resource: Resource::Cluster }
+    }
+
+    /// Returns the flags of `kafka-acls.sh` that name it.
+    pub fn flags(&self) -> String {
+        let operation = self.operation;
+        match &self.resource {
+            Resource::Topic(name) => format!("--operation {operation} --topic {name}"),
+            Resource::Group(name) => format!("--operation {operation} --group {name}"),
+            Resource::Cluster => format!("--operation {operation} --cluster"),
+        }
+    }
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on ", self.operation)?;
+        match &self.resource {
+            Resource::Topic(name) => write!(f, "topic {name}"),
+            Resource::Group(name) => write!(f, "group {name}"),
+            Resource::Cluster => f.write_str("the cluster"),
+        }
+    }
+}
+
+fn cause_of_gap(wanted: i64, low: i64) -> String {
+    if wanted < low {
+        return format!(
+            "{} records were deleted before they were read (a longer retention.ms of the topic keeps them while the daemon is away)",
+            low.saturating_sub(wanted)
+        );
+    }
+    "the topic was made anew, or has lost its end".to_owned()
+}
+
+/// Says whether a code means that the user lacks a right on a topic or group.
+pub(super) fn is_denial(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed
+    )
 }
 
 /// Says whether a code means that the broker knows us and does not let us.
@@ -268,6 +366,34 @@ mod tests {
     fn a_record_that_is_too_large_is_told_from_a_failure() {
         let large = KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge);
         assert!(matches!(Trouble::from_client("x", &large, None), Trouble::TooLarge { .. }));
+    }
+
+    fn a_gap_is_told_with_its_cause_and_what_can_be_done() {
+        let gap = |wanted| {
+            let topic = "s.events".to_owned();
+            Trouble::OutOfRange { topic, partition: 3, wanted, low: 150, high: 200 }.to_string()
+        };
+        let (passed, anew) = (gap(100), gap(201));
+        for word in
+            ["s.events/3", "150 to 200", "at 100", "50 records were deleted", "retention.ms"]
+        {
+            assert!(passed.contains(word), "{word}: {passed}");
+        }
+        assert!(anew.contains("made anew") && !anew.contains("retention"), "{anew}");
+        assert!([passed, anew].iter().all(|told| told.contains("checkpoint.path away")));
+    }
+
+    #[test]
+    fn a_denial_names_the_right_that_is_missing() {
+        let denied = |right| {
+            let (action, reason) =
+                ("reading s.users".to_owned(), "Topic authorization failed".to_owned());
+            Trouble::Denied { action, reason, right }.to_string()
+        };
+        let topic = denied(Right::on_topic("Read", "s.users"));
+        assert!(topic.contains("the right Read on topic s.users"), "{topic}");
+        assert!(topic.ends_with("--operation Read --topic s.users"), "{topic}");
+        assert!(denied(Right::to_commit("g")).ends_with("--operation Read --group g"));
     }
 
     #[test]

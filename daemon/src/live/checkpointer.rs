@@ -81,10 +81,12 @@ impl Checkpointer {
             if !trouble.is_retriable() || shutdown.is_requested() {
                 return Err(Stop::kafka("writing to the dead-letter topic", trouble));
             }
-            self.shared.readiness.wait_for(Wait::Output, "the dead-letter topic takes nothing");
+            self.shared
+                .readiness
+                .wait_for(Wait::DeadLetters, "the dead-letter topic takes nothing");
             tracing::warn!(%trouble, "the dead-letter topic takes nothing: no checkpoint until it does");
         }
-        self.shared.readiness.clear(Wait::Output);
+        self.shared.readiness.clear(Wait::DeadLetters);
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use sluice_features::time::{EventTime, Span};
 use sluice_features::wire::Topic;
 
 use super::checkpointer::Job;
+use super::partitioning::{Partitioning, Told};
 use super::room::Room;
 use super::{Live, Work};
 use crate::capture::{Capture, Decision};
@@ -21,11 +22,12 @@ use crate::error::Stop;
 use crate::http::Wait;
 use crate::kafka::{Batch, Consumer, ConsumerEvent, DeadLetter, DeadLetters, Origin, TopicRole};
 use crate::pipeline::record::Record;
+use crate::pipeline::shard::Shard;
 use crate::pipeline::work::LearnBatch;
 use crate::shutdown::Shutdown;
 use crate::supervise::Faults;
 
-/// A partition from which nothing came for so long, while it is read up, does not hold the others back.
+/// A partition whose watermark nothing has moved for so long, while it is read up, does not hold the others back.
 const SILENT: Duration = Duration::from_secs(30);
 /// How often silent partitions are looked for.
 const LOOK: Duration = Duration::from_secs(1);
@@ -79,8 +81,9 @@ pub(super) struct State {
     writing: Option<Duration>,
     /// What the next checkpoint writes of what has changed, as far as it is gathered.
     changes: Changes,
-    /// When each partition last had a record.
+    /// When an event last moved each partition's watermark.
     pub(super) last: Vec<Duration>,
+    partitioning: Partitioning,
     pub(super) room: Room,
 }
 
@@ -90,18 +93,7 @@ impl Ingest {
     /// # Errors
     /// What the daemon cannot go on with.
     pub fn run(mut self, shutdown: &Shutdown) -> Result<(), Stop> {
-        let now = self.shared.clock.steady();
-        let partitions = self.shared.pipeline.read().shards().len();
-        let mut state = State {
-            filling_since: None,
-            looked: now,
-            last_checkpoint: now,
-            next_checkpoint: now + self.interval,
-            writing: None,
-            changes: Changes::default(),
-            last: vec![now; partitions],
-            room: Room::new(self.open_bytes),
-        };
+        let mut state = self.state();
         let events = self.consumer.events().clone();
         let checkpointed = self.checkpointed.clone();
         while !shutdown.is_requested() {
@@ -127,6 +119,7 @@ impl Ingest {
                 state.looked = now;
                 self.look_at_disk(now, &state);
                 self.look_for_silence(now, &mut state)?;
+                self.look_at_partitioning(now, &mut state.partitioning);
                 self.look_at_room(&mut state);
                 self.look_for_an_end(&state);
             }
@@ -159,6 +152,23 @@ impl Ingest {
         Ok(())
     }
 
+    /// Returns what changes while it runs, as it is at the start.
+    fn state(&self) -> State {
+        let now = self.shared.clock.steady();
+        let partitions = self.shared.pipeline.read().shards().len();
+        State {
+            filling_since: None,
+            looked: now,
+            last_checkpoint: now,
+            next_checkpoint: now + self.interval,
+            writing: None,
+            changes: Changes::default(),
+            last: vec![now; partitions],
+            partitioning: Partitioning::new(partitions),
+            room: Room::new(self.open_bytes),
+        }
+    }
+
     /// Takes a batch, or holds it back where it would open more impressions than there may be.
     fn came(&mut self, batch: Batch, state: &mut State, shutdown: &Shutdown) -> Result<(), Stop> {
         if state.room.is_full() && batch.lane().role == TopicRole::Events {
@@ -178,27 +188,31 @@ impl Ingest {
             TopicRole::Requests => return Err(Stop::fault("a request came to the ingest thread")),
         };
         let partition = u32::try_from(lane.partition).unwrap_or_default();
-        let wall = self.shared.clock.wall();
         let mut refused: Vec<(usize, Rejection)> = Vec::new();
+        let newest = |shard: &Shard| shard.watermark.newest();
+        let moved;
         {
             let mut pipeline = self.shared.pipeline.write();
+            let before = pipeline.shards().get(partition as usize).map(newest);
             for (i, record) in batch.records().enumerate() {
                 let record = Record {
                     topic,
                     partition,
                     offset: record.offset,
-                    arrived: record.timestamp.map_or(wall, EventTime),
+                    arrived: record.arrived,
                     key: record.key,
                     value: record.value,
                 };
                 if let Some(capture) = &mut self.capture {
                     capture.record(&record);
                 }
-                if let Err(rejection) = pipeline.take(&record) {
-                    refused.push((i, rejection));
+                match pipeline.take(&record) {
+                    Ok(()) => state.partitioning.note_latest(&pipeline, &record),
+                    Err(rejection) => refused.push((i, rejection)),
                 }
             }
             pipeline.check()?;
+            moved = pipeline.shards().get(partition as usize).map(newest) > before;
         }
         let consumed = &self.shared.metrics.consume;
         consumed.records[lane.role as usize].increment(batch.len() as u64);
@@ -207,7 +221,8 @@ impl Ingest {
         for (i, rejection) in refused {
             self.bury(batch, topic, i, &rejection, shutdown)?;
         }
-        if let Some(last) = state.last.get_mut(partition as usize) {
+        // Item and user updates, refused, repeated and skewed events say nothing of how far event time has come.
+        if let Some(last) = state.last.get_mut(partition as usize).filter(|_| moved) {
             *last = self.shared.clock.steady();
         }
         if lane.role == TopicRole::Events {
@@ -244,10 +259,12 @@ impl Ingest {
             if !trouble.is_retriable() || shutdown.is_requested() {
                 return Err(Stop::kafka("writing to the dead-letter topic", trouble));
             }
-            self.shared.readiness.wait_for(Wait::Output, "the dead-letter topic takes nothing");
+            self.shared
+                .readiness
+                .wait_for(Wait::DeadLetters, "the dead-letter topic takes nothing");
             tracing::warn!(%trouble, "the dead-letter topic takes nothing: reading waits");
         }
-        self.shared.readiness.clear(Wait::Output);
+        self.shared.readiness.clear(Wait::DeadLetters);
         self.shared.metrics.publish.dead_letters.increment(1);
         Ok(())
     }
@@ -279,12 +296,29 @@ impl Ingest {
                 if watermark.newest() == EventTime::MIN {
                     continue;
                 }
-                watermark.value() + Span(i64::try_from(silent.as_millis()).unwrap_or(i64::MAX))
+                let silent = Span(i64::try_from(silent.as_millis()).unwrap_or(i64::MAX));
+                // Not beyond where an event of this moment would move it: an event that was ahead must not take the clock along.
+                let most = self.shared.clock.wall() - pipeline.rules().lateness;
+                (watermark.value() + silent).min(most)
             };
             let partition = u32::try_from(partition).unwrap_or(u32::MAX);
             self.decide(Decision::Quiet { partition, time }, state)?;
         }
         Ok(())
+    }
+
+    /// Says how many users' events lie in more than one partition, and why that is so.
+    fn look_at_partitioning(&self, now: Duration, partitioning: &mut Partitioning) {
+        self.shared.set_split_users(partitioning.split_users());
+        if let Some(Told { users, seen, cause, remedy }) = partitioning.look(now) {
+            tracing::warn!(
+                users,
+                seen,
+                cause,
+                remedy,
+                "events of one user lie in several partitions"
+            );
+        }
     }
 
     /// Hands finished batches to the learner, waiting where it is behind.
@@ -417,3 +451,6 @@ impl Ingest {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

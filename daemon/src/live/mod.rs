@@ -12,6 +12,8 @@
 pub mod checkpointer;
 pub mod ingest;
 pub mod learn;
+pub mod outputs;
+mod partitioning;
 mod room;
 mod status;
 pub mod watch;
@@ -48,6 +50,10 @@ pub struct Live {
     pub topics: Topics,
     caught_up: AtomicBool,
     records: AtomicU64,
+    /// Records that Kafka has not taken.
+    undelivered: AtomicU64,
+    /// Users seen in more than one partition.
+    split_users: AtomicU64,
     /// Nanoseconds for which the newest checkpoint has held something up.
     held: AtomicU64,
 }
@@ -71,6 +77,8 @@ impl Live {
             topics,
             caught_up: AtomicBool::new(false),
             records: AtomicU64::new(0),
+            undelivered: AtomicU64::new(0),
+            split_users: AtomicU64::new(0),
             held: AtomicU64::new(0),
         }
     }
@@ -86,6 +94,15 @@ impl Live {
 
     pub(crate) fn count(&self, records: u64) {
         self.records.fetch_add(records, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_undelivered(&self, records: u64) {
+        self.undelivered.store(records, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_split_users(&self, users: u64) {
+        self.split_users.store(users, Ordering::Relaxed);
+        self.metrics.events.split_users.set(users as f64);
     }
 
     /// Takes note that a checkpoint has held up reading, learning or answering for so long.

@@ -1,5 +1,7 @@
 //! The daemon's state as one JSON object, for `/status` and for the demonstration.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::{Value, json};
 
 use super::Live;
@@ -32,6 +34,8 @@ impl Live {
             "rejected": counts.all_rejected(),
             "replayed": counts.replayed,
             "skewed": counts.skewed,
+            "split_users": self.split_users.load(Ordering::Relaxed),
+            "undelivered": self.undelivered.load(Ordering::Relaxed),
             "impressions": joined.opened,
             "duplicates": joined.duplicate_impressions,
             "late": late,

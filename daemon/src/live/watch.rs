@@ -1,11 +1,13 @@
 //! Looks at everything once a second and writes it into metrics and readiness; nothing waits for it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Live;
+use super::outputs::Outputs;
 use crate::error::Stop;
-use crate::kafka::{ConsumerGauges, Producer};
+use crate::kafka::{ConsumerGauges, Producer, ProducerCounts};
 use crate::shutdown::Shutdown;
 
 /// How often.
@@ -21,14 +23,16 @@ pub struct Watch {
     pub consumer: Box<dyn Fn() -> ConsumerGauges + Send>,
     /// The producers.
     pub producers: Vec<Arc<Producer>>,
+    /// What is known of what they write.
+    pub outputs: Outputs,
 }
 
 impl Watch {
     /// Runs until told to stop.
     ///
     /// # Errors
-    /// None: it only looks.
-    pub fn run(self, shutdown: &Shutdown) -> Result<(), Stop> {
+    /// When a producer has ended for good: nothing can be written any more.
+    pub fn run(mut self, shutdown: &Shutdown) -> Result<(), Stop> {
         let mut round = 0u32;
         while !shutdown.wait(EVERY) {
             self.shared
@@ -41,7 +45,7 @@ impl Watch {
             if round.is_multiple_of(SLOW) {
                 self.figures();
             }
-            self.producers();
+            self.producers()?;
             round = round.wrapping_add(1);
         }
         Ok(())
@@ -122,11 +126,19 @@ impl Watch {
         }
     }
 
-    fn producers(&self) {
-        let counts = self.producers.iter().map(|producer| producer.counts());
-        let (timed_out, refused) =
-            counts.fold((0, 0), |sum, count| (sum.0 + count.timed_out, sum.1 + count.refused));
-        self.shared.metrics.publish.timed_out.absolute(timed_out);
-        self.shared.metrics.publish.refused.absolute(refused);
+    /// Looks at what became of what was sent.
+    ///
+    /// # Errors
+    /// When a producer has ended for good.
+    fn producers(&mut self) -> Result<(), Stop> {
+        let mut counts = BTreeMap::<String, ProducerCounts>::new();
+        for producer in &self.producers {
+            producer.check().map_err(|trouble| Stop::kafka("writing", trouble))?;
+            for (topic, more) in producer.counts_by_topic() {
+                *counts.entry(topic).or_default() += more;
+            }
+        }
+        self.outputs.look(&counts, &self.shared);
+        Ok(())
     }
 }

@@ -91,9 +91,14 @@ pub const ALL: &[Description] = &[
     counter(
         "sluice_events_skewed_total",
         &[],
-        "events too far ahead of the broker's clock to move the watermark",
+        "events too far ahead of their record's arrival to move the watermark",
     ),
     counter("sluice_events_unknown_fields_total", &[], "unknown fields in valid records, ignored"),
+    gauge(
+        "sluice_events_split_users",
+        &[],
+        "users whose events lie in more than one partition, since the start: their outcomes do not find their impressions",
+    ),
     counter("sluice_join_duplicates_total", &["type"], "events whose id was seen before"),
     counter("sluice_join_late_total", &["type"], "events that came after their window had closed"),
     counter("sluice_join_orphaned_total", &["type"], "behaviours without an impression"),
@@ -122,7 +127,7 @@ pub const ALL: &[Description] = &[
     histogram(
         "sluice_learn_freshness_seconds",
         &[],
-        "from the broker's timestamp of an event to the step that learned it",
+        "from the arrival of an event's record to the step that learned it",
     ),
     gauge("sluice_learn_waiting_batches", &[], "batches that wait for the learner"),
     gauge(
@@ -154,17 +159,26 @@ pub const ALL: &[Description] = &[
         &["task"],
         "windows that the guard found unsound: publishing stops",
     ),
-    counter("sluice_serve_requests_total", &["kind", "outcome"], "requests by kind and outcome"),
+    counter(
+        "sluice_serve_requests_total",
+        &["kind", "outcome"],
+        "requests by kind and outcome, counted once Kafka has taken the answer, or has not",
+    ),
     histogram("sluice_serve_seconds", &["kind"], "from taking a request to handing its answer on"),
     gauge("sluice_serve_waiting_requests", &[], "requests that wait for a scorer"),
-    counter("sluice_publish_embeddings_total", &[], "embeddings published"),
-    counter("sluice_publish_scores_total", &[], "refreshed top lists published"),
+    counter("sluice_publish_embeddings_total", &[], "embeddings sent to Kafka"),
+    counter("sluice_publish_scores_total", &[], "refreshed top lists sent to Kafka"),
     counter(
         "sluice_publish_scores_put_off_total",
         &[],
         "top lists put off because the budget was used up",
     ),
-    counter("sluice_publish_undelivered_total", &["cause"], "records that Kafka did not take"),
+    counter("sluice_publish_delivered_total", &["topic"], "records that Kafka took"),
+    counter(
+        "sluice_publish_undelivered_total",
+        &["topic", "cause"],
+        "records that Kafka did not take",
+    ),
     counter("sluice_dead_letters_total", &[], "records written to the dead-letter topic"),
     histogram(
         "sluice_checkpoint_seconds",

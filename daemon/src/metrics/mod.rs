@@ -29,6 +29,10 @@ pub struct LabelSets {
     pub kinds: Vec<String>,
     /// The outcomes of requests.
     pub outcomes: Vec<String>,
+    /// The topics written, by part.
+    pub outputs: Vec<String>,
+    /// Why a record did not arrive.
+    pub causes: Vec<String>,
 }
 
 /// All metrics of one daemon.
@@ -84,7 +88,7 @@ group! {
     /// `sluice_events_*`. `taken` by type, `rejected` by reason.
     Events {
         taken: Vec<Counter>, rejected: Vec<Counter>, replayed: Counter, skewed: Counter,
-        unknown_fields: Counter,
+        unknown_fields: Counter, split_users: Gauge,
     }
 }
 group! {
@@ -113,10 +117,10 @@ group! {
     Serve { requests: Vec<Vec<Counter>>, seconds: Vec<Histogram>, waiting_requests: Gauge, }
 }
 group! {
-    /// `sluice_publish_*` and `sluice_dead_letters_total`.
+    /// `sluice_publish_*` and `sluice_dead_letters_total`. `delivered` by output topic, `undelivered` by output topic, then cause.
     Publish {
-        embeddings: Counter, scores: Counter, scores_put_off: Counter, timed_out: Counter, refused: Counter,
-        dead_letters: Counter,
+        embeddings: Counter, scores: Counter, scores_put_off: Counter, delivered: Vec<Counter>,
+        undelivered: Vec<Vec<Counter>>, dead_letters: Counter,
     }
 }
 group! {
@@ -176,6 +180,7 @@ impl Metrics {
                 replayed: r.counter("sluice_events_replayed_total"),
                 skewed: r.counter("sluice_events_skewed_total"),
                 unknown_fields: r.counter("sluice_events_unknown_fields_total"),
+                split_users: r.gauge("sluice_events_split_users"),
             },
             join: Join {
                 duplicates: r.counters("sluice_join_duplicates_total", "type", &sets.types),
@@ -205,9 +210,12 @@ impl Metrics {
                 embeddings: r.counter("sluice_publish_embeddings_total"),
                 scores: r.counter("sluice_publish_scores_total"),
                 scores_put_off: r.counter("sluice_publish_scores_put_off_total"),
-                timed_out: r
-                    .counter_of("sluice_publish_undelivered_total", &[("cause", "timed-out")]),
-                refused: r.counter_of("sluice_publish_undelivered_total", &[("cause", "refused")]),
+                delivered: r.counters("sluice_publish_delivered_total", "topic", &sets.outputs),
+                undelivered: sets
+                    .outputs
+                    .iter()
+                    .map(|topic| undelivered(&r, sets, topic))
+                    .collect(),
                 dead_letters: r.counter("sluice_dead_letters_total"),
             },
             checkpoint: Checkpoint {
@@ -266,6 +274,13 @@ fn evaluate(r: &Registry<'_>, task: &str) -> Evaluate {
         calibration: gauge("sluice_evaluate_calibration"),
         breaches: r.counter_of("sluice_evaluate_breaches_total", &[("task", task)]),
     }
+}
+
+fn undelivered(r: &Registry<'_>, sets: &LabelSets, topic: &str) -> Vec<Counter> {
+    let counter = |cause: &String| {
+        r.counter_of("sluice_publish_undelivered_total", &[("topic", topic), ("cause", cause)])
+    };
+    sets.causes.iter().map(counter).collect()
 }
 
 fn serve(r: &Registry<'_>, sets: &LabelSets) -> Serve {

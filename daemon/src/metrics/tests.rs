@@ -13,6 +13,8 @@ fn metrics() -> Metrics {
         tasks: one("click"),
         kinds: one("rank"),
         outcomes: vec!["answered".into(), "late".into()],
+        outputs: one("responses"),
+        causes: one("no-right"),
     })
 }
 

@@ -16,7 +16,7 @@ pub struct Counts {
     pub rejected: Vec<u64>,
     /// Records at an offset that had been applied before.
     pub replayed: u64,
-    /// Accepted events whose time is too far ahead of the broker's to move the watermark.
+    /// Accepted events whose time is too far ahead of their record's arrival to move the watermark.
     pub skewed: u64,
     /// Accepted events whose time would move their partition's by more than an hour without being confirmed.
     pub jumped: u64,

@@ -103,6 +103,8 @@ pub struct Pipeline {
     trouble: Option<SpillError>,
     changed: Changed,
     stages: Stages,
+    /// Whose event was taken last.
+    latest_user: Option<UserId>,
 }
 
 impl Pipeline {
@@ -131,6 +133,7 @@ impl Pipeline {
             trouble: None,
             changed: Changed::default(),
             stages: Stages::default(),
+            latest_user: None,
             rules,
         }
     }
@@ -225,6 +228,11 @@ impl Pipeline {
     /// Returns how many impressions are open.
     pub fn open_impressions(&self) -> u64 {
         self.shards.iter().map(Shard::open_impressions).sum()
+    }
+
+    /// Returns the user of the record that was taken last, if it was an event and not taken before.
+    pub fn latest_user(&self) -> Option<UserId> {
+        self.latest_user
     }
 
     /// Counts a record that was refused before it could be told where it belongs.

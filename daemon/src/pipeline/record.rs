@@ -12,7 +12,8 @@ pub struct Record<'a> {
     pub partition: u32,
     /// Its offset there; files count lines.
     pub offset: i64,
-    /// When the broker took it (or its producer sent it); in files the wall clock.
+    /// When it arrived: its stamp in Kafka, or the own clock at the poll where that is earlier or the stamp says nothing; in files the
+    /// wall clock.
     pub arrived: EventTime,
     /// The key's bytes.
     pub key: Option<&'a [u8]>,

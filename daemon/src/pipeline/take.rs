@@ -53,6 +53,7 @@ impl Pipeline {
     /// When the record is refused: it is counted, nothing else has changed, and it belongs into the dead-letter topic.
     pub fn take(&mut self, record: &Record<'_>) -> Result<(), Rejection> {
         let number = self.shard_number(record.partition);
+        self.latest_user = None;
         let shard = &mut self.shards[number];
         if record.offset < shard.next(record.topic) {
             self.counts.replayed += 1;
@@ -132,6 +133,7 @@ impl Pipeline {
         let plausible = !decoded.skewed && watermark.observe(time, user, record.arrived);
         let at = watermark.as_plausible(time, plausible, record.arrived);
         let about = self.enter_item(user, item, at)?;
+        self.latest_user = Some(user);
         // From here on the record is taken.
         self.counts.events += 1;
         self.counts.unknown_fields += u64::from(decoded.ignored);

@@ -24,6 +24,7 @@ pub enum Output {
 /// Takes published messages.
 pub trait Outlet {
     /// Takes a message (a tombstone without value), and waits while there is no room. Returns false when told to stop before there was.
+    /// What becomes of it then, the producer counts.
     ///
     /// # Errors
     /// When there will never be room.

@@ -66,6 +66,8 @@ fn stand(refresh: u64) -> Stand {
         tasks: words("click"),
         kinds: words("rank"),
         outcomes: words("answered"),
+        outputs: words("scores"),
+        causes: words("no-right"),
     });
     let drained = Arc::clone(&touched);
     let publisher = Publisher::new(

@@ -76,7 +76,7 @@ impl Scorer {
         }
     }
 
-    /// Makes the message that answers a request, to be read from [`Scorer::output`]. `asked` is the timestamp of its record, `arrived` when
+    /// Makes the message that answers a request, to be read from [`Scorer::output`]. `asked` is when its record arrived in Kafka, `arrived` when
     /// it was taken from Kafka ([`Clock::steady`](crate::clock::Clock::steady)): its deadline counts from the earlier of both.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //!                        └ malformed, overloaded: answered at once
 //! ```
 //!
-//! Every record gets one answer, under the request's id as key (where that cannot be read, under the record's key), with its
+//! A request counts once Kafka has taken its answer, or has not: under its outcome, or as undelivered. Every record gets one answer, under the request's id as key (where that cannot be read, under the record's key), with its
 //! correlation id. A queue that is full answers `overloaded` at once: an answer that comes too late costs as much as one in time.
 
 use std::borrow::Cow;
@@ -17,11 +17,12 @@ use sluice_features::time::EventTime;
 use sluice_features::wire::{BrokerTime, Request, decode_request};
 
 use super::answer::refuse;
-use super::{Code, Outcome, Scorer, Serving, Unanswered, kind_number};
+use super::{Code, OUTCOMES, Outcome, Scorer, Serving, Unanswered, kind_number};
+use crate::clock::Clock;
 use crate::error::{Stop, chain};
 use crate::kafka::{
-    Connection, Consumer, ConsumerEvent, ConsumerSettings, Header, Outgoing, Producer, Record,
-    Source, TopicRole, Trouble,
+    Connection, Consumer, ConsumerEvent, ConsumerSettings, Header, Outgoing, Producer,
+    ProducerSettings, Record, Source, TopicRole, Trouble,
 };
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
@@ -81,14 +82,33 @@ pub struct Answering {
 ///
 /// # Errors
 /// When the client library refuses the settings.
-pub fn consumer(connection: Connection, group: &str, topic: &str) -> Result<Consumer, Trouble> {
+pub fn consumer(
+    connection: Connection,
+    clock: Clock,
+    group: &str,
+    topic: &str,
+) -> Result<Consumer, Trouble> {
     let sources = vec![Source::new(TopicRole::Requests, topic)];
     let mut settings = ConsumerSettings::new(connection, group, sources);
+    settings.clock = clock;
     settings.thread = "kafka-requests".to_owned();
     Consumer::start(settings)
 }
 
-/// Connects consumer, queue, scorers and producer. Answers go to the topic `responses`, or to the one of `reply_topics` that a request names.
+/// Opens the producer of answers. It counts each request as what it was answered, once the answer is delivered.
+///
+/// # Errors
+/// When the client library refuses the settings.
+pub fn producer(connection: Connection, metrics: &Arc<Metrics>) -> Result<Producer, Trouble> {
+    let metrics = Arc::clone(metrics);
+    let on_fate = move |tag: usize, delivered| {
+        let (kind, outcome) = (tag / OUTCOMES.len(), tag % OUTCOMES.len());
+        count(&metrics, kind, if delivered { outcome } else { Outcome::Undelivered as usize });
+    };
+    Producer::open_with(&ProducerSettings::for_responses(connection), Box::new(on_fate))
+}
+
+/// Connects consumer, queue, scorers and the producer of answers ([`producer`]). Answers go to the topic `responses`, or to the one of `reply_topics` that a request names.
 /// The parts run until they are told to stop; the [`Intake`] is to be stopped first.
 pub fn build(
     serving: &Arc<Serving>,
@@ -146,7 +166,7 @@ impl Intake {
 
     fn take(&mut self, record: &Record<'_>) {
         let arrived = self.serving.clock.steady();
-        let asked = record.timestamp.map_or_else(|| self.serving.clock.wall(), EventTime);
+        let asked = record.arrived;
         let (mut reply, allowed) = self.outbox.reply(record);
         let bytes = record.value.unwrap_or_default();
         let request = match decode_request(bytes, BrokerTime(Some(asked))) {
@@ -237,15 +257,8 @@ impl Outbox {
         (Reply { topic, correlation }, topic.is_some() || named == self.responses.as_bytes())
     }
 
-    /// Sends an answer, and counts what became of its request.
-    fn send(
-        &self,
-        key: Option<&[u8]>,
-        value: &[u8],
-        reply: &Reply,
-        kind: usize,
-        mut outcome: Outcome,
-    ) {
+    /// Sends an answer; what becomes of it is counted.
+    fn send(&self, key: Option<&[u8]>, value: &[u8], reply: &Reply, kind: usize, outcome: Outcome) {
         let topic = reply.topic.and_then(|place| self.allowed.get(place));
         let header: [Header<'_>; 1];
         let mut headers: &[Header<'_>] = &[];
@@ -255,14 +268,18 @@ impl Outbox {
         }
         let topic = topic.map_or(&*self.responses, String::as_str);
         let record = Outgoing { topic, key, value: Some(value), headers };
-        if let Err(trouble) = self.producer.send(&record, PATIENCE) {
-            outcome = Outcome::Failed;
+        let tag = kind * OUTCOMES.len() + outcome as usize;
+        if let Err(trouble) = self.producer.send_tagged(&record, tag, PATIENCE) {
             tracing::debug!(topic, error = chain(&trouble), "an answer was not sent");
+            count(&self.metrics, kind, Outcome::Undelivered as usize);
         }
-        let counter = self.metrics.serve.requests.get(kind);
-        if let Some(counter) = counter.and_then(|outcomes| outcomes.get(outcome as usize)) {
-            counter.increment(1);
-        }
+    }
+}
+
+fn count(metrics: &Metrics, kind: usize, outcome: usize) {
+    let outcomes = metrics.serve.requests.get(kind);
+    if let Some(counter) = outcomes.and_then(|outcomes| outcomes.get(outcome)) {
+        counter.increment(1);
     }
 }
 

@@ -7,7 +7,8 @@ use sluice_features::wire::RequestKind;
 pub const KINDS: [&str; 4] = ["rank", "recommend", "similar", "other"];
 
 /// The outcomes of requests in metrics, in the order of [`Outcome`].
-pub const OUTCOMES: [&str; 5] = ["answered", "refused", "late", "overloaded", "failed"];
+pub const OUTCOMES: [&str; 6] =
+    ["answered", "refused", "late", "overloaded", "failed", "undelivered"];
 
 /// Returns the place of a kind in [`KINDS`]; the last one is for requests that could not be read.
 pub fn kind_number(kind: Option<RequestKind>) -> usize {
@@ -22,7 +23,7 @@ pub fn kind_number(kind: Option<RequestKind>) -> usize {
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It has its answer.
+    /// It has its answer: Kafka has taken it.
     Answered,
     /// It was wrong.
     Refused,
@@ -32,6 +33,8 @@ pub enum Outcome {
     Overloaded,
     /// It was right, and yet there is no answer.
     Failed,
+    /// Kafka has not taken the answer, whatever it said.
+    Undelivered,
 }
 
 /// The fixed word of an error answer.

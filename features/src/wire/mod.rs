@@ -47,7 +47,7 @@ pub const MAX_LIST: usize = 512;
 pub const MAX_CANDIDATES: usize = 1000;
 
 /// The beginning of 1990: nothing that a shop sends is older, but seconds taken for milliseconds are.
-const OLDEST: EventTime = EventTime(631_152_000_000);
+pub const OLDEST: EventTime = EventTime(631_152_000_000);
 /// The beginning of the year 10000, where no other bound is known.
 const NEWEST: EventTime = EventTime(253_402_300_800_000);
 /// A time further ahead than this of the record's arrival is refused.
@@ -55,7 +55,7 @@ const FAR_FUTURE: Span = Span::seconds(24 * 3600);
 /// A time further ahead than this of the record's arrival does not move the watermark.
 const SKEW: Span = Span::seconds(5 * 60);
 
-/// When the record arrived: the broker's timestamp, or the wall clock where a file is read; `None` where neither is known.
+/// When the record arrived: never later than the reader's own clock said; `None` where that is not known. In files the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BrokerTime(pub Option<EventTime>);
 

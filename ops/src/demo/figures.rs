@@ -25,7 +25,7 @@ pub(super) struct Figures {
     pub(super) lag: u64,
     /// The shop waited for the daemon.
     pub(super) throttled: bool,
-    /// Mean milliseconds from the broker's timestamp of a batch's oldest record to its step, since the round before.
+    /// Mean milliseconds from the arrival of a batch's oldest record to its step, since the round before.
     pub(super) freshness: Option<f64>,
     /// By task, in the order of the funnel.
     pub(super) tasks: [Task; TASKS.len()],

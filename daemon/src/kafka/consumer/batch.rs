@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::Sender;
+use sluice_features::time::EventTime;
+use sluice_features::wire::OLDEST;
 
 use super::{Lane, NextOffset};
 
@@ -23,8 +25,10 @@ pub struct Record<'a> {
     pub lane: Lane,
     /// The record's offset in its partition.
     pub offset: i64,
-    /// The broker's (or producer's) timestamp in milliseconds since 1970.
+    /// The record's stamp in milliseconds since 1970: what its producer claims, or, in a topic that says `LogAppendTime`, the broker's.
     pub timestamp: Option<i64>,
+    /// When it arrived, as far as can be known: see [`arrival`].
+    pub arrived: EventTime,
     /// The key, if there is one.
     pub key: Option<&'a [u8]>,
     /// The value; none is a tombstone.
@@ -33,6 +37,14 @@ pub struct Record<'a> {
     pub reply_topic: Option<&'a [u8]>,
     /// The header `correlation-id`; read for requests only.
     pub correlation_id: Option<&'a [u8]>,
+}
+
+/// Returns when a record arrived: the earlier of its stamp and the own clock as it was polled. The stamp is a claim of the producer, unless
+/// the topic says `LogAppendTime`: it may date a record back, for a backlog is old, but never beyond the moment at which it is here. One
+/// before 1990 (seconds, zero, -1) says nothing.
+pub(super) fn arrival(timestamp: Option<i64>, polled: EventTime) -> EventTime {
+    let stamp = timestamp.map(EventTime).filter(|stamp| *stamp >= OLDEST);
+    stamp.map_or(polled, |stamp| stamp.min(polled))
 }
 
 /// Records of one partition in the order of their offsets.
@@ -85,6 +97,7 @@ impl Batch {
                 lane: self.lane,
                 offset: entry.offset,
                 timestamp: (entry.timestamp != NO_TIME).then_some(entry.timestamp),
+                arrived: entry.arrived,
                 key: next(entry.key),
                 value: next(entry.value),
                 reply_topic: next(entry.reply_topic),
@@ -132,6 +145,7 @@ pub(super) struct Buffers {
 struct Entry {
     offset: i64,
     timestamp: i64,
+    arrived: EventTime,
     start: u32,
     key: u32,
     value: u32,
@@ -157,6 +171,7 @@ impl Buffers {
         self.entries.push(Entry {
             offset: record.offset,
             timestamp: record.timestamp.unwrap_or(NO_TIME),
+            arrived: record.arrived,
             start,
             key,
             value,
@@ -196,10 +211,30 @@ mod tests {
             lane: LANE,
             offset,
             timestamp,
+            arrived: EventTime(offset * 7),
             key,
             value,
             reply_topic: None,
             correlation_id: None,
+        }
+    }
+
+    #[test]
+    fn a_stamp_is_believed_only_where_it_can_be_true() {
+        let polled = EventTime(1_796_033_294_000);
+        let arrived = |stamp| arrival(stamp, polled).0;
+        // A backlog is old, and says so.
+        assert_eq!(arrived(Some(1_650_812_741_436)), 1_650_812_741_436);
+        assert_eq!(arrived(Some(OLDEST.0)), OLDEST.0);
+        // Nothing, -1, 0, seconds, the end of 1989.
+        for stamp in
+            [None, Some(i64::MIN + 1), Some(-1), Some(0), Some(1_796_033_294), Some(OLDEST.0 - 1)]
+        {
+            assert_eq!(arrived(stamp), polled.0, "{stamp:?}");
+        }
+        // A clock ahead, microseconds, nanoseconds, the end of time.
+        for ahead in [1, 50 * 60_000, 1_796_033_294_000_000, 1_796_033_294_000_000_000, i64::MAX] {
+            assert_eq!(arrived(Some(ahead.max(polled.0 + 1))), polled.0, "{ahead}");
         }
     }
 

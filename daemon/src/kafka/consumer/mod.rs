@@ -36,6 +36,7 @@ use parking_lot::RwLock;
 
 use super::client::Connection;
 use super::trouble::Trouble;
+use crate::clock::Clock;
 
 pub use batch::{Batch, Record};
 
@@ -148,6 +149,8 @@ impl Default for BatchLimits {
 pub struct ConsumerSettings {
     /// The cluster.
     pub connection: Connection,
+    /// Dates the records whose stamp cannot be believed.
+    pub clock: Clock,
     /// The name of the poll thread.
     pub thread: String,
     /// The group under which offsets are committed.
@@ -175,6 +178,7 @@ impl ConsumerSettings {
     pub fn new(connection: Connection, group: impl Into<String>, sources: Vec<Source>) -> Self {
         Self {
             connection,
+            clock: Clock::system(),
             thread: "kafka-poll".to_owned(),
             group: group.into(),
             sources,

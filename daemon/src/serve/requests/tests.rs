@@ -5,10 +5,9 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::clock::Clock;
-use crate::kafka::{EmbeddedBroker, OwnedRecord, ProducerSettings, Reader, Start};
+use crate::kafka::{EmbeddedBroker, OwnedRecord, Reader, Start};
 use crate::metrics::LabelSets;
-use crate::serve::{KINDS, OUTCOMES};
+use crate::serve::KINDS;
 use crate::testing::shop::Shop;
 
 const PATIENT: Duration = Duration::from_secs(60);
@@ -38,10 +37,12 @@ impl Stand {
             tasks: words(&["click"]),
             kinds: words(&KINDS),
             outcomes: words(&OUTCOMES),
+            outputs: words(&["responses"]),
+            causes: words(&["no-right"]),
         }));
-        let producer = Producer::open(&ProducerSettings::for_responses(broker.connection()));
-        let producer = Arc::new(producer.unwrap());
-        let consumer = consumer(broker.connection(), "test", "t.requests").unwrap();
+        let producer = Arc::new(producer(broker.connection(), &metrics).unwrap());
+        let consumer =
+            consumer(broker.connection(), Clock::system(), "test", "t.requests").unwrap();
         // Requests are read from the end on: what is sent from here on counts.
         while !matches!(
             consumer.events().recv_timeout(PATIENT).unwrap(),

@@ -51,6 +51,7 @@ impl Site {
                     partitions: 1,
                     replication: 1,
                     needed: Vec::new(),
+                    advised: Vec::new(),
                     initial: vec![("retention.ms", "600000")],
                 }));
                 admin.create(&topics.iter().collect::<Vec<_>>())?;

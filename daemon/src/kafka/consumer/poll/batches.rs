@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
-use super::super::batch::{Batch, Buffers, Record};
+use super::super::batch::{Batch, Buffers, Record, arrival};
 use super::super::{ConsumerEvent, TopicRole};
 use super::Poller;
 
@@ -24,10 +24,12 @@ impl Poller {
             return;
         }
         lane.position = message.offset() + 1;
+        let timestamp = message.timestamp().to_millis();
         let mut record = Record {
             lane: lane.lane,
             offset: message.offset(),
-            timestamp: message.timestamp().to_millis(),
+            timestamp,
+            arrived: arrival(timestamp, self.settings.clock.wall()),
             key: message.key(),
             value: message.payload(),
             reply_topic: None,

@@ -5,9 +5,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::super::super::context::Listener;
 use super::super::super::probe::Probe;
-use super::super::super::trouble::{Trouble, is_refusal};
-use super::super::NextOffset;
+use super::super::super::trouble::{Right, Trouble, is_refusal};
 use super::super::lanes::start_of;
+use super::super::{ConsumerSettings, NextOffset, Source, TopicRole};
 use super::{PROBE_PATIENCE, Poller};
 
 impl Poller {
@@ -34,12 +34,48 @@ impl Poller {
                 | RDKafkaErrorCode::UnknownTopic
                 | RDKafkaErrorCode::UnknownPartition,
             ) => self.check_topics(),
+            Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
+                self.do_without_commits();
+                Ok(())
+            }
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Err(self
+                .unreadable()
+                .unwrap_or_else(|| Trouble::from_client("reading", &error, said))),
             Some(code) if is_refusal(code) => Err(Trouble::from_client("reading", &error, said)),
             _ => {
                 tracing::debug!(%error, said, "kafka client");
                 Ok(())
             }
         }
+    }
+
+    /// The user may not commit offsets of the group: only lag tools miss them, for no group is joined and our own offsets are in the
+    /// checkpoint.
+    fn do_without_commits(&mut self) {
+        let commits = self.settings.sources.iter().any(|source| source.role != TopicRole::Requests);
+        if commits && !self.denied {
+            let group = self.settings.group.as_str();
+            let right = Right::to_commit(group);
+            let remedy = format!(
+                "the user needs the right {right}: kafka-acls.sh --add ... {}",
+                right.flags()
+            );
+            tracing::warn!(
+                group,
+                remedy,
+                "kafka takes no offsets of the group: reading goes on, lag tools see nothing"
+            );
+        }
+        self.denied = true;
+    }
+
+    /// Finds the topic that may not be read: the client does not say which it is.
+    fn unreadable(&self) -> Option<Trouble> {
+        let ConsumerSettings { connection, group, sources, .. } = &self.settings;
+        let may_read = |source: &Source| {
+            Probe::may_read(connection, group, &source.topic, PROBE_PATIENCE).err()
+        };
+        sources.iter().find_map(may_read)
     }
 
     /// A position fell out of the log: stops for topics without gaps, goes on at the nearest offset for others.

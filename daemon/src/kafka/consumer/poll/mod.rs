@@ -59,6 +59,10 @@ pub(super) struct Poller {
     caught_up: Option<bool>,
     changed: Vec<bool>,
     commits_sent: u64,
+    /// Commits that the client did not take, or was not given.
+    commits_unsent: u64,
+    /// The user may not commit offsets of the group.
+    denied: bool,
 }
 
 impl Poller {
@@ -97,6 +101,8 @@ impl Poller {
             caught_up: None,
             changed,
             commits_sent: 0,
+            commits_unsent: 0,
+            denied: false,
         })
     }
 
@@ -283,14 +289,14 @@ impl Poller {
     fn finish(&mut self, consumer: &BaseConsumer<Listener>) {
         self.obey(consumer);
         let start = Instant::now();
-        while consumer.context().commits().0 < self.commits_sent
+        while !self.denied
+            && consumer.context().commits().0 < self.commits_sent
             && start.elapsed() < COMMIT_PATIENCE
         {
             // Records that still come are given up: their offsets are not in any checkpoint.
             drop(consumer.poll(Duration::from_millis(10)));
         }
-        let (_, failed) = consumer.context().commits();
-        self.shared.commits_failed.store(failed, Ordering::Relaxed);
+        self.count_commits(consumer);
     }
 
     /// Drops the client; with the brokers away or after a failure that may block for as long as a session lasts, so another

@@ -68,8 +68,7 @@ impl Poller {
                 });
             }
         }
-        let (_, failed) = consumer.context().commits();
-        self.shared.commits_failed.store(failed, Ordering::Relaxed);
+        self.count_commits(consumer);
         self.judge_lag();
     }
 

@@ -1,0 +1,230 @@
+//! What records of Kafka do to time and partitions, on the embedded broker and a clock that is turned by hand.
+
+use parking_lot::RwLock;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::app::labels;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::http::Readiness;
+use crate::kafka::{
+    Connection, ConsumerSettings, EmbeddedBroker, Producer, ProducerSettings, Source, Stranger,
+};
+use crate::metrics::Metrics;
+use crate::parts;
+use crate::supervise::Supervisor;
+
+const NOW: i64 = 1_796_033_294_000;
+const PATIENT: Duration = Duration::from_secs(60);
+const SMALL: &str = r#"
+[funnel]
+lateness = "1s"
+[[funnel.tasks]]
+name = "click"
+window = "10s"
+labels = "wait"
+[model]
+width = 4
+[model.interest]
+name = "base"
+limit = 5
+[model.sharing]
+name = "shared-bottom"
+hidden = [8]
+[model.funnel]
+name = "independent"
+tower = [8]
+[serve]
+score = "p.click"
+"#;
+
+/// An ingest thread's parts, moved by hand.
+struct Stand {
+    broker: EmbeddedBroker,
+    ingest: Ingest,
+    state: State,
+    clock: Clock,
+    shutdown: Shutdown,
+    taken: u64,
+    /// The other ends of its channels.
+    _ends: (Receiver<Work>, Sender<LearnBatch>, Receiver<Job>, Sender<bool>),
+}
+
+impl Stand {
+    fn open(partitions: i32) -> Self {
+        let broker = EmbeddedBroker::start().unwrap();
+        let config = Config::build(SMALL, &[]).unwrap();
+        let topics = config.kafka.topics.clone();
+        for topic in [&topics.events, &topics.items, &topics.users, &topics.dead_letter] {
+            broker.create_topic(topic, partitions).unwrap();
+        }
+        let clock = Clock::manual(EventTime(NOW));
+        let pipeline = parts::pipeline(&config, usize::try_from(partitions).unwrap());
+        let shared = Live::new(
+            Arc::new(RwLock::new(pipeline)),
+            parts::trainer(&config).unwrap(),
+            clock.clone(),
+            Arc::new(Metrics::new(&labels(&config))),
+            Arc::new(Readiness::default()),
+            topics.clone(),
+        );
+        shared.set_caught_up(true);
+        let sources = vec![
+            Source::new(TopicRole::Items, &topics.items),
+            Source::new(TopicRole::Users, &topics.users),
+            Source::new(TopicRole::Events, &topics.events),
+        ];
+        let mut settings = ConsumerSettings::new(broker.connection(), "test", sources);
+        settings.clock = clock.clone();
+        let letters = Producer::open(&ProducerSettings::new(broker.connection())).unwrap();
+        let (work, worked) = crossbeam_channel::unbounded();
+        let (reuse, used) = bounded(1);
+        let (checkpoints, jobs) = bounded(1);
+        let (done, checkpointed) = bounded(1);
+        let shutdown = Shutdown::new();
+        let ingest = Ingest {
+            shared: Arc::new(shared),
+            consumer: Arc::new(Consumer::start(settings).unwrap()),
+            work,
+            used,
+            dead_letters: DeadLetters::new(Arc::new(letters), &topics.dead_letter),
+            checkpoints,
+            checkpointed,
+            interval: PATIENT,
+            capture: None,
+            max_age: PATIENT,
+            open_bytes: 1 << 30,
+            faults: Supervisor::new(shutdown.clone(), clock.clone()).faults(),
+        };
+        let state = ingest.state();
+        let _ends = (worked, reuse, jobs, done);
+        Self { broker, ingest, state, clock, shutdown, taken: 0, _ends }
+    }
+
+    fn connection(&self) -> Connection {
+        self.broker.connection()
+    }
+
+    /// Sends a record and takes it.
+    fn send(&mut self, by: &Stranger, topic: Topic, key: &str, value: &[u8], stamp: i64) {
+        let name = self.ingest.shared.topic_name(topic).to_owned();
+        by.send(&name, key.as_bytes(), value, Some(stamp));
+        self.taken += 1;
+        while self.ingest.shared.records() < self.taken {
+            let event = self.ingest.consumer.events().recv_timeout(PATIENT).unwrap();
+            if let ConsumerEvent::Batch(batch) = event {
+                self.ingest.came(batch, &mut self.state, &self.shutdown).unwrap();
+            }
+        }
+    }
+
+    fn event(&mut self, by: &Stranger, event: &Value, stamp: i64) {
+        let key = event["user"].as_str().unwrap();
+        self.send(by, Topic::Events, key, event.to_string().as_bytes(), stamp);
+    }
+
+    /// Lets so many seconds pass, and looks for silent partitions.
+    fn wait(&mut self, seconds: u64) {
+        self.clock.turn(Duration::from_secs(seconds));
+        self.ingest.look_for_silence(self.clock.steady(), &mut self.state).unwrap();
+    }
+
+    fn open_impressions(&self) -> u64 {
+        self.ingest.shared.pipeline.read().open_impressions()
+    }
+
+    fn newest(&self) -> i64 {
+        self.ingest.shared.pipeline.read().shards()[0].watermark.newest().0
+    }
+}
+
+fn impression(id: &str, time: i64) -> Value {
+    json!({"type": "impression", "id": id, "ts": time, "user": format!("u{id}"), "item": "i1"})
+}
+
+#[test]
+fn only_events_that_move_the_watermark_keep_a_partition_awake() {
+    let mut stand = Stand::open(1);
+    let by = Stranger::open(&stand.connection(), "murmur2_random");
+    let shown = impression("r1", NOW - 2_000);
+    stand.event(&by, &shown, NOW);
+    stand.wait(20);
+    // An update, a refused record, a copy, an older event, one far ahead: none says how far event time has come.
+    let update = json!({"item": "i1", "ts": NOW, "features": {"stock": 3}}).to_string();
+    stand.send(&by, Topic::Items, "i1", update.as_bytes(), NOW);
+    stand.send(&by, Topic::Events, "ur1", b"{", NOW);
+    stand.event(&by, &shown, NOW);
+    stand.event(&by, &impression("r0", NOW - 2_100), NOW);
+    stand.event(&by, &impression("r2", NOW + 6 * 60_000 + 20_000), NOW + 20_000);
+    assert_eq!((stand.open_impressions(), stand.newest()), (3, NOW - 2_000));
+    stand.wait(9);
+    assert_eq!(stand.open_impressions(), 3, "29 seconds are no silence");
+    stand.wait(2);
+    assert_eq!(stand.open_impressions(), 1, "only the one far ahead is open still");
+    // The next event counts again.
+    stand.event(&by, &impression("r3", NOW + 30_000), NOW + 31_000);
+    stand.wait(29);
+    assert_eq!(stand.open_impressions(), 2);
+}
+
+#[test]
+fn silence_moves_the_watermark_no_further_than_an_event_of_that_moment() {
+    let mut stand = Stand::open(1);
+    let by = Stranger::open(&stand.connection(), "murmur2_random");
+    // A clock four minutes ahead, which is plausible: event time has come there, and waits for ours.
+    let ahead = NOW + 4 * 60_000;
+    stand.event(&by, &impression("r1", ahead - 5_000), NOW);
+    stand.event(&by, &impression("r2", ahead), NOW);
+    stand.wait(31);
+    assert_eq!(stand.open_impressions(), 2);
+    stand.wait(4 * 60 - 31);
+    assert_eq!(stand.open_impressions(), 2);
+    // The window of the first ends 5 seconds after `ahead`, and is closed a second later.
+    stand.wait(7);
+    assert_eq!(stand.open_impressions(), 1);
+}
+
+#[test]
+fn what_a_producer_says_of_the_time_is_believed_only_where_it_can_be_true() {
+    let mut stand = Stand::open(1);
+    let by = Stranger::open(&stand.connection(), "murmur2_random");
+    for (i, stamp) in [NOW / 1000, 1, 0, -1, NOW * 1000, NOW * 1_000_000].into_iter().enumerate() {
+        stand.event(&by, &impression(&format!("r{i}"), NOW - 1_000), stamp);
+    }
+    let counts = stand.ingest.shared.pipeline.read().counts().clone();
+    assert_eq!((counts.events, counts.all_rejected(), counts.skewed), (6, 0, 0));
+    // A host whose clock is 50 minutes ahead, and whose stamps are too.
+    stand.event(&by, &impression("ahead", NOW + 50 * 60_000), NOW + 50 * 60_000);
+    // One in microseconds, with a stamp to match.
+    stand.event(&by, &impression("micros", NOW * 1000), NOW * 1000);
+    let counts = stand.ingest.shared.pipeline.read().counts().clone();
+    assert_eq!((counts.events, counts.all_rejected(), counts.skewed), (7, 1, 1));
+    assert_eq!(stand.newest(), NOW - 1_000, "neither moves the watermark");
+    // A backlog is old, and its stamps say when it was sent.
+    stand.event(&by, &impression("old", NOW - 900_000_000), NOW - 899_000_000);
+    assert_eq!(stand.ingest.shared.pipeline.read().counts().events, 8);
+}
+
+#[test]
+fn users_in_two_partitions_are_counted_and_the_partitioners_named() {
+    let clicks_by = |partitioner: &str| {
+        let mut stand = Stand::open(4);
+        let views = Stranger::open(&stand.connection(), "murmur2_random");
+        let clicks = Stranger::open(&stand.connection(), partitioner);
+        for i in 0..40 {
+            let (id, user) = (format!("r{i}"), format!("ur{i}"));
+            stand.event(&views, &impression(&id, NOW - 5_000), NOW);
+            let click = json!({"type": "click", "id": format!("c{i}"), "ts": NOW - 4_000,
+                "user": user, "item": "i1", "impression": id});
+            stand.event(&clicks, &click, NOW);
+        }
+        let joined = stand.ingest.shared.pipeline.read().join_counts();
+        stand.ingest.look_at_partitioning(stand.clock.steady(), &mut stand.state.partitioning);
+        let told = stand.ingest.shared.status()["split_users"].as_u64().unwrap();
+        (joined.kinds[0].attributed, told)
+    };
+    assert_eq!(clicks_by("murmur2_random"), (40, 0));
+    let (attributed, split) = clicks_by("consistent_random");
+    assert!(split > 20 && attributed + split == 40, "{attributed} of 40, {split} split");
+}
