@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use sluice_daemon::kafka::{Outgoing, OwnedRecord, VALUE_LIMIT};
+use sluice_daemon::kafka::{Admin, Outgoing, OwnedRecord, VALUE_LIMIT};
 
 use crate::Test;
 use crate::expect_eq;
@@ -194,8 +194,14 @@ fn a_missing_topic_ends_the_start() -> Outcome {
     let site = Site::new(&*shared()?, "nowhere", SMALL)?;
     let ended = site.with_config("sluiced", &["run"])?.wait()?;
     expect_eq!(ended.code, Some(2));
-    for word in ["nowhere.events", "sluice topics apply"] {
+    for word in ["nowhere.events", "nowhere.scores", "sluice topics apply"] {
         anyhow::ensure!(ended.stderr.contains(word), "{}", ended.stderr);
     }
+    // One output is missing: it alone is named.
+    site.make_topics(1)?;
+    Admin::open(site.connection(), PATIENCE)?.delete(&["nowhere.embeddings"])?;
+    let ended = site.with_config("sluiced", &["run"])?.wait()?;
+    expect_eq!(ended.code, Some(2));
+    anyhow::ensure!(ended.stderr.contains("do not exist: nowhere.embeddings;"), "{}", ended.stderr);
     Ok(())
 }

@@ -261,6 +261,28 @@ fn topics_are_created_and_compared() -> Outcome {
     let after = sluice("plan", "2")?.succeeded()?;
     anyhow::ensure!(after.stdout.contains("nothing to do"), "{}", after.stdout);
 
+    // Whose clock dates records is advised, not needed: told with the command, and no failure.
+    for topic in ["stamps.events", "stamps.items"] {
+        let policy = if topic.ends_with("items") { "compact" } else { "delete" };
+        kafka.create_topic(topic, 2, &[("cleanup.policy", policy)])?;
+    }
+    for action in ["plan", "apply", "plan"] {
+        let told = process::Running::start(
+            "sluice",
+            &["topics", action, "--brokers", &brokers, "--prefix", "stamps", "--partitions", "2"],
+        )?;
+        let told = told.wait()?.succeeded()?.stdout;
+        for (topic, dated) in
+            [("events", false), ("items", false), ("users", true), ("requests", true)]
+        {
+            let command = format!(
+                "kafka-configs.sh --bootstrap-server {brokers} --alter --entity-type topics \
+                 --entity-name stamps.{topic} --add-config message.timestamp.type=LogAppendTime"
+            );
+            expect_eq!((topic, told.contains(&command)), (topic, !dated));
+        }
+    }
+
     let different = sluice("plan", "3")?;
     expect_eq!(different.code, Some(1));
     anyhow::ensure!(different.stdout.contains("--alter --topic plan.events --partitions 3"));

@@ -8,6 +8,8 @@ mod datasets;
 mod faults;
 mod house;
 mod kafka;
+mod outputs;
+mod rights;
 mod runs;
 mod settings;
 
@@ -27,6 +29,8 @@ fn main() {
     trials.extend(kafka_group("runs", runs::TESTS));
     trials.extend(kafka_group("changes", changes::TESTS));
     trials.extend(kafka_group("faults", faults::TESTS));
+    trials.extend(kafka_group("rights", rights::TESTS));
+    trials.extend(kafka_group("outputs", outputs::TESTS));
     trials.extend(kafka_group("answers", answers::TESTS));
     trials.extend(data_group("datasets", datasets::TESTS));
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -5,6 +5,7 @@ pub(crate) mod real_kafka;
 pub(crate) mod records;
 pub(crate) mod shop;
 pub(crate) mod site;
+pub(crate) mod wire;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -86,7 +86,7 @@ pub(crate) const PASSWORD: &str = "correct-horse";
 /// Who may talk to a broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Door {
-    /// Anybody, in plain text.
+    /// Anybody, in plain text; rules may deny something ([`super::wire`]).
     Open,
     /// The user `admin`, by SCRAM-SHA-512 over TLS.
     Secured,
@@ -168,6 +168,7 @@ impl RealKafka {
             partitions,
             replication: 1,
             needed: settings.to_vec(),
+            advised: Vec::new(),
             initial: Vec::new(),
         };
         Ok(Admin::open(&self.connection(), PATIENCE)?.create(&[&spec])?)
@@ -366,6 +367,8 @@ log.cleaner.backoff.ms=500
 log.index.size.max.bytes=1048576
 auto.create.topics.enable=false
 unclean.leader.election.enable=false
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true
 broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=500
 ",
