@@ -84,7 +84,7 @@ pub fn check(config: &Config) -> Result<(), Stop> {
     let connection = &config.kafka.connection;
     let refused = |trouble| Stop::kafka("connecting to Kafka", trouble);
     Probe::open(connection).map_err(refused)?;
-    Producers::open(connection)?;
+    Producers::open(connection, &Arc::new(Metrics::new(&labels(config))))?;
     Consumer::check(threads::reading(config, connection.clone())).map_err(refused)
 }
 

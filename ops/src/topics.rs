@@ -71,7 +71,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Action::Plan | Action::Apply => {}
     }
     if advised > 0 {
-        println!("{advised} topics work, and would work better as the lines above say");
+        tell(&format!("{advised} topics work, and would work better as the lines above say\n"))?;
     }
     ensure!(
         different == 0,
