@@ -158,8 +158,9 @@ pub(super) fn is_telling(line: &str) -> bool {
     closed_at_once(line).is_some()
 }
 
+const NO_TLS: &str = "we speak TLS and the port does not: set security to plaintext or sasl_plaintext, or name the port with TLS";
+
 fn meaning(said: &str) -> Option<&'static str> {
-    const NO_TLS: &str = "we speak TLS and the port does not: set security to plaintext or sasl_plaintext, or name the port with TLS";
     let meanings = [
         ("connecting to a PLAINTEXT broker listener?", NO_TLS),
         ("wrong version number", NO_TLS),
@@ -179,6 +180,9 @@ fn closed_at_once(said: &str) -> Option<&'static str> {
     let after = before.rsplit_once("(after ")?.1.parse::<u64>().ok()?;
     if !said.contains("Disconnected") {
         return None;
+    }
+    if state.starts_with("SSL_HANDSHAKE") {
+        return Some(NO_TLS);
     }
     match (state.starts_with("APIVERSION_QUERY"), said.contains("ssl://")) {
         (true, false) => Some(
@@ -368,6 +372,7 @@ mod tests {
         assert!(matches!(Trouble::from_client("x", &large, None), Trouble::TooLarge { .. }));
     }
 
+    #[test]
     fn a_gap_is_told_with_its_cause_and_what_can_be_done() {
         let gap = |wanted| {
             let topic = "s.events".to_owned();

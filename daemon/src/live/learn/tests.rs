@@ -4,12 +4,13 @@ use crossbeam_channel::bounded;
 use parking_lot::RwLock;
 
 use super::*;
+use crate::app::labels;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Exit;
 use crate::http::Readiness;
 use crate::learn::trainer::tests::{SHORT_LIVED, batches};
-use crate::metrics::{LabelSets, Metrics};
+use crate::metrics::Metrics;
 use crate::parts;
 
 /// A learner with a queue in front that takes all its work at once.
@@ -20,15 +21,7 @@ struct Stage {
 }
 
 fn stage(config: &Config) -> Stage {
-    let none = Vec::new;
-    let sets = LabelSets {
-        topics: none(),
-        types: none(),
-        reasons: none(),
-        tasks: config.funnel.tasks().iter().map(|task| task.name.clone()).collect(),
-        kinds: none(),
-        outcomes: none(),
-    };
+    let sets = labels(config);
     let (trainer, clock) = (parts::trainer(config).unwrap(), Clock::system());
     let pipeline = Arc::new(RwLock::new(parts::pipeline(config, 1)));
     let serving = Arc::new(Serving::new(
