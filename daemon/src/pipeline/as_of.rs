@@ -244,10 +244,9 @@ fn views_count_for_their_item() {
     for read in ["count", "any", "log-odds"] {
         let counter =
             format!("[[counters]]\ntask = \"view\"\nby = [\"item\"]\nread = \"{read}\"\n");
-        let mut played = Played::new(&linear("view", "wait", &counter), 1, &log);
+        let played = Played::new(&linear("view", "wait", &counter), 1, &log);
         let auc = played.auc("view");
         assert!(auc > 0.9, "{read}: {auc}");
-        played.pipeline.refresh_popular();
         let popular = played.pipeline.shared().popular.overall()[..20].to_vec();
         let items = &played.pipeline.shared().items;
         let hits: Vec<u32> = (0..20)

@@ -301,11 +301,6 @@ impl Pipeline {
         Arc::clone(&self.shared.item_features)
     }
 
-    /// Ranks popular items anew, when enough has happened since the last time. Learning does not read it.
-    pub fn refresh_popular(&mut self) {
-        self.shared.popular.refresh();
-    }
-
     fn shard_number(&self, partition: u32) -> usize {
         partition as usize % self.shards.len()
     }

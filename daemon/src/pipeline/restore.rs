@@ -48,6 +48,7 @@ impl Restoring {
             shared.counters = whole.counters;
         }
         shared.popular = whole.popular;
+        shared.popular.rank();
         shared.negatives = whole.negatives;
         pipeline.counts = whole.counts;
         Ok(Self { pipeline, items: whole.items, users: whole.users, dropped })

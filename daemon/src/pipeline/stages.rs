@@ -5,9 +5,6 @@ use std::time::Duration;
 /// Every so many records one is measured. A prime, so that no rhythm of the input is in step with it.
 const EVERY: u32 = 61;
 
-/// A lap beyond this was a pause of the machine's, which says nothing about the stage.
-const PAUSE: Duration = Duration::from_micros(200);
-
 /// A part of what becomes of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -89,10 +86,7 @@ impl Stages {
     fn add(&mut self, stage: Stage) {
         if let Some(clock) = &self.clock {
             let now = clock();
-            let lap = now.saturating_sub(self.last);
-            if lap < PAUSE {
-                self.spent[stage as usize] += lap;
-            }
+            self.spent[stage as usize] += now.saturating_sub(self.last);
             self.last = now;
         }
     }

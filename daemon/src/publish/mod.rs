@@ -108,7 +108,6 @@ impl<O: Outlet> Publisher<O> {
     /// # Errors
     /// When Kafka refuses for good.
     pub fn round(&mut self, shutdown: &Shutdown) -> Result<(), Stop> {
-        self.serving.pipeline.write().refresh_popular();
         let snapshot = self.serving.snapshot.load_full();
         self.tell(&snapshot);
         if !snapshot.sound {

@@ -158,7 +158,6 @@ fn a_recommendation_keeps_to_exclusion_category_availability_and_what_was_seen()
         shop.impression(&id, user, 16, AFTER.0 - 4_000, json!({}));
         shop.behaviour("click", &id, user, 16, AFTER.0 - 3_000);
     }
-    shop.serving.pipeline.write().refresh_popular();
     let mut scorer = Scorer::new(shop.serving.clone());
     for with_index in [false, true] {
         if with_index {
@@ -197,7 +196,6 @@ fn a_user_is_recommended_what_the_index_holds_nearest() {
 fn similar_items_are_the_nearest_vectors_and_an_unknown_item_gets_what_is_popular() {
     let shop = Shop::open();
     index(&shop);
-    shop.serving.pipeline.write().refresh_popular();
     let mut scorer = Scorer::new(shop.serving.clone());
     let message = json!({"id": "q", "kind": "similar", "items": ["i05"], "k": 6});
     let answer = ask(&mut scorer, &message);
