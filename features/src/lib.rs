@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod assemble;
+pub mod assortment;
 pub mod attributes;
 pub mod attribution;
 pub mod candidates;
