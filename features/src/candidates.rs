@@ -9,11 +9,8 @@
 //!
 //! [`Schema::is_own`] says which fields are whose. [`Candidates::expand`] writes the same examples as a [`Batch`], everything repeated.
 
-use std::collections::HashMap;
-
-use foldhash::fast::FixedState;
-
 use crate::example::{About, Batch, Histories, LabelMode, Ragged};
+use crate::maps::Map;
 use crate::schema::{Lookup, Schema};
 
 /// Rows of some of the fields of a schema, in the schema's order.
@@ -42,7 +39,7 @@ pub struct Candidates {
     /// `[size]`.
     pub about: Vec<About>,
     /// The group of each category; `None` is that of items without one.
-    numbers: HashMap<Option<u64>, u32, FixedState>,
+    numbers: Map<Option<u64>, u32>,
 }
 
 impl Columns {

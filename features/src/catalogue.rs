@@ -4,10 +4,10 @@
 //! oldest one, and the answer says so. Several threads read by key (scorers, the publisher) while one writes: hence `dashmap`.
 
 use dashmap::DashMap;
-use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
 use crate::attributes::{AttributeKey, Attributes};
+use crate::maps::Seeded;
 use crate::time::EventTime;
 
 /// What an id was from a time on. `None`: the item was gone, the user's features were forgotten.
@@ -44,14 +44,14 @@ pub struct Applied {
 /// Features of all items, or of all users, by 64-bit id.
 #[derive(Debug)]
 pub struct Catalogue {
-    entries: DashMap<u64, Vec<Version>, FixedState>,
+    entries: DashMap<u64, Vec<Version>, Seeded>,
     keep: usize,
 }
 
 impl Catalogue {
     /// Creates an empty catalogue that keeps so many versions of an id (at least one).
     pub fn new(keep: usize) -> Self {
-        Self { entries: DashMap::with_hasher(FixedState::default()), keep: keep.max(1) }
+        Self { entries: DashMap::with_hasher(Seeded::default()), keep: keep.max(1) }
     }
 
     /// Enters a version. Versions may come in any order; one of the same time is replaced. Beyond the number kept the oldest goes.

@@ -6,6 +6,8 @@
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use crate::maps::Map;
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -61,6 +63,13 @@ pub fn salted_key(salt: u64, id: u64) -> u64 {
     (key ^ (key >> 33)).max(1)
 }
 
+/// Returns the key of two ids together, never zero. Each is mixed by itself: equal ids, or the same two in the other order, have keys like
+/// any others.
+#[inline]
+pub fn pair_key(first: u64, second: u64) -> u64 {
+    salted_key(salted_key(1, first), second)
+}
+
 /// Returns the id of a key inside the space `salt`: the inverse of [`salted_key`], but for the one id
 /// whose key would be 0. Of a key of another space it is an id that nothing has.
 pub fn unsalted(salt: u64, key: u64) -> u64 {
@@ -74,7 +83,7 @@ pub fn unsalted(salt: u64, key: u64) -> u64 {
 /// id would take 8.
 #[derive(Clone, Debug, Default)]
 pub struct Dictionary {
-    numbers: std::collections::HashMap<u64, u32, foldhash::fast::FixedState>,
+    numbers: Map<u64, u32>,
     ids: Vec<u64>,
     texts: Vec<Box<str>>,
     bytes: usize,
@@ -155,7 +164,7 @@ impl Dictionary {
 /// Ids of one kind, numbered in the order of their first sight, where the strings are not needed (categories).
 #[derive(Clone, Debug, Default)]
 pub struct Numbers {
-    numbers: std::collections::HashMap<u64, u32, foldhash::fast::FixedState>,
+    numbers: Map<u64, u32>,
     ids: Vec<u64>,
 }
 
@@ -220,6 +229,14 @@ mod tests {
             (1..100_000).map(|id| salted_key(7, id)).collect();
         assert_eq!(keys.len(), 99_999);
         assert_ne!(salted_key(7, 1), salted_key(8, 1));
+    }
+
+    #[test]
+    fn keys_of_pairs_meet_neither_for_equal_ids_nor_for_turned_ones() {
+        let ids = || 1..300u64;
+        let keys: std::collections::HashSet<u64> =
+            ids().flat_map(|a| ids().map(move |b| pair_key(a, b))).collect();
+        assert_eq!(keys.len(), 299 * 299);
     }
 
     #[test]

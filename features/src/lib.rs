@@ -21,6 +21,7 @@ pub mod event;
 pub mod example;
 pub mod funnel;
 pub mod ids;
+pub mod maps;
 pub mod pages;
 pub mod reject;
 pub mod schema;

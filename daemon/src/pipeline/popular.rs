@@ -5,6 +5,7 @@
 //! among the first can only be overtaken. So the lists are kept as outcomes come, in O(log n) an outcome and without a look at other items.
 
 use serde::{Deserialize, Serialize};
+use sluice_features::maps::Map;
 use sluice_features::pages::PagedVec;
 use sluice_features::sequence::NO_CATEGORY;
 use sluice_features::time::{EventTime, Span};
@@ -39,7 +40,7 @@ pub struct Popular {
 #[derive(Clone, Debug, Default)]
 struct Ranking {
     overall: Top<OVERALL>,
-    by_category: std::collections::HashMap<u32, Top<IN_CATEGORY>, foldhash::fast::FixedState>,
+    by_category: Map<u32, Top<IN_CATEGORY>>,
 }
 
 /// The `MOST` items of the largest weights, largest first, equal ones by their number.

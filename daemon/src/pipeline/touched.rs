@@ -1,9 +1,7 @@
 //! Which items and users have changed since somebody last asked: what has to be encoded and published anew.
 
-use std::collections::HashSet;
-
-use foldhash::fast::FixedState;
 use sluice_features::ids::{ItemId, UserId};
+use sluice_features::maps::Set;
 
 /// Ids of one kind, beyond which all are meant.
 const MOST: usize = 100_000;
@@ -11,8 +9,8 @@ const MOST: usize = 100_000;
 /// Items with new features, and users with new behaviour or features.
 #[derive(Clone, Debug, Default)]
 pub struct Changed {
-    items: HashSet<ItemId, FixedState>,
-    users: HashSet<UserId, FixedState>,
+    items: Set<ItemId>,
+    users: Set<UserId>,
     /// In the order of their newest behaviour, with repetitions.
     order: Vec<UserId>,
     all_items: bool,

@@ -4,11 +4,11 @@
 //! behaviour ──> ready ──next──> resting (an interval) ──behaviour meanwhile──> ready
 //! ```
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use foldhash::fast::FixedState;
 use sluice_features::ids::UserId;
+use sluice_features::maps::Map;
 
 /// The most users who wait; beyond, who was active longest ago is put off until the next behaviour.
 const MOST: usize = 100_000;
@@ -27,9 +27,9 @@ pub(super) struct Waiting {
     interval: Duration,
     next: u64,
     ready: BTreeMap<u64, UserId>,
-    places: HashMap<UserId, Place, FixedState>,
+    places: Map<UserId, Place>,
     /// Users who have just got a list, and whether there was new behaviour since.
-    resting: HashMap<UserId, bool, FixedState>,
+    resting: Map<UserId, bool>,
     /// When their rest ends, in order.
     ends: VecDeque<(Duration, UserId)>,
     put_off: u64,
@@ -41,8 +41,8 @@ impl Waiting {
             interval,
             next: 0,
             ready: BTreeMap::new(),
-            places: HashMap::default(),
-            resting: HashMap::default(),
+            places: Map::default(),
+            resting: Map::default(),
             ends: VecDeque::new(),
             put_off: 0,
         }

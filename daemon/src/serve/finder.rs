@@ -3,12 +3,10 @@
 //! Of `n` candidates half come from the index, a quarter from the categories, an eighth are new, and what is popular fills the rest;
 //! where one source runs dry the others step in. An item comes once, from the first source that has it.
 
-use std::collections::HashSet;
-
-use foldhash::fast::FixedState;
 use sluice_features::assemble::FieldValues;
 use sluice_features::example::Batch;
 use sluice_features::ids::ItemId;
+use sluice_features::maps::Set;
 use sluice_models::retrieval::{Hit, IndexError, Scratch, Towers, VectorWork};
 
 use super::sieve::Sieve;
@@ -34,7 +32,7 @@ pub(super) struct Finder {
     in_categories: Vec<ItemId>,
     newest: Vec<ItemId>,
     popular: Vec<ItemId>,
-    taken: HashSet<u64, FixedState>,
+    taken: Set<u64>,
     found: Vec<ItemId>,
 }
 
@@ -52,7 +50,7 @@ impl Finder {
             in_categories: Vec::new(),
             newest: Vec::new(),
             popular: Vec::new(),
-            taken: HashSet::default(),
+            taken: Set::default(),
             found: Vec::new(),
         }
     }

@@ -1,11 +1,9 @@
 //! Which items may stand in an answer.
 
-use std::collections::HashSet;
-
-use foldhash::fast::FixedState;
 use sluice_features::attributes::{AttributeKey, Attributes};
 use sluice_features::catalogue::Found;
 use sluice_features::ids::{CategoryId, ItemId, UserId};
+use sluice_features::maps::Set;
 use sluice_features::time::EventTime;
 use sluice_features::wire::Filter;
 
@@ -18,7 +16,7 @@ const SEEN: usize = 1_000;
 /// The conditions of one request.
 #[derive(Debug, Default)]
 pub(super) struct Sieve {
-    excluded: HashSet<u64, FixedState>,
+    excluded: Set<u64>,
     categories: Option<Vec<CategoryId>>,
     /// Every type of behaviour counts as seen.
     read: Vec<bool>,

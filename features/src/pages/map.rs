@@ -1,21 +1,23 @@
 //! A map from 64-bit keys, in pages.
 
-use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::maps::{Map, Seeded};
 
 /// Pages of a map: of a million entries a page has a thousand, which are soon copied.
 const PAGES: usize = 1024;
 
-type Page<V> = HashMap<u64, V, FixedState>;
+type Page<V> = Map<u64, V>;
 
-/// A map whose copy shares its pages, which are maps by a part of the key's hash. Serialised like a map.
+/// A map whose copy shares its pages, which are maps by a part of the key's hash. Serialised like a map, in ascending order of the keys.
 #[derive(Clone, Debug)]
 pub struct PagedMap<V> {
     pages: Vec<Arc<Page<V>>>,
+    hashing: Seeded,
     length: usize,
 }
 
@@ -23,7 +25,7 @@ impl<V: Clone> PagedMap<V> {
     /// Creates an empty map.
     pub fn new() -> Self {
         // All begin as one and the same empty page.
-        Self { pages: vec![Arc::default(); PAGES], length: 0 }
+        Self { pages: vec![Arc::default(); PAGES], hashing: Seeded::default(), length: 0 }
     }
 
     /// Returns how many entries there are.
@@ -38,24 +40,27 @@ impl<V: Clone> PagedMap<V> {
 
     /// Returns the value of a key.
     pub fn get(&self, key: u64) -> Option<&V> {
-        self.pages[page(key)].get(&key)
+        self.pages[self.page(key)].get(&key)
     }
 
     /// Returns the value of a key, to change it.
     pub fn get_mut(&mut self, key: u64) -> Option<&mut V> {
-        Arc::make_mut(&mut self.pages[page(key)]).get_mut(&key)
+        let page = self.page(key);
+        Arc::make_mut(&mut self.pages[page]).get_mut(&key)
     }
 
     /// Sets the value of a key and returns the one before.
     pub fn insert(&mut self, key: u64, value: V) -> Option<V> {
-        let before = Arc::make_mut(&mut self.pages[page(key)]).insert(key, value);
+        let page = self.page(key);
+        let before = Arc::make_mut(&mut self.pages[page]).insert(key, value);
         self.length += usize::from(before.is_none());
         before
     }
 
     /// Removes a key and returns its value.
     pub fn remove(&mut self, key: u64) -> Option<V> {
-        let removed = Arc::make_mut(&mut self.pages[page(key)]).remove(&key);
+        let page = self.page(key);
+        let removed = Arc::make_mut(&mut self.pages[page]).remove(&key);
         self.length -= usize::from(removed.is_some());
         removed
     }
@@ -73,6 +78,11 @@ impl<V: Clone> PagedMap<V> {
     /// Returns the entries in no meaningful order.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &V)> {
         self.pages.iter().flat_map(|page| page.iter().map(|(&key, value)| (key, value)))
+    }
+
+    /// The page of a key.
+    fn page(&self, key: u64) -> usize {
+        (self.hashing.hash_one(key) >> (u64::BITS - PAGES.ilog2())) as usize
     }
 }
 
@@ -93,7 +103,9 @@ impl<V: Clone> Extend<(u64, V)> for PagedMap<V> {
 impl<V: Clone + Serialize> Serialize for PagedMap<V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.length))?;
-        self.iter().try_for_each(|(key, value)| map.serialize_entry(&key, value))?;
+        let mut entries: Vec<(u64, &V)> = self.iter().collect();
+        entries.sort_unstable_by_key(|(key, _)| *key);
+        entries.into_iter().try_for_each(|(key, value)| map.serialize_entry(&key, value))?;
         map.end()
     }
 }
@@ -104,11 +116,6 @@ impl<'de, V: Clone + Deserialize<'de>> Deserialize<'de> for PagedMap<V> {
         map.extend(Page::deserialize(deserializer)?);
         Ok(map)
     }
-}
-
-/// The page of a key. Keys that follow a pattern are spread by the multiplication.
-fn page(key: u64) -> usize {
-    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - PAGES.ilog2())) as usize
 }
 
 #[cfg(test)]
@@ -143,6 +150,7 @@ mod tests {
         copies.push((paged, map));
         for (paged, map) in copies {
             let text = serde_json::to_string(&paged).unwrap();
+            assert_eq!(text, serde_json::to_string(&map).unwrap(), "whatever the seed");
             let back: PagedMap<u64> = serde_json::from_str(&text).unwrap();
             for paged in [paged, back] {
                 let sorted: BTreeMap<u64, u64> = paged.iter().map(|(k, v)| (k, *v)).collect();

@@ -19,12 +19,9 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-
-use foldhash::fast::FixedState;
-
 use crate::event::BehaviourType;
 use crate::ids::UserId;
+use crate::maps::Map;
 use crate::time::EventTime;
 
 use history::{History, Stored};
@@ -90,7 +87,7 @@ pub enum Change<'a> {
 /// The sequences of all users.
 #[derive(Clone, Debug)]
 pub struct Sequences {
-    users: HashMap<UserId, History, FixedState>,
+    users: Map<UserId, History>,
     max_length: usize,
     behaviours: usize,
     /// Users with changes, in the order of their first change.
@@ -103,7 +100,7 @@ impl Sequences {
     /// Creates empty sequences that keep at most `max_length` (at least 1) behaviours of a user.
     pub fn new(max_length: usize) -> Self {
         Self {
-            users: HashMap::default(),
+            users: Map::default(),
             max_length: max_length.max(1),
             behaviours: 0,
             changed: Vec::new(),
