@@ -43,7 +43,7 @@ pub fn rules(config: &Config) -> Rules {
         funnel: config.funnel.clone(),
         schema: config.schema.clone(),
         lateness: config.joining.lateness,
-        limits: JoinLimits { early_wait: config.joining.early, ..JoinLimits::default() },
+        limits: JoinLimits::default(),
         max_length: config.sequence_length,
         category: config.items.category,
         available: config.items.available,

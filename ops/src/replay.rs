@@ -261,6 +261,7 @@ fn object(outcome: &Outcome) -> serde_json::Value {
         "rejected": counts.all_rejected(),
         "duplicates": joined.duplicate_impressions,
         "duplicate_outcomes": joined.kinds.iter().map(|kind| kind.duplicate).sum::<u64>(),
+        "late_impressions": joined.late_impressions,
         "late": late,
         "orphaned": orphaned,
         "open": outcome.pipeline.open_impressions(),
@@ -307,9 +308,11 @@ fn table(outcome: &Outcome, kernels: &str, out: &mut String) -> Result<()> {
     )?;
     writeln!(
         out,
-        "impressions  {} opened, {} duplicates, {} judged, {} open",
+        "impressions  {} opened, {} duplicates, {} too late for all labels, {} for some, {} judged, {} open",
         joined.opened,
         joined.duplicate_impressions,
+        joined.unopened,
+        joined.late_impressions - joined.unopened,
         judge.judged(),
         outcome.pipeline.open_impressions()
     )?;

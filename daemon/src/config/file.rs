@@ -134,8 +134,6 @@ section! {
         negatives: usize = 4,
         /// How much later than the newest event an event of its partition may come and still be in time.
         lateness: Period = Period::seconds(300),
-        /// How long a behaviour waits for an impression that comes after it.
-        early: Period = Period::seconds(600),
         /// Further event types that only enter the sequences.
         behaviours: Vec<String> = Vec::new(),
         /// `[[funnel.tasks]]`

@@ -114,8 +114,6 @@ impl Topics {
 pub struct Joining {
     /// How much later than its partition's newest event an event may come and be in time.
     pub lateness: Span,
-    /// How long a behaviour waits for an impression that comes after it.
-    pub early: Span,
 }
 
 /// What the daemon has to know of an item's attributes.

@@ -159,10 +159,11 @@ fn what_is_no_toml_is_told_by_its_line() {
 
 #[test]
 fn an_odd_list_does_not_hide_the_rest() {
-    let text =
-        mistakes("fields = [1]\n[sequence]\nread = [1, 2]\n[funnel]\nbehaviours = 3\nearly = {}\n");
+    let text = mistakes(
+        "fields = [1]\n[sequence]\nread = [1, 2]\n[funnel]\nbehaviours = 3\nlateness = {}\n",
+    );
     let paths: Vec<&str> = text.lines().map(|line| line.split(": ").nth(1).unwrap()).collect();
-    assert_eq!(paths, ["fields.0", "sequence.read.0", "funnel.behaviours", "funnel.early"]);
+    assert_eq!(paths, ["fields.0", "sequence.read.0", "funnel.behaviours", "funnel.lateness"]);
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub(super) fn validate(file: &file::Config, mut mistakes: Mistakes) -> Result<Co
     within(m, "sequence.max_length", file.sequence.max_length, 1..=10_000_000);
     let config = Config {
         kafka,
-        joining: Joining { lateness: file.funnel.lateness.span(), early: file.funnel.early.span() },
+        joining: Joining { lateness: file.funnel.lateness.span() },
         items: items(&file.items, m),
         sequence_length: file.sequence.max_length,
         schema,
@@ -101,7 +101,6 @@ fn topic_name(path: &str, name: &str, m: &mut Mistakes) {
 
 fn funnel(file: &file::Funnel, m: &mut Mistakes) -> Option<Funnel> {
     within(m, "funnel.lateness", file.lateness, Period::default()..=YEAR);
-    within(m, "funnel.early", file.early, Period::default()..=YEAR);
     let names: Vec<_> = file.tasks.iter().map(|task| task.name.as_str()).zip(0..).collect();
     let mut tasks = Vec::new();
     for (i, task) in file.tasks.iter().enumerate() {

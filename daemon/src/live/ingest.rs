@@ -21,8 +21,9 @@ use crate::checkpoint::{Changes, Cut};
 use crate::error::Stop;
 use crate::http::Wait;
 use crate::kafka::{Batch, Consumer, ConsumerEvent, DeadLetter, DeadLetters, Origin, TopicRole};
+use crate::pipeline::Pipeline;
+use crate::pipeline::due::Next;
 use crate::pipeline::record::Record;
-use crate::pipeline::shard::Shard;
 use crate::pipeline::work::LearnBatch;
 use crate::shutdown::Shutdown;
 use crate::supervise::Faults;
@@ -189,12 +190,14 @@ impl Ingest {
         };
         let partition = u32::try_from(lane.partition).unwrap_or_default();
         let mut refused: Vec<(usize, Rejection)> = Vec::new();
-        let newest = |shard: &Shard| shard.watermark.newest();
-        let moved;
-        {
+        let newest = |pipeline: &Pipeline| {
+            pipeline.shards().get(partition as usize).map(|shard| shard.watermark.newest())
+        };
+        let before = newest(&self.shared.pipeline.read());
+        let mut records = batch.records().enumerate().peekable();
+        while records.peek().is_some() {
             let mut pipeline = self.shared.pipeline.write();
-            let before = pipeline.shards().get(partition as usize).map(newest);
-            for (i, record) in batch.records().enumerate() {
+            for (i, record) in records.by_ref() {
                 let record = Record {
                     topic,
                     partition,
@@ -210,10 +213,17 @@ impl Ingest {
                     Ok(()) => state.partitioning.note_latest(&pipeline, &record),
                     Err(rejection) => refused.push((i, rejection)),
                 }
+                if pipeline.is_behind() {
+                    break;
+                }
             }
             pipeline.check()?;
-            moved = pipeline.shards().get(partition as usize).map(newest) > before;
+            drop(pipeline);
+            if records.peek().is_some() {
+                self.hand_on(state)?;
+            }
         }
+        let moved = newest(&self.shared.pipeline.read()) > before;
         let consumed = &self.shared.metrics.consume;
         consumed.records[lane.role as usize].increment(batch.len() as u64);
         consumed.bytes[lane.role as usize].increment(batch.bytes() as u64);
@@ -321,7 +331,7 @@ impl Ingest {
         }
     }
 
-    /// Hands finished batches to the learner, waiting where it is behind.
+    /// Hands finished batches to the learner, waiting where it is behind. Where much is due, answers are given in between.
     fn hand_on(&self, state: &mut State) -> Result<(), Stop> {
         let mut cut = false;
         loop {
@@ -330,14 +340,18 @@ impl Ingest {
                 while let Ok(used) = self.used.try_recv() {
                     pipeline.recycle(used);
                 }
-                pipeline.next_batch()
+                pipeline.hand_on()
             };
-            let Some(batch) = next else {
-                break;
-            };
-            cut = true;
-            self.send(Work::Learn(Box::new(batch)))?;
+            match next {
+                Next::Batch(batch) => {
+                    cut = true;
+                    self.send(Work::Learn(Box::new(batch)))?;
+                }
+                Next::Due => {}
+                Next::Nothing => break,
+            }
         }
+        self.shared.pipeline.read().check()?;
         let filling = self.shared.pipeline.read().is_filling();
         if !filling {
             state.filling_since = None;

@@ -38,6 +38,7 @@ impl Live {
             "undelivered": self.undelivered.load(Ordering::Relaxed),
             "impressions": joined.opened,
             "duplicates": joined.duplicate_impressions,
+            "late_impressions": joined.late_impressions,
             "late": late,
             "orphaned": orphaned,
             "open": open,

@@ -74,8 +74,10 @@ impl Watch {
         metrics.events.skewed.absolute(counts.skewed);
         metrics.events.unknown_fields.absolute(counts.unknown_fields);
         // The entry event stands first: before the behaviours, or, where it is a view, as the first task, of which no behaviour comes.
-        metrics.events.taken[0].absolute(joined.opened + joined.duplicate_impressions);
+        let shown = joined.opened + joined.unopened + joined.duplicate_impressions;
+        metrics.events.taken[0].absolute(shown);
         metrics.join.duplicates[0].absolute(joined.duplicate_impressions);
+        metrics.join.forgotten_ids[0].absolute(joined.forgotten_impressions);
         let behaviours = metrics.events.taken.len() - joined.kinds.len();
         for (i, kind) in joined.kinds.iter().enumerate() {
             let at = behaviours + i;
@@ -84,6 +86,8 @@ impl Watch {
             metrics.join.late[at].absolute(kind.late);
             metrics.join.orphaned[at].absolute(kind.orphaned.iter().sum());
             metrics.join.childless[at].absolute(kind.childless);
+            metrics.join.late_impressions[at].absolute(kind.late_impressions);
+            metrics.join.forgotten_ids[at].absolute(kind.forgotten);
         }
         metrics
             .join

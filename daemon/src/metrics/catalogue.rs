@@ -107,6 +107,16 @@ pub const ALL: &[Description] = &[
         &["type"],
         "outcomes without their parent outcome, label 0",
     ),
+    counter(
+        "sluice_join_late_impressions_total",
+        &["type"],
+        "impressions that came too late to have a label of this task",
+    ),
+    counter(
+        "sluice_join_forgotten_ids_total",
+        &["type"],
+        "ids forgotten for want of room: later copies are no longer known",
+    ),
     gauge("sluice_join_early_behaviours", &[], "behaviours that wait for their impression"),
     gauge("sluice_open_impressions", &[], "impressions that wait for labels"),
     gauge("sluice_open_bytes", &[], "memory of open impressions, bounded by open.max_bytes"),

@@ -95,6 +95,7 @@ group! {
     /// `sluice_join_*` and `sluice_open_*`. The counters by type.
     Join {
         duplicates: Vec<Counter>, late: Vec<Counter>, orphaned: Vec<Counter>, childless: Vec<Counter>,
+        late_impressions: Vec<Counter>, forgotten_ids: Vec<Counter>,
         early_behaviours: Gauge, open_impressions: Gauge, open_bytes: Gauge, open_paused: Gauge,
     }
 }
@@ -187,6 +188,12 @@ impl Metrics {
                 late: r.counters("sluice_join_late_total", "type", &sets.types),
                 orphaned: r.counters("sluice_join_orphaned_total", "type", &sets.types),
                 childless: r.counters("sluice_join_childless_total", "type", &sets.types),
+                late_impressions: r.counters(
+                    "sluice_join_late_impressions_total",
+                    "type",
+                    &sets.types,
+                ),
+                forgotten_ids: r.counters("sluice_join_forgotten_ids_total", "type", &sets.types),
                 early_behaviours: r.gauge("sluice_join_early_behaviours"),
                 open_impressions: r.gauge("sluice_open_impressions"),
                 open_bytes: r.gauge("sluice_open_bytes"),

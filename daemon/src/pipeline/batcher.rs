@@ -71,6 +71,12 @@ impl Batcher {
         self.ready.pop_front()
     }
 
+    /// Returns how many batches wait to be fetched.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.ready.len()
+    }
+
     pub(super) fn recycle(&mut self, mut used: LearnBatch) {
         used.clear();
         self.spare.push(used);

@@ -12,6 +12,7 @@
 mod as_of;
 mod batcher;
 pub mod counts;
+pub mod due;
 pub mod popular;
 pub mod record;
 pub mod restore;
@@ -39,6 +40,7 @@ use sluice_features::wire::Scratch;
 
 use batcher::Batcher;
 use counts::Counts;
+use due::Dues;
 use shard::Shard;
 use shared::Shared;
 use spill::{Pages, SpillError};
@@ -94,6 +96,7 @@ pub struct Pipeline {
     judged_by_step: bool,
     scratch: Scratch,
     effects: Vec<Effect>,
+    due: Dues,
     pool: ValuePool,
     /// Items drawn beside the view that has just come, with their features.
     drawn: Vec<(ItemId, FieldValues)>,
@@ -127,6 +130,7 @@ impl Pipeline {
             judged_by_step,
             scratch: Scratch::default(),
             effects: Vec::new(),
+            due: Dues::new(),
             pool: ValuePool::new(SPARE_VALUES),
             drawn: Vec::new(),
             brought: FieldValues::default(),
@@ -161,17 +165,6 @@ impl Pipeline {
         self.trouble.clone().map_or(Ok(()), Err)
     }
 
-    /// Ends the batch that fills, if there is anything in it.
-    pub fn cut(&mut self) {
-        let covered = self.covered();
-        self.batcher.cut(covered);
-    }
-
-    /// Returns the next batch for the learner, in order.
-    pub fn next_batch(&mut self) -> Option<LearnBatch> {
-        self.batcher.pop()
-    }
-
     /// Takes back a batch whose memory may serve again.
     pub fn recycle(&mut self, used: LearnBatch) {
         self.batcher.recycle(used);
@@ -185,27 +178,6 @@ impl Pipeline {
     /// Tells whether a batch is filling.
     pub fn is_filling(&self) -> bool {
         self.batcher.is_filling()
-    }
-
-    /// Moves the watermark of a partition that is caught up and silent to `time`, which closes windows, and believes a jump that waits; until its
-    /// next record the partition does not hold back [`Pipeline::covered`].
-    pub fn quiet(&mut self, partition: u32, time: EventTime) {
-        let number = self.shard_number(partition);
-        let shard = &mut self.shards[number];
-        shard.idle = true;
-        shard.watermark.settle();
-        let watermark = shard.watermark.value();
-        self.observe_progress();
-        self.advance(number, time.max(watermark), time);
-    }
-
-    /// Closes all windows: the end of the input.
-    pub fn finish(&mut self) {
-        for number in 0..self.shards.len() {
-            let newest = self.shards[number].watermark.newest();
-            self.advance(number, EventTime::MAX, newest);
-        }
-        self.cut();
     }
 
     /// Returns the event time up to which everything that was due is in the batches, over all shards that are not idle; `None` before

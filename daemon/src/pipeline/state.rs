@@ -226,9 +226,9 @@ impl Write for Heard<'_> {
 }
 
 impl Pipeline {
-    /// Tells whether the state can be taken: nothing waits to be cut or fetched.
+    /// Tells whether the state can be taken: nothing is due, and nothing waits to be cut or fetched.
     pub fn is_settled(&self) -> bool {
-        self.batcher.is_empty()
+        self.batcher.is_empty() && !self.is_behind()
     }
 
     /// Returns what is not kept in pieces, as it is now.

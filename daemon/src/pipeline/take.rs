@@ -52,6 +52,7 @@ impl Pipeline {
     /// # Errors
     /// When the record is refused: it is counted, nothing else has changed, and it belongs into the dead-letter topic.
     pub fn take(&mut self, record: &Record<'_>) -> Result<(), Rejection> {
+        self.catch_up();
         let number = self.shard_number(record.partition);
         self.latest_user = None;
         let shard = &mut self.shards[number];
@@ -276,14 +277,13 @@ impl Pipeline {
         }
     }
 
-    /// Moves a shard's watermark, which closes windows.
-    pub(super) fn advance(&mut self, number: usize, watermark: EventTime, arrived: EventTime) {
-        self.shards[number].joiner.advance(watermark, &mut self.effects);
-        self.run_effects(number, None, arrived);
-    }
-
     /// Carries out what the joiner said. `arrival` is the impression that has just come.
-    fn run_effects(&mut self, number: usize, arrival: Option<Arrival>, arrived: EventTime) {
+    pub(super) fn run_effects(
+        &mut self,
+        number: usize,
+        arrival: Option<Arrival>,
+        arrived: EventTime,
+    ) {
         let effects = std::mem::take(&mut self.effects);
         for (i, effect) in effects.iter().enumerate() {
             let next = effects.get(i + 1);
@@ -374,7 +374,7 @@ impl Pipeline {
         }
         self.counts.examples += 1 + negatives as u64;
         if self.batcher.is_full() {
-            self.cut();
+            self.end_batch();
         }
     }
 
@@ -460,7 +460,7 @@ impl Pipeline {
         let labels = if view { labels.masking(VIEW) } else { labels };
         let last = matches!(next, Some(Effect::Closed { place: closed, .. }) if *closed == place);
         if self.batcher.judge(Verdict { about: about(opened), labels, last }) {
-            self.cut();
+            self.end_batch();
         }
     }
 

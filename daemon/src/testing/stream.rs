@@ -70,7 +70,7 @@ pub(crate) fn rules(entry: Entry, labels: LabelRule) -> Rules {
         funnel,
         schema,
         lateness: Span::seconds(5),
-        limits: JoinLimits { seen_ids: 8, ..JoinLimits::default() },
+        limits: JoinLimits { early_most: 20, seen_bytes: 1 << 13, ..JoinLimits::default() },
         max_length: 300,
         category: AttributeKey::of("category"),
         available: AttributeKey::of("available"),

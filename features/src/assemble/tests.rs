@@ -534,7 +534,7 @@ fn an_impression_that_was_open_and_a_candidate_give_the_same_row() {
     let state = serde_json::from_str(&text).unwrap();
     let mut joiner =
         crate::attribution::Joiner::<FieldValues>::restore(&funnel, limits, state).unwrap();
-    joiner.finish(&mut effects);
+    joiner.advance(EventTime::MAX, &mut effects);
     for effect in effects {
         if let crate::attribution::Effect::Example { place, labels } = effect {
             let opened = joiner.get(place);

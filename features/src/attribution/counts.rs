@@ -11,6 +11,12 @@ pub struct JoinCounts {
     pub opened: u64,
     /// Impressions whose event id was seen before.
     pub duplicate_impressions: u64,
+    /// Impressions that came too late for at least one of their labels.
+    pub late_impressions: u64,
+    /// Those of them that were not opened, because they came too late for all.
+    pub unopened: u64,
+    /// Ids of impressions that were forgotten for want of room before their time was over.
+    pub forgotten_impressions: u64,
     /// Impressions all of whose windows have closed.
     pub closed: u64,
     /// Behaviours by [`crate::event::BehaviourType`]: tasks first, then the extra ones.
@@ -29,7 +35,8 @@ pub struct KindCounts {
     pub repeated: u64,
     /// Their event id was seen before.
     pub duplicate: u64,
-    /// They came after their window had closed, or, when no impression can be told, after the watermark had passed their time.
+    /// They came after their window had closed, or their impression did, or, when no impression can be told, after the watermark had passed
+    /// their time.
     pub late: u64,
     /// Without an impression, by [`Orphan::ALL`].
     pub orphaned: [u64; Orphan::ALL.len()],
@@ -41,6 +48,10 @@ pub struct KindCounts {
     pub childless: u64,
     /// Beside the fates: outcomes that moved to an impression that arrived out of order.
     pub moved: u64,
+    /// Beside the fates: impressions that came too late to have a label of this task.
+    pub late_impressions: u64,
+    /// Beside the fates: ids that were forgotten for want of room before their time was over.
+    pub forgotten: u64,
 }
 
 impl KindCounts {
@@ -62,6 +73,9 @@ impl JoinCounts {
     pub fn add(&mut self, other: &Self) {
         self.opened += other.opened;
         self.duplicate_impressions += other.duplicate_impressions;
+        self.late_impressions += other.late_impressions;
+        self.unopened += other.unopened;
+        self.forgotten_impressions += other.forgotten_impressions;
         self.closed += other.closed;
         for (kind, more) in self.kinds.iter_mut().zip(&other.kinds) {
             kind.arrived += more.arrived;
@@ -73,6 +87,8 @@ impl JoinCounts {
             kind.extra += more.extra;
             kind.childless += more.childless;
             kind.moved += more.moved;
+            kind.late_impressions += more.late_impressions;
+            kind.forgotten += more.forgotten;
             for (sum, more) in kind.orphaned.iter_mut().zip(more.orphaned) {
                 *sum += more;
             }

@@ -45,6 +45,11 @@ impl Deadlines {
         }
     }
 
+    /// Tells whether a deadline is strictly before the watermark.
+    pub(super) fn is_due(&self, watermark: EventTime) -> bool {
+        self.0.iter().filter_map(Stage::first).any(|first| first.time < watermark)
+    }
+
     /// Removes the first deadline of all if it is strictly before the watermark. Returns it with its stage.
     pub(super) fn pop_before(&mut self, watermark: EventTime) -> Option<(usize, Deadline)> {
         let firsts = self.0.iter().enumerate().filter_map(|(i, stage)| Some((stage.first()?, i)));

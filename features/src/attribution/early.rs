@@ -1,37 +1,33 @@
-//! Outcomes that came before their impression: they wait by the impression that they name, or by user and item.
+//! Outcomes that came before their impression: they wait by the impression that they name, or by user and item, each as long as the window
+//! of its task. Beyond that no impression that it could turn a label of can come any more: that label would be closed already.
+//!
+//! All orders are trees, so whatever waits for one user and item, and however much, an outcome is found and taken out in O(log n).
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
-
-use foldhash::fast::FixedState;
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use super::Outcome;
-use crate::ids::{EventId, ItemId, UserId};
+use crate::ids::{EventId, ItemId, UserId, pair_key};
 use crate::pages::PagedSlab;
 use crate::time::{EventTime, Span};
-
-const NONE: u32 = u32::MAX;
 
 /// Outcomes that are copied together where a checkpoint is being written.
 const PAGE: usize = 32;
 
+/// Parts of users and tasks for which it is known apart up to when outcomes were given up for want of room.
+const PARTS: usize = 1024;
+
 /// For what an outcome waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Awaited {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Awaited {
     /// The impression that it names.
     Named(UserId, EventId),
     /// Any impression of this user and item.
     Any(UserId, ItemId),
 }
 
-impl Awaited {
-    fn by(outcome: &Outcome) -> Self {
-        match outcome.impression {
-            Some(id) => Self::Named(outcome.user, id),
-            None => Self::Any(outcome.user, outcome.item),
-        }
-    }
-}
+/// What the waiting outcomes are found by: for what they wait, task, time, number in the order of arrival.
+type Key = (Awaited, u8, EventTime, u64);
 
 /// A waiting outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -43,144 +39,170 @@ pub(super) struct Waiting {
     pub(super) arrival: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Node {
-    waiting: Waiting,
-    next: u32,
+impl Waiting {
+    fn key(&self) -> Key {
+        let Outcome { user, item, impression, kind, time, .. } = self.outcome;
+        let awaited = impression.map_or(Awaited::Any(user, item), |id| Awaited::Named(user, id));
+        (awaited, kind.0, time, self.arrival)
+    }
 }
 
 /// The waiting outcomes of a shard.
 #[derive(Clone, Debug)]
 pub(super) struct Early {
-    nodes: PagedSlab<Node, PAGE>,
-    /// First and last of each chain, in the order of arrival.
-    chains: HashMap<Awaited, (u32, u32), FixedState>,
-    /// (deadline, arrival, place), with entries of outcomes that have found their impression meanwhile.
-    deadlines: BinaryHeap<Reverse<(EventTime, u64, u32)>>,
-    wait: Span,
+    outcomes: PagedSlab<Waiting, PAGE>,
+    places: BTreeMap<Key, u32>,
+    /// Places by the end of waiting and the number in the order of arrival.
+    deadlines: BTreeMap<(EventTime, u64), u32>,
+    /// How long the outcomes of each task wait.
+    windows: Vec<Span>,
     most: usize,
+    /// The newest time of outcomes that were given up for want of room, by part; empty before the first.
+    lost: Vec<EventTime>,
 }
 
 impl Early {
-    pub(super) fn new(wait: Span, most: usize) -> Self {
+    pub(super) fn new(windows: Vec<Span>, most: usize) -> Self {
         Self {
-            nodes: PagedSlab::new(),
-            chains: HashMap::default(),
-            deadlines: BinaryHeap::new(),
-            wait,
+            outcomes: PagedSlab::new(),
+            places: BTreeMap::new(),
+            deadlines: BTreeMap::new(),
+            windows,
             most: most.max(1),
+            lost: Vec::new(),
         }
-    }
-
-    /// Tells whether an outcome of this time has waited long enough at this watermark.
-    pub(super) fn is_over(&self, time: EventTime, watermark: EventTime) -> bool {
-        time + self.wait < watermark
     }
 
     /// Lets an outcome wait. Returns one that must go because there are too many.
     pub(super) fn push(&mut self, waiting: Waiting) -> Option<Waiting> {
-        let awaited = Awaited::by(&waiting.outcome);
-        let place = u32::try_from(self.nodes.insert(Node { waiting, next: NONE })).unwrap_or(NONE);
-        match self.chains.get_mut(&awaited) {
-            Some((_, last)) => {
-                self.nodes[*last as usize].next = place;
-                *last = place;
-            }
-            None => {
-                self.chains.insert(awaited, (place, place));
-            }
+        let deadline = (self.deadline(&waiting.outcome), waiting.arrival);
+        let place = u32::try_from(self.outcomes.insert(waiting)).unwrap_or(u32::MAX);
+        self.places.insert(waiting.key(), place);
+        self.deadlines.insert(deadline, place);
+        if self.outcomes.len() <= self.most {
+            return None;
         }
-        self.deadlines.push(Reverse((waiting.outcome.time + self.wait, waiting.arrival, place)));
-        if self.deadlines.len() > 64 + 2 * self.nodes.len() {
-            let nodes = &self.nodes;
-            self.deadlines.retain(|Reverse((_, arrival, place))| is_live(nodes, *arrival, *place));
+        let gone = self.pop_before(EventTime::MAX)?;
+        if self.lost.is_empty() {
+            self.lost.resize(PARTS, EventTime::MIN);
         }
-        if self.nodes.len() > self.most { self.pop_before(EventTime::MAX) } else { None }
+        let Outcome { user, kind, time, .. } = gone.outcome;
+        let lost = &mut self.lost[part(user, usize::from(kind.0))];
+        *lost = time.max(*lost);
+        Some(gone)
+    }
+
+    /// Tells whether an outcome of this task was given up for want of room that an impression of this time may have been waiting for.
+    pub(super) fn may_have_lost(&self, user: UserId, task: usize, time: EventTime) -> bool {
+        !self.lost.is_empty() && time <= self.lost[part(user, task)]
+    }
+
+    /// Tells whether an outcome can have no impression any more at this watermark.
+    pub(super) fn is_over(&self, outcome: &Outcome, watermark: EventTime) -> bool {
+        self.deadline(outcome) < watermark
     }
 
     /// Removes and returns the outcome with the earliest deadline, if that is strictly before the watermark.
     pub(super) fn pop_before(&mut self, watermark: EventTime) -> Option<Waiting> {
-        while let Some(&Reverse((deadline, arrival, place))) = self.deadlines.peek() {
-            if !is_live(&self.nodes, arrival, place) {
-                self.deadlines.pop();
-                continue;
-            }
-            if deadline >= watermark {
-                return None;
-            }
-            self.deadlines.pop();
-            let waiting = self.nodes[place as usize].waiting;
-            self.unlink(Awaited::by(&waiting.outcome), place);
-            return Some(waiting);
-        }
-        None
+        let (_, &place) = self.deadlines.first_key_value().filter(|(key, _)| key.0 < watermark)?;
+        Some(self.remove(place))
     }
 
-    /// Removes the outcomes that wait for this and that `wanted` accepts, in the order of arrival, into `found`.
-    pub(super) fn take(
+    /// Tells whether an outcome is to be given up at this watermark.
+    pub(super) fn is_due(&self, watermark: EventTime) -> bool {
+        self.deadlines.first_key_value().is_some_and(|(key, _)| key.0 < watermark)
+    }
+
+    /// Removes the outcomes that name an impression.
+    pub(super) fn take_named(&mut self, user: UserId, id: EventId, found: &mut Vec<Waiting>) {
+        let awaited = Awaited::Named(user, id);
+        self.take(first(awaited)..=last(awaited, u8::MAX, EventTime::MAX), found);
+    }
+
+    /// Tells whether outcomes without a name wait for an impression of this user and item.
+    pub(super) fn awaits(&self, user: UserId, item: ItemId) -> bool {
+        let awaited = Awaited::Any(user, item);
+        let all = first(awaited)..=last(awaited, u8::MAX, EventTime::MAX);
+        !self.places.is_empty() && self.places.range(all).next().is_some()
+    }
+
+    /// Removes the outcomes of a task without a name that wait for an impression of this user and item, from the first time to the last.
+    pub(super) fn take_any(
         &mut self,
-        awaited: Awaited,
-        wanted: impl Fn(&Outcome) -> bool,
+        user: UserId,
+        item: ItemId,
+        task: usize,
+        times: RangeInclusive<EventTime>,
         found: &mut Vec<Waiting>,
     ) {
-        let mut place = self.chains.get(&awaited).map_or(NONE, |chain| chain.0);
-        while place != NONE {
-            let node = self.nodes[place as usize];
-            if wanted(&node.waiting.outcome) {
-                found.push(node.waiting);
-                self.unlink(awaited, place);
-            }
-            place = node.next;
-        }
+        let (awaited, kind) = (Awaited::Any(user, item), u8::try_from(task).unwrap_or(u8::MAX));
+        self.take((awaited, kind, *times.start(), 0)..=last(awaited, kind, *times.end()), found);
     }
 
     /// Returns about how many bytes the outcomes take.
     pub(super) fn memory(&self) -> usize {
-        self.nodes.len() * (size_of::<Node>() + 48) + self.deadlines.len() * 24
+        // Nodes of trees are two thirds full.
+        let tree = size_of::<(Key, u32)>() + size_of::<(EventTime, u64, u32)>();
+        self.outcomes.len() * (size_of::<Waiting>() + tree * 3 / 2)
     }
 
     /// Returns the waiting outcomes as they are now.
     pub(super) fn picture(&self) -> EarlyPicture {
-        EarlyPicture(self.nodes.clone())
+        EarlyPicture { outcomes: self.outcomes.clone(), lost: self.lost.clone() }
     }
 
-    fn unlink(&mut self, awaited: Awaited, place: u32) {
-        let next = self.nodes.remove(place as usize).next;
-        let Some(&(first, last)) = self.chains.get(&awaited) else { return };
-        if first == place {
-            if next == NONE {
-                self.chains.remove(&awaited);
-            } else {
-                self.chains.insert(awaited, (next, last));
-            }
-            return;
-        }
-        let mut before = first;
-        while self.nodes[before as usize].next != place {
-            before = self.nodes[before as usize].next;
-        }
-        self.nodes[before as usize].next = next;
-        if last == place {
-            self.chains.insert(awaited, (first, before));
+    /// Puts back up to when outcomes were given up for want of room.
+    pub(super) fn restore_lost(&mut self, lost: Vec<EventTime>) {
+        if lost.len() == PARTS {
+            self.lost = lost;
         }
     }
+
+    fn deadline(&self, outcome: &Outcome) -> EventTime {
+        outcome.time + self.windows[usize::from(outcome.kind.0)]
+    }
+
+    fn take(&mut self, keys: RangeInclusive<Key>, found: &mut Vec<Waiting>) {
+        while let Some((_, &place)) = self.places.range(keys.clone()).next() {
+            found.push(self.remove(place));
+        }
+    }
+
+    fn remove(&mut self, place: u32) -> Waiting {
+        let waiting = self.outcomes.remove(place as usize);
+        self.places.remove(&waiting.key());
+        self.deadlines.remove(&(self.deadline(&waiting.outcome), waiting.arrival));
+        waiting
+    }
+}
+
+fn first(awaited: Awaited) -> Key {
+    (awaited, 0, EventTime::MIN, 0)
+}
+
+fn last(awaited: Awaited, kind: u8, time: EventTime) -> Key {
+    (awaited, kind, time, u64::MAX)
+}
+
+/// The part of a user and a task, by the stable hash: what is masked must not differ from run to run.
+fn part(user: UserId, task: usize) -> usize {
+    pair_key(user.0, task as u64) as usize % PARTS
 }
 
 /// The waiting outcomes as they were.
 #[derive(Clone, Debug)]
-pub(super) struct EarlyPicture(PagedSlab<Node, PAGE>);
-
-impl EarlyPicture {
-    /// Returns the outcomes in the order of arrival.
-    pub(super) fn state(&self) -> Vec<Waiting> {
-        let mut state: Vec<Waiting> = self.0.iter().map(|(_, node)| node.waiting).collect();
-        state.sort_unstable_by_key(|waiting| waiting.arrival);
-        state
-    }
+pub(super) struct EarlyPicture {
+    outcomes: PagedSlab<Waiting, PAGE>,
+    lost: Vec<EventTime>,
 }
 
-fn is_live(nodes: &PagedSlab<Node, PAGE>, arrival: u64, place: u32) -> bool {
-    nodes.get(place as usize).is_some_and(|node| node.waiting.arrival == arrival)
+impl EarlyPicture {
+    /// Returns the outcomes in the order of arrival, and up to when some were given up for want of room.
+    pub(super) fn state(&self) -> (Vec<Waiting>, Vec<EventTime>) {
+        let mut state: Vec<Waiting> = self.outcomes.iter().map(|(_, waiting)| *waiting).collect();
+        state.sort_unstable_by_key(|waiting| waiting.arrival);
+        (state, self.lost.clone())
+    }
 }
 
 #[cfg(test)]
@@ -201,45 +223,65 @@ mod tests {
     }
 
     fn early(most: usize) -> Early {
-        let mut early = Early::new(Span(10), most);
+        let mut early = Early::new(vec![Span(10)], most);
         for (arrival, (item, time)) in [(7, 5), (7, 3), (8, 4), (7, 9)].into_iter().enumerate() {
             assert_eq!(early.push(waiting(arrival as u64, item, time)), None);
         }
         early
     }
 
+    fn take(early: &mut Early, times: RangeInclusive<i64>) -> Vec<i64> {
+        let times = EventTime(*times.start())..=EventTime(*times.end());
+        let mut found = Vec::new();
+        early.take_any(UserId(1), ItemId(7), 0, times, &mut found);
+        found.iter().map(|waiting| waiting.outcome.time.0).collect()
+    }
+
     #[test]
     fn outcomes_leave_in_the_order_of_their_deadlines_strictly_before_the_watermark() {
         let mut early = early(9);
         assert_eq!(early.pop_before(EventTime(13)), None);
+        assert!(!early.is_due(EventTime(13)) && early.is_due(EventTime(14)));
         let mut times = Vec::new();
         while let Some(waiting) = early.pop_before(EventTime(16)) {
             times.push(waiting.outcome.time.0);
         }
         assert_eq!(times, [3, 4, 5]);
-        assert_eq!(early.picture().state(), [waiting(3, 7, 9)]);
+        assert_eq!(early.picture().state().0, [waiting(3, 7, 9)]);
     }
 
     #[test]
-    fn an_impression_takes_its_own_from_any_part_of_a_chain() {
+    fn an_impression_takes_its_own_from_any_part_of_the_order() {
         let mut early = early(9);
-        let mut found = Vec::new();
-        let any = Awaited::Any(UserId(1), ItemId(7));
-        early.take(any, |outcome| outcome.time != EventTime(5), &mut found);
-        assert_eq!(found, [waiting(1, 7, 3), waiting(3, 7, 9)]);
+        assert_eq!(take(&mut early, 4..=8), [5]);
         assert_eq!(early.push(waiting(4, 7, 1)), None);
-        found.clear();
-        early.take(any, |_| true, &mut found);
-        assert_eq!(found, [waiting(0, 7, 5), waiting(4, 7, 1)]);
+        assert_eq!(take(&mut early, 0..=100), [1, 3, 9]);
+        assert!(!early.awaits(UserId(1), ItemId(7)) && early.awaits(UserId(1), ItemId(8)));
         assert_eq!(early.pop_before(EventTime::MAX), Some(waiting(2, 8, 4)));
         assert_eq!(early.pop_before(EventTime::MAX), None);
-        assert!(early.chains.is_empty());
+        assert!(early.places.is_empty() && early.memory() == 0);
     }
 
     #[test]
-    fn a_full_buffer_gives_up_the_outcome_with_the_least_time_left() {
+    fn what_names_an_impression_is_taken_whatever_its_time() {
+        let mut early = early(9);
+        let mut named = waiting(4, 7, 77);
+        named.outcome.impression = Some(EventId(7));
+        assert_eq!(early.push(named), None);
+        let mut found = Vec::new();
+        early.take_named(UserId(1), EventId(7), &mut found);
+        assert_eq!(found, [named]);
+        assert_eq!(take(&mut early, 0..=100), [3, 5, 9], "an item is no impression");
+    }
+
+    #[test]
+    fn a_full_buffer_gives_up_the_outcome_with_the_least_time_left_and_knows_it() {
         let mut early = early(4);
+        assert!(!early.may_have_lost(UserId(1), 0, EventTime(0)));
         assert_eq!(early.push(waiting(4, 9, 8)), Some(waiting(1, 7, 3)));
         assert_eq!(early.push(waiting(5, 9, 1)), Some(waiting(5, 9, 1)));
+        let lost = |time| early.may_have_lost(UserId(1), 0, EventTime(time));
+        assert_eq!([0, 3, 4].map(lost), [true, true, false]);
+        assert!(!early.may_have_lost(UserId(2), 0, EventTime(0)));
     }
 }

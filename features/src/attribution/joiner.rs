@@ -1,10 +1,10 @@
 //! The joiner of one shard.
 
-use super::deadlines::{Deadline, Deadlines};
-use super::early::{Awaited, Early, Waiting};
-use super::labels::{LabelRules, Stage};
+use super::deadlines::Deadlines;
+use super::early::{Early, Waiting};
+use super::labels::LabelRules;
 use super::open::{OpenSet, mismatch};
-use super::seen::{Seen, name};
+use super::seen::{Arrived, Seen};
 use super::{
     Effect, Fate, JoinCounts, JoinLimits, Kept, Labels, Opened, Orphan, Outcome, Payload, Place,
     TaskSet,
@@ -24,11 +24,11 @@ pub struct Joiner<T> {
     pub(super) early: Early,
     pub(super) seen: Seen,
     /// When each open impression's next stage is over.
-    deadlines: Deadlines,
+    pub(super) deadlines: Deadlines,
     pub(super) watermark: EventTime,
     pub(super) arrivals: u64,
     pub(super) counts: JoinCounts,
-    found: Vec<Waiting>,
+    pub(super) found: Vec<Waiting>,
 }
 
 /// Where an outcome belongs.
@@ -43,10 +43,13 @@ impl<T: Payload> Joiner<T> {
     /// Creates a joiner that has seen nothing.
     pub fn new(funnel: &Funnel, limits: JoinLimits) -> Self {
         let rules = LabelRules::new(funnel);
+        let extra = rules.behaviours() - rules.windows().len();
+        let short = std::iter::repeat_n(limits.seen_for, extra);
+        let spans = rules.windows().iter().map(|&window| window.max(limits.seen_for)).chain(short);
         Self {
             opens: OpenSet::new(),
-            early: Early::new(limits.early_wait, limits.early_most),
-            seen: Seen::new(limits.seen_ids, limits.seen_bytes),
+            early: Early::new(rules.windows().to_vec(), limits.early_most),
+            seen: Seen::new([limits.seen_for].into_iter().chain(spans), limits.seen_bytes),
             deadlines: Deadlines::new(rules.stages().len()),
             watermark: EventTime::MIN,
             arrivals: 0,
@@ -56,35 +59,42 @@ impl<T: Payload> Joiner<T> {
         }
     }
 
-    /// Opens an impression whose `payload` is filled in by `snapshot`, which is only called when the impression is no duplicate.
-    /// Returns its place, or `None` for a duplicate.
+    /// Opens an impression whose `payload` is filled in by `snapshot`, which is only called when it is opened. Returns its place, or `None`
+    /// for a duplicate and for one that came too late to have any label; both are counted.
     ///
-    /// Effects: `fnw` negatives; then what outcomes that waited for it bring; and its closing, when it came so late that its windows
-    /// are over.
+    /// Effects: `fnw` negatives; what outcomes that waited for it bring; and the closing of windows that were over when it came.
     pub fn impression(
         &mut self,
         opened: Opened<()>,
         snapshot: impl FnOnce() -> T,
         effects: &mut Vec<Effect>,
     ) -> Option<Place> {
-        if self.opens.by_id(opened.user, opened.id).is_some()
-            || !self.seen.admit(opened.user, name(None, opened.id))
-        {
+        let Opened { id, user, item, time, number, new_item, payload: () } = opened;
+        if self.opens.by_id(user, id).is_some() || !self.admit(Arrived { log: 0, user, id, time }) {
             self.counts.duplicate_impressions += 1;
             return None;
         }
+        let masked = self.masked(user, time);
+        for task in masked.iter() {
+            self.counts.kinds[task].late_impressions += 1;
+        }
+        self.counts.late_impressions += u64::from(!masked.is_empty());
+        if masked == self.rules.tasks() {
+            self.counts.unopened += 1;
+            self.turn_down(user, id);
+            return None;
+        }
         self.counts.opened += 1;
-        let Opened { id, user, item, time, number, new_item, payload: () } = opened;
         let payload = Kept::Here(snapshot());
         let opened = Opened { id, user, item, time, number, new_item, payload };
-        let place = self.place(opened);
-        let arrival = self.rules.arrival();
+        let place = self.opens.insert(opened, self.rules.at_once(), masked);
+        let arrival = self.rules.arrival(masked);
         if !arrival.is_empty() {
             effects.push(Effect::Example { place, labels: arrival });
         }
         self.claim(place, effects);
         self.attribute_waiting(place, effects);
-        self.close_due(effects);
+        self.begin(place, effects);
         Some(place)
     }
 
@@ -94,7 +104,8 @@ impl<T: Payload> Joiner<T> {
     pub fn outcome(&mut self, outcome: Outcome, effects: &mut Vec<Effect>) -> Fate {
         let kind = usize::from(outcome.kind.0);
         self.counts.kinds[kind].arrived += 1;
-        if !self.seen.admit(outcome.user, name(Some(outcome.kind), outcome.id)) {
+        let Outcome { user, id, time, .. } = outcome;
+        if !self.admit(Arrived { log: kind + 1, user, id, time }) {
             self.counts.kinds[kind].duplicate += 1;
             return Fate::Duplicate;
         }
@@ -111,25 +122,8 @@ impl<T: Payload> Joiner<T> {
     }
 
     /// Takes an impression's id as seen of a user, to fill a state directly.
-    pub fn know(&mut self, user: UserId, id: EventId) {
-        self.seen.admit(user, name(None, id));
-    }
-
-    /// Moves the watermark on, never back, closes what is strictly before it and gives up outcomes that have waited long enough.
-    pub fn advance(&mut self, watermark: EventTime, effects: &mut Vec<Effect>) {
-        if watermark <= self.watermark {
-            return;
-        }
-        self.watermark = watermark;
-        self.close_due(effects);
-        while let Some(waiting) = self.early.pop_before(watermark) {
-            self.give_up(&waiting, Orphan::NoImpression);
-        }
-    }
-
-    /// Closes everything at the end of the input.
-    pub fn finish(&mut self, effects: &mut Vec<Effect>) {
-        self.advance(EventTime::MAX, effects);
+    pub fn know(&mut self, user: UserId, id: EventId, time: EventTime) {
+        self.admit(Arrived { log: 0, user, id, time });
     }
 
     /// Returns an impression that is open or was closed by the last call.
@@ -181,21 +175,30 @@ impl<T: Payload> Joiner<T> {
         self.seen.memory()
     }
 
-    /// Adds an impression to the open ones and sets its next deadline.
-    pub(super) fn place(&mut self, opened: Opened<Kept<T>>) -> Place {
-        let (time, number) = (opened.time, opened.number);
-        let place = self.opens.insert(opened, self.rules.at_once());
-        self.schedule(time, number, place, 0);
-        place
+    /// Enters the id of an event. Returns false when it was seen before.
+    fn admit(&mut self, arrived: Arrived) -> bool {
+        let counts = &mut self.counts;
+        self.seen.admit(arrived, self.watermark, |log, ids| match log.checked_sub(1) {
+            Some(kind) => counts.kinds[kind].forgotten += ids,
+            None => counts.forgotten_impressions += ids,
+        })
     }
 
-    /// Sets the deadline of the first stage from `stage` on; of a restored impression the first that is not over.
-    pub(super) fn schedule(&mut self, time: EventTime, number: u64, place: Place, stage: usize) {
-        let time = time + self.rules.stages()[stage].window;
-        self.deadlines.push(stage, Deadline { time, number, place });
+    /// Returns the tasks whose label cannot be known of an impression that comes now: their window is over, so outcomes may have been given
+    /// up; or some have been for want of room.
+    fn masked(&self, user: UserId, time: EventTime) -> TaskSet {
+        let missing = |&task: &usize| {
+            time + self.rules.window(task) < self.watermark
+                || self.early.may_have_lost(user, task, time)
+        };
+        let all = self.rules.tasks();
+        let masked = self.rules.unknown(all.iter().filter(missing).collect());
+        // What is certain of a view is learned once: one whose id may be forgotten could be a second copy.
+        let once = time + self.seen.span(0) >= self.watermark;
+        if once || masked.or(self.rules.at_once()) != all { masked } else { all }
     }
 
-    fn target(&self, outcome: &Outcome, task: usize) -> Target {
+    fn target(&mut self, outcome: &Outcome, task: usize) -> Target {
         let window = self.rules.window(task);
         let place = match outcome.impression {
             Some(id) => self.opens.by_id(outcome.user, id),
@@ -204,17 +207,19 @@ impl<T: Payload> Joiner<T> {
         let Some(place) = place else { return Target::Unknown };
         let open = &self.opens.get(place).opened;
         let end = open.time + window;
-        if outcome.impression.is_some() {
-            if let Some(reason) = mismatch(outcome, open, end) {
-                return Target::Orphan(reason);
-            }
-        } else if outcome.time > end {
-            return Target::Unknown;
+        if outcome.impression.is_none() {
+            // A newer one may yet come whose window is open.
+            let open = outcome.time <= end && end >= self.watermark;
+            return if open { Target::Impression(place) } else { Target::Unknown };
         }
-        if end < self.watermark { Target::Late } else { Target::Impression(place) }
+        match mismatch(outcome, open, end) {
+            Some(reason) => Target::Orphan(reason),
+            None if end < self.watermark => Target::Late,
+            None => Target::Impression(place),
+        }
     }
 
-    fn attach(
+    pub(super) fn attach(
         &mut self,
         place: Place,
         task: usize,
@@ -248,7 +253,7 @@ impl<T: Payload> Joiner<T> {
         let fnw = self.rules.fnw();
         let open = self.opens.get_mut(place);
         let positive = self.rules.positive(open.seen);
-        let newly = positive.without(open.turned);
+        let newly = positive.without(open.turned).without(open.masked);
         open.positive = positive;
         open.turned = open.turned.or(positive);
         let tasks = newly.without(counted);
@@ -298,100 +303,13 @@ impl<T: Payload> Joiner<T> {
         self.turn(place, last, lost, effects);
     }
 
-    fn attribute_waiting(&mut self, place: Place, effects: &mut Vec<Effect>) {
-        let (id, user, item, time) = {
-            let opened = &self.opens.get(place).opened;
-            (opened.id, opened.user, opened.item, opened.time)
-        };
-        let mut found = std::mem::take(&mut self.found);
-        self.early.take(Awaited::Named(user, id), |_| true, &mut found);
-        let rules = &self.rules;
-        let covered = |outcome: &Outcome| {
-            let end = rules.task(outcome.kind).map(|task| time + rules.window(task));
-            outcome.time >= time && end.is_some_and(|end| outcome.time <= end)
-        };
-        self.early.take(Awaited::Any(user, item), covered, &mut found);
-        for Waiting { outcome, .. } in found.drain(..) {
-            let task = usize::from(outcome.kind.0);
-            self.counts.kinds[task].waiting -= 1;
-            let opened = &self.opens.get(place).opened;
-            match mismatch(&outcome, opened, time + self.rules.window(task)) {
-                Some(reason) => self.counts.kinds[task].orphaned[reason as usize] += 1,
-                None => {
-                    self.attach(place, task, &outcome, effects);
-                }
-            }
-        }
-        self.found = found;
-    }
-
-    fn wait(&mut self, outcome: Outcome, task: usize) -> Fate {
-        if self.early.is_over(outcome.time, self.watermark) {
-            return self.late(task);
-        }
-        let arrival = self.arrivals;
-        self.arrivals += 1;
-        self.counts.kinds[task].waiting += 1;
-        let behind = outcome.time < self.watermark;
-        if let Some(waiting) = self.early.push(Waiting { outcome, behind, arrival }) {
-            self.give_up(&waiting, Orphan::Overflow);
-            if waiting.arrival == arrival {
-                return if behind { Fate::Late } else { Fate::Orphaned(Orphan::Overflow) };
-            }
-        }
-        Fate::Waiting
-    }
-
-    pub(super) fn give_up(&mut self, waiting: &Waiting, reason: Orphan) {
-        let task = usize::from(waiting.outcome.kind.0);
-        self.counts.kinds[task].waiting -= 1;
-        if waiting.behind {
-            self.late(task);
-        } else {
-            self.orphan(task, reason);
-        }
-    }
-
-    fn late(&mut self, task: usize) -> Fate {
+    pub(super) fn late(&mut self, task: usize) -> Fate {
         self.counts.kinds[task].late += 1;
         Fate::Late
     }
 
-    fn orphan(&mut self, task: usize, reason: Orphan) -> Fate {
+    pub(super) fn orphan(&mut self, task: usize, reason: Orphan) -> Fate {
         self.counts.kinds[task].orphaned[reason as usize] += 1;
         Fate::Orphaned(reason)
-    }
-
-    fn close_due(&mut self, effects: &mut Vec<Effect>) {
-        while let Some((stage, deadline)) = self.deadlines.pop_before(self.watermark) {
-            let Deadline { number, place, .. } = deadline;
-            let open = self.opens.get(place);
-            let (time, positive) = (open.opened.time, open.positive);
-            let Stage { closed, learned, .. } = self.rules.stages()[stage];
-            if !learned.is_empty() {
-                let labels = Labels::known(learned, positive);
-                effects.push(Effect::Example { place, labels });
-            }
-            effects.push(Effect::Final { place, labels: Labels::known(closed, positive) });
-            if stage + 1 < self.rules.stages().len() {
-                self.schedule(time, number, place, stage + 1);
-                if stage == 0 {
-                    effects.push(Effect::Waits { place });
-                }
-            } else {
-                self.close(place, effects);
-            }
-        }
-    }
-
-    fn close(&mut self, place: Place, effects: &mut Vec<Effect>) {
-        let open = self.opens.get(place);
-        for task in open.seen.without(open.positive).iter() {
-            self.counts.kinds[task].childless += 1;
-        }
-        let labels = Labels::known(self.rules.tasks(), open.positive);
-        self.counts.closed += 1;
-        self.opens.close(place);
-        effects.push(Effect::Closed { place, labels });
     }
 }

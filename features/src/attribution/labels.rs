@@ -217,9 +217,29 @@ impl LabelRules {
         &self.stages
     }
 
-    /// Returns what is learned of an impression when it arrives: `fnw` negatives, and what is certain, for which no rule has to wait.
-    pub(super) fn arrival(&self) -> Labels {
-        Labels::fnw_negative(self.fnw).and(Labels::known(self.at_once, self.at_once))
+    /// Returns what is learned of an impression when it arrives: `fnw` negatives save the masked ones, and what is certain, for which no rule
+    /// has to wait.
+    pub(super) fn arrival(&self, masked: TaskSet) -> Labels {
+        let certain = Labels::known(self.at_once, self.at_once);
+        Labels::fnw_negative(self.fnw.without(masked)).and(certain)
+    }
+
+    /// Returns the tasks whose label cannot be known where outcomes of the `missing` tasks may be missing: those tasks and all below them,
+    /// save what is certain from the start. A child whose own outcomes are all there is masked too: without its parent's it could only be
+    /// found to be 0.
+    pub(super) fn unknown(&self, missing: TaskSet) -> TaskSet {
+        let mut unknown = missing;
+        for (task, parent) in self.parents.iter().enumerate() {
+            if parent.is_some_and(|parent| unknown.contains(parent)) {
+                unknown = unknown.with(task);
+            }
+        }
+        unknown.without(self.at_once)
+    }
+
+    /// Returns how long after an impression the outcomes of each task count.
+    pub(super) fn windows(&self) -> &[Span] {
+        &self.windows
     }
 
     /// Returns the tasks whose outcome and whose ancestors' outcomes were all seen.

@@ -1,9 +1,14 @@
 //! Places of open impressions by what they are looked up by: 8 bytes each, because the impression itself holds the rest.
 //!
 //! A link keeps 32 bits of its key's hash. They decide nearly always without a look at the impression; when they agree, that look
-//! decides, so two keys are never taken for one. Taking a link out looks at no impression at all.
+//! decides, so two keys are never taken for one. Taking a link out looks at no impression at all. The hash has a seed ([`crate::maps`]):
+//! nobody can choose ids whose halves agree.
+
+use std::hash::BuildHasher;
 
 use hashbrown::HashTable;
+
+use crate::maps::Seeded;
 
 /// A place, and half of its key's hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,9 +17,12 @@ struct Link {
     place: u32,
 }
 
-/// Places by key. Keys are well mixed 64-bit numbers ([`crate::ids::salted_key`]).
+/// Places by key.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Links(HashTable<Link>);
+pub(super) struct Links {
+    table: HashTable<Link>,
+    hashing: Seeded,
+}
 
 impl Links {
     /// About how many bytes a link takes.
@@ -22,36 +30,36 @@ impl Links {
 
     /// Returns the place of this key that `is` accepts.
     pub(super) fn find(&self, key: u64, is: impl Fn(u32) -> bool) -> Option<u32> {
-        let tag = tag(key);
-        let found = self.0.find(spread(tag), |link| link.tag == tag && is(link.place));
+        let tag = self.tag(key);
+        let found = self.table.find(spread(tag), |link| link.tag == tag && is(link.place));
         found.map(|link| link.place)
     }
 
     /// Adds a place under a key that has none.
     pub(super) fn insert(&mut self, key: u64, place: u32) {
-        let tag = tag(key);
-        self.0.insert_unique(spread(tag), Link { tag, place }, |link| spread(link.tag));
+        let tag = self.tag(key);
+        self.table.insert_unique(spread(tag), Link { tag, place }, |link| spread(link.tag));
     }
 
     /// Puts a place where another one was under this key.
     pub(super) fn replace(&mut self, key: u64, place: u32, by: u32) {
-        let link = Link { tag: tag(key), place };
-        if let Some(known) = self.0.find_mut(spread(link.tag), |known| *known == link) {
+        let link = Link { tag: self.tag(key), place };
+        if let Some(known) = self.table.find_mut(spread(link.tag), |known| *known == link) {
             known.place = by;
         }
     }
 
     /// Takes a place out from under its key.
     pub(super) fn remove(&mut self, key: u64, place: u32) {
-        let link = Link { tag: tag(key), place };
-        if let Ok(known) = self.0.find_entry(spread(link.tag), |known| *known == link) {
+        let link = Link { tag: self.tag(key), place };
+        if let Ok(known) = self.table.find_entry(spread(link.tag), |known| *known == link) {
             known.remove();
         }
     }
-}
 
-fn tag(key: u64) -> u32 {
-    (key >> 32) as u32
+    fn tag(&self, key: u64) -> u32 {
+        (self.hashing.hash_one(key) >> 32) as u32
+    }
 }
 
 /// Returns the hash by which the table is ordered: a multiplication by the golden ratio, since a table reads low and high bits.
@@ -64,18 +72,16 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::ids::salted_key;
+    use crate::ids::pair_key;
 
     #[test]
     fn links_do_what_a_map_does() {
         let (mut links, mut map) = (Links::default(), HashMap::new());
-        // Keys with equal tags are told apart by what they lead to.
-        let key = |i: u64| salted_key(i % 7, i / 7) & !0xffff_ffff | i;
         let mut keys: HashMap<u32, u64> = HashMap::new();
         let mut state = 1u64;
         for place in 0..20_000u32 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let key = key(state >> 33 & 0x3ff);
+            let key = state >> 33 & 0x3ff;
             let found = links.find(key, |place| keys[&place] == key);
             assert_eq!(found, map.get(&key).copied());
             match found {
@@ -96,5 +102,39 @@ mod tests {
             }
         }
         assert!(map.len() > 100);
+    }
+
+    #[test]
+    fn equal_ids_and_turned_ones_are_found_by_one_look() {
+        let (mut links, mut looks) = (Links::default(), 0);
+        let key = |place: u32| match place % 3 {
+            0 => pair_key(place.into(), place.into()),
+            1 => pair_key(place.into(), u64::from(place) + 1),
+            _ => pair_key(place.into(), u64::from(place) - 1),
+        };
+        let places = 0..30_000;
+        for place in places.clone() {
+            assert_eq!(links.find(key(place), |_| panic!("{place} is new")), None);
+            links.insert(key(place), place);
+        }
+        for place in places.clone() {
+            let is = |found| {
+                looks += 1;
+                found == place
+            };
+            assert_eq!(links.find(key(place), is), Some(place));
+        }
+        assert_eq!(looks, places.len());
+    }
+
+    #[test]
+    fn keys_with_equal_tags_are_told_apart_by_what_they_lead_to() {
+        let mut links = Links::default();
+        // Of so many keys some thirty pairs have equal tags.
+        let keys = 0..500_000u32;
+        keys.clone().for_each(|key| links.insert(key.into(), key));
+        for key in keys {
+            assert_eq!(links.find(key.into(), |place| place == key), Some(key));
+        }
     }
 }

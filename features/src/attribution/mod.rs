@@ -5,19 +5,29 @@
 //! - An outcome of task `t` counts for an impression when `0 <= outcome.time - impression.time <= window[t]`, both ends included.
 //! - It belongs to the impression that it names; without a name to the newest impression `(time, id)` of its user and item whose
 //!   window covers it. When a newer such impression arrives out of order, the outcomes that are its own move to it.
-//! - An outcome without its impression waits for it for a while of event time, then it is an orphan.
+//! - An outcome without its impression waits for it until the watermark is its task's window beyond its time, then it is an orphan: an
+//!   impression that comes later than that has no label of this task.
+//! - An impression that comes when a task's window is over has no label of it: outcomes may have been given up, so what is missing proves
+//!   nothing, and to learn only those that are there would make the rate too high. It is neither learned nor judged, under either rule, and
+//!   counted. So are all tasks below it, which without their parent's outcome could only be found to be 0; and tasks of which outcomes were
+//!   given up for want of room that it may have been waiting for. One without any label is not opened, and takes no outcome.
 //! - A task's label is closed once the watermark is strictly beyond `impression.time + window[t]`, and never changes after that.
 //! - A closed label is 1 when the outcome and those of all ancestors were seen in their windows. A child without its parent is 0.
 //! - `wait` tasks are learned when they close, tasks with equal windows together. `fnw` tasks are learned as negatives at arrival
 //!   and again as positives when the outcome is seen. A positive that is late under either rule is only counted.
 //! - Where views open the funnel, the view's own label is certain and learned at arrival under either rule.
-//! - Windows close in the order of (deadline, arrival), whatever the steps of the watermark.
+//! - Windows close in the order of (deadline, arrival), whatever the steps of the watermark, and in portions ([`MOST_CLOSINGS`]).
+//! - A second copy of an event changes nothing. Its id is remembered by event time: of an impression while it is open and for
+//!   [`JoinLimits::seen_for`], of an outcome for that or its window, whichever is longer. A copy that comes later still is late by then: it has
+//!   no label and turns none.
 //! - What the caller keeps with an impression may be put away once its first window is over ([`Effect::Waits`]): to find the impressions
 //!   of outcomes and to close windows the joiner needs nothing of it.
 //!
 //! Every behaviour has exactly one [`Fate`], and [`JoinCounts`] adds up to what came in. Any order of arrival within the allowed
 //! lateness gives the same final labels (the tests compare with a brute force over the whole log).
 
+mod chains;
+mod closing;
 mod counts;
 mod deadlines;
 mod early;
@@ -31,9 +41,11 @@ mod seen;
 mod state;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use serde::{Deserialize, Serialize};
 
+pub use closing::MOST_CLOSINGS;
 pub use counts::{JoinCounts, KindCounts};
 pub use joiner::Joiner;
 pub use labels::{Labels, TaskSet};
@@ -206,24 +218,18 @@ pub enum Effect {
 /// Bounds of what a joiner remembers beside open impressions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JoinLimits {
-    /// How long an outcome waits for its impression: until the watermark is so far beyond its time.
-    pub early_wait: Span,
-    /// How many outcomes wait at most.
+    /// How many outcomes wait for their impression at most.
     pub early_most: usize,
-    /// How many event ids of a user are remembered.
-    pub seen_ids: usize,
-    /// How many bytes the remembered event ids take at most; the users that were quiet for longest are forgotten first.
+    /// How long an event's id is remembered at least: until the watermark is so far beyond its time. Of a task, at least as long as its
+    /// window.
+    pub seen_for: Span,
+    /// How many bytes the remembered event ids take at most: the commonest type forgets its oldest ones first, and they are counted.
     pub seen_bytes: usize,
 }
 
 impl Default for JoinLimits {
-    /// 10 minutes, 100,000 outcomes, 256 ids a user, 256 MiB.
+    /// 100,000 outcomes, a day, 256 MiB.
     fn default() -> Self {
-        Self {
-            early_wait: Span::seconds(600),
-            early_most: 100_000,
-            seen_ids: 256,
-            seen_bytes: 256 << 20,
-        }
+        Self { early_most: 100_000, seen_for: Span::seconds(86_400), seen_bytes: 256 << 20 }
     }
 }

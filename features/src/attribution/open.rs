@@ -1,10 +1,14 @@
 //! Open impressions: by place, by id, and chained by user and item from newest to oldest.
+//!
+//! Most chains are a few impressions long and searched by walking. One that was walked too far is put into a tree ([`LongChains`]) and stays
+//! there until it is empty, so a search costs O(log n) whatever the order in which impressions come, and memory only where it is needed.
 
+use super::chains::{LongChains, Rank};
 use super::links::Links;
 use super::{Kept, Opened, Orphan, Outcome, Payload, Place, TaskSet};
-use crate::ids::{EventId, ItemId, UserId, salted_key};
+use crate::ids::{EventId, ItemId, UserId, pair_key};
 use crate::pages::PagedSlab;
-use crate::time::EventTime;
+use crate::time::{EventTime, Span};
 
 const NONE: u32 = u32::MAX;
 
@@ -13,7 +17,10 @@ const PAGE: usize = 32;
 
 /// At most so many outcomes without a named impression are kept with one impression, so that a robot cannot fill the memory. Further
 /// repeated ones are only counted: they do not move to an impression that arrives out of order.
-const MOST_OUTCOMES: u16 = 64;
+const MOST_OUTCOMES: u8 = 64;
+
+/// Impressions of a chain that are walked over before it is put into a tree.
+const WALK: usize = if cfg!(test) { 3 } else { 16 };
 
 /// An open impression with what was seen of it.
 #[derive(Clone, Debug)]
@@ -27,10 +34,24 @@ pub(super) struct Open<T> {
     pub(super) positive: TaskSet,
     /// Tasks that ever were positive: what was announced and learned of them is not repeated after an outcome moved away.
     pub(super) turned: TaskSet,
+    /// Tasks whose label is not known, because outcomes may be missing: neither learned nor announced nor judged.
+    pub(super) masked: TaskSet,
+    kept: u8,
+    /// Its chain is long.
+    long: bool,
     outcomes: u32,
-    kept: u16,
     newer: u32,
     older: u32,
+}
+
+impl<T> Open<T> {
+    fn of(&self) -> (UserId, ItemId) {
+        (self.opened.user, self.opened.item)
+    }
+
+    fn rank(&self) -> Rank {
+        (self.opened.time, self.opened.id)
+    }
 }
 
 /// An outcome without a named impression, kept because a newer impression may yet arrive out of order.
@@ -47,6 +68,7 @@ pub(super) struct OpenSet<T> {
     opens: PagedSlab<Open<T>, PAGE>,
     ids: Links,
     newest: Links,
+    long: LongChains,
     outcomes: PagedSlab<Unnamed, PAGE>,
     payload_bytes: usize,
 }
@@ -57,6 +79,7 @@ impl<T: Payload> OpenSet<T> {
             opens: PagedSlab::new(),
             ids: Links::default(),
             newest: Links::default(),
+            long: LongChains::default(),
             outcomes: PagedSlab::new(),
             payload_bytes: 0,
         }
@@ -75,6 +98,7 @@ impl<T: Payload> OpenSet<T> {
     pub(super) fn memory(&self) -> usize {
         self.opens.len() * (size_of::<Open<T>>() + 2 * Links::BYTES + 24)
             + self.outcomes.len() * size_of::<Unnamed>()
+            + self.long.memory()
             + self.payload_bytes
     }
 
@@ -84,15 +108,17 @@ impl<T: Payload> OpenSet<T> {
             let opened = &self.opens[place as usize].opened;
             opened.user == user && opened.id == id
         };
-        self.ids.find(by_id(user, id), is).map(|place| Place(place as usize))
+        self.ids.find(pair_key(user.0, id.0), is).map(|place| Place(place as usize))
     }
 
     /// Returns the newest open impression of a user and item that is not later than `time`.
-    pub(super) fn newest(&self, user: UserId, item: ItemId, time: EventTime) -> Option<Place> {
-        let mut place = self.newest_of(user, item);
-        while place != NONE && self.opens[place as usize].opened.time > time {
-            place = self.opens[place as usize].older;
+    pub(super) fn newest(&mut self, user: UserId, item: ItemId, time: EventTime) -> Option<Place> {
+        let newest = self.newest_of(user, item);
+        if newest == NONE {
+            return None;
         }
+        // No id ranks below 0, so all of `time` itself do.
+        let (_, place) = self.around(newest, (time + Span(1), EventId(0)));
         (place != NONE).then_some(Place(place as usize))
     }
 
@@ -102,43 +128,47 @@ impl<T: Payload> OpenSet<T> {
         (older != NONE).then_some(Place(older as usize))
     }
 
-    /// Adds an impression of which `known` tasks are seen already.
-    pub(super) fn insert(&mut self, opened: Opened<Kept<T>>, known: TaskSet) -> Place {
+    /// Adds an impression of which `known` tasks are seen already, and `masked` ones will not be known.
+    pub(super) fn insert(
+        &mut self,
+        opened: Opened<Kept<T>>,
+        known: TaskSet,
+        masked: TaskSet,
+    ) -> Place {
         self.payload_bytes += opened.payload.memory();
         let (user, item, id, time) = (opened.user, opened.item, opened.id, opened.time);
-        let mut newer = NONE;
         let newest = self.newest_of(user, item);
-        let mut older = newest;
-        while older != NONE {
-            let other = &self.opens[older as usize];
-            if (other.opened.time, other.opened.id) < (time, id) {
-                break;
-            }
-            (newer, older) = (older, other.older);
-        }
+        let (newer, older) =
+            if newest == NONE { (NONE, NONE) } else { self.around(newest, (time, id)) };
+        let long = newest != NONE && self.opens[newest as usize].long;
         let open = Open {
             opened,
             named: known,
             seen: known,
             positive: known,
             turned: known,
-            outcomes: NONE,
+            masked,
             kept: 0,
+            long,
+            outcomes: NONE,
             newer,
             older,
         };
         let place = self.opens.insert(open);
         let number = u32::try_from(place).unwrap_or(NONE);
-        self.ids.insert(by_id(user, id), number);
+        self.ids.insert(pair_key(user.0, id.0), number);
+        if long {
+            self.long.insert((user, item), (time, id), number);
+        }
         if older != NONE {
             self.opens[older as usize].newer = number;
         }
         if newer != NONE {
             self.opens[newer as usize].older = number;
         } else if newest == NONE {
-            self.newest.insert(by_item(user, item), number);
+            self.newest.insert(pair_key(user.0, item.0), number);
         } else {
-            self.newest.replace(by_item(user, item), newest, number);
+            self.newest.replace(pair_key(user.0, item.0), newest, number);
         }
         Place(place)
     }
@@ -193,8 +223,12 @@ impl<T: Payload> OpenSet<T> {
         let (newer, older) = (open.newer, open.older);
         let mut next = std::mem::replace(&mut open.outcomes, NONE);
         let number = u32::try_from(place.0).unwrap_or(NONE);
-        let of = by_item(open.opened.user, open.opened.item);
-        self.ids.remove(by_id(open.opened.user, open.opened.id), number);
+        let (user, item) = open.of();
+        let of = pair_key(user.0, item.0);
+        if open.long {
+            self.long.remove((user, item), open.rank());
+        }
+        self.ids.remove(pair_key(user.0, open.opened.id.0), number);
         while next != NONE {
             next = self.outcomes.remove(next as usize).next;
         }
@@ -235,7 +269,38 @@ impl<T: Payload> OpenSet<T> {
             let opened = &self.opens[place as usize].opened;
             opened.user == user && opened.item == item
         };
-        self.newest.find(by_item(user, item), is).unwrap_or(NONE)
+        self.newest.find(pair_key(user.0, item.0), is).unwrap_or(NONE)
+    }
+
+    /// Returns the neighbours in the chain of which `newest` is the newest: the oldest member that does not rank below `rank`, and the newest
+    /// that does.
+    fn around(&mut self, newest: u32, rank: Rank) -> (u32, u32) {
+        let (mut newer, mut older) = (NONE, newest);
+        for _ in 0..WALK {
+            if older == NONE || self.opens[older as usize].rank() < rank {
+                return (newer, older);
+            }
+            (newer, older) = (older, self.opens[older as usize].older);
+        }
+        let of = self.opens[newest as usize].of();
+        if !self.opens[newest as usize].long {
+            self.lengthen(newest);
+        }
+        match self.long.below(of, rank) {
+            Some(older) => (self.opens[older as usize].newer, older),
+            None => (self.long.oldest(of).unwrap_or(NONE), NONE),
+        }
+    }
+
+    /// Puts a chain into a tree.
+    fn lengthen(&mut self, newest: u32) {
+        let mut place = newest;
+        while place != NONE {
+            let open = &mut self.opens[place as usize];
+            open.long = true;
+            self.long.insert(open.of(), open.rank(), place);
+            place = open.older;
+        }
     }
 
     /// Returns the impressions in no particular order.
@@ -288,14 +353,6 @@ impl<T: Payload> Payload for Kept<T> {
             Self::Away(_) => 0,
         }
     }
-}
-
-fn by_id(user: UserId, id: EventId) -> u64 {
-    salted_key(user.0, id.0)
-}
-
-fn by_item(user: UserId, item: ItemId) -> u64 {
-    salted_key(user.0, item.0)
 }
 
 /// Returns why an outcome cannot belong to an impression whose window ends at `end`.

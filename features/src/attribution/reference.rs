@@ -1,9 +1,10 @@
-//! Attribution by brute force over the whole log, written from the rules alone: what the joiner is compared with.
+//! Attribution by brute force, written from the rules alone: what the joiner is compared with. [`truth`] looks at the whole log whatever its
+//! order; [`known`] goes through it as it arrives, where what comes too late has no label.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{KindCounts, Opened, Outcome};
-use crate::funnel::{Entry, Funnel};
+use crate::funnel::{Entry, Funnel, Task};
 use crate::ids::{EventId, UserId};
 
 /// A record of the log.
@@ -110,4 +111,90 @@ pub(super) fn truth(funnel: &Funnel, log: &[Record]) -> Truth {
         })
         .collect();
     Truth { labels, duplicate_impressions, kinds }
+}
+
+/// An impression with what is known of its labels.
+struct Shown<'a> {
+    impression: &'a Opened<()>,
+    /// By task: no label, because it came too late.
+    masked: Vec<bool>,
+    /// By task: closed, and whether an outcome of it had been seen.
+    closed: Vec<Option<bool>>,
+}
+
+/// Returns the final labels of a log in the order of its arrival, each record with the watermark after it; `None` where there is no label.
+pub(super) fn known(
+    funnel: &Funnel,
+    log: &[(Record, i64)],
+) -> BTreeMap<(UserId, EventId), Vec<Option<bool>>> {
+    let tasks = funnel.tasks();
+    let view = matches!(funnel.entry(), Entry::View { .. });
+    let mut ids = BTreeSet::new();
+    let mut shown: Vec<Shown<'_>> = Vec::new();
+    // Outcomes, and whether a closed label has taken each.
+    let mut outcomes: Vec<(&Outcome, bool)> = Vec::new();
+    let mut watermark = i64::MIN;
+    for (record, after) in
+        log.iter().map(|(record, after)| (Some(record), *after)).chain([(None, i64::MAX)])
+    {
+        match record {
+            Some(Record::Impression(impression)) => {
+                if ids.insert((impression.user, 0, impression.id)) {
+                    let over = |task: &Task| impression.time.0 + task.window.0 < watermark;
+                    let mut masked: Vec<bool> = Vec::new();
+                    for (i, task) in tasks.iter().enumerate() {
+                        let above = task.parent.is_some_and(|parent| masked[parent]);
+                        masked.push((over(task) || above) && !(view && i == 0));
+                    }
+                    // The window of a view itself is over where it is late, and its label is certain.
+                    let closed = tasks.iter().map(|task| over(task).then_some(view)).collect();
+                    shown.push(Shown { impression, masked, closed });
+                }
+            }
+            Some(Record::Outcome(outcome)) => {
+                let kind = usize::from(outcome.kind.0);
+                if ids.insert((outcome.user, kind + 1, outcome.id)) && kind < tasks.len() {
+                    outcomes.push((outcome, false));
+                }
+            }
+            None => {}
+        }
+        watermark = watermark.max(after);
+        let number = shown.len();
+        for (task, i) in (0..tasks.len()).flat_map(|task| (0..number).map(move |i| (task, i))) {
+            let end = shown[i].impression.time.0 + tasks[task].window.0;
+            if shown[i].closed[task].is_some() || end >= watermark {
+                continue;
+            }
+            let mut seen = view && task == 0;
+            for (outcome, taken) in &mut outcomes {
+                if *taken || usize::from(outcome.kind.0) != task {
+                    continue;
+                }
+                // One without any label is as if it had not come.
+                let target = shown
+                    .iter()
+                    .filter(|shown| shown.masked.contains(&false))
+                    .map(|shown| shown.impression)
+                    .filter(|i| i.user == outcome.user && i.item == outcome.item)
+                    .filter(|i| outcome.impression.is_none_or(|id| id == i.id))
+                    .filter(|i| (0..=tasks[task].window.0).contains(&(outcome.time.0 - i.time.0)))
+                    .max_by_key(|i| (i.time, i.id));
+                if target.is_some_and(|target| target.id == shown[i].impression.id) {
+                    (*taken, seen) = (true, true);
+                }
+            }
+            shown[i].closed[task] = Some(seen);
+        }
+    }
+    let labels = |shown: Shown<'_>| {
+        let mut labels: Vec<Option<bool>> = Vec::new();
+        for (i, task) in tasks.iter().enumerate() {
+            let above = task.parent.is_none_or(|parent| labels[parent] == Some(true));
+            let label = shown.closed[i] == Some(true) && above;
+            labels.push((!shown.masked[i]).then_some(label));
+        }
+        ((shown.impression.user, shown.impression.id), labels)
+    };
+    shown.into_iter().map(labels).collect()
 }

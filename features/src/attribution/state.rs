@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::early::{EarlyPicture, Waiting};
-use super::open::OpenPicture;
-use super::seen::{SeenPicture, SeenState};
+use super::open::{Open, OpenPicture};
+use super::seen::{Page, SeenPicture};
 use super::{JoinCounts, JoinLimits, Joiner, Kept, Opened, Orphan, Payload, TaskSet};
 use crate::funnel::Funnel;
 use crate::time::EventTime;
@@ -17,7 +17,8 @@ pub struct JoinerState<T> {
     counts: JoinCounts,
     opens: Vec<OpenState<T>>,
     waiting: Vec<Waiting>,
-    seen: Vec<SeenState>,
+    lost: Vec<EventTime>,
+    seen: Vec<Vec<Page>>,
 }
 
 /// An open impression with the outcomes seen of it.
@@ -26,6 +27,7 @@ struct OpenState<T> {
     opened: Opened<Kept<T>>,
     named: TaskSet,
     turned: TaskSet,
+    masked: TaskSet,
     outcomes: Vec<(usize, EventTime)>,
 }
 
@@ -76,16 +78,19 @@ impl<T: Payload> JoinerPicture<T> {
                 };
                 let Opened { id, user, item, time, number, new_item, .. } = *opened;
                 let opened = Opened { id, user, item, time, number, new_item, payload };
-                OpenState { opened, named: open.named, turned: open.turned, outcomes }
+                let Open { named, turned, masked, .. } = *open;
+                OpenState { opened, named, turned, masked, outcomes }
             })
             .collect();
         opens.sort_unstable_by_key(|open| open.opened.number);
+        let (waiting, lost) = self.early.state();
         JoinerState {
             watermark: self.watermark,
             arrivals: self.arrivals,
             counts: self.counts.clone(),
             opens,
-            waiting: self.early.state(),
+            waiting,
+            lost,
             seen: self.seen.state(),
         }
     }
@@ -135,18 +140,15 @@ impl<T: Payload> Joiner<T> {
                 joiner.give_up(&waiting, Orphan::Overflow);
             }
         }
-        for SeenState { user, ids } in state.seen {
-            for id in ids {
-                joiner.seen.admit(user, id);
-            }
-        }
+        joiner.early.restore_lost(state.lost);
+        joiner.seen.restore(state.seen);
         Ok(joiner)
     }
 
     fn reopen(&mut self, open: OpenState<T>) {
-        let OpenState { opened, named, turned, outcomes } = open;
-        let (time, number) = (opened.time, opened.number);
-        let place = self.opens.insert(opened, named);
+        let OpenState { opened, named, turned, masked, outcomes } = open;
+        let stage = self.stages_over(opened.time);
+        let place = self.opens.insert(opened, named, masked);
         for (task, time) in outcomes {
             self.opens.keep(place, task, time);
             let open = self.opens.get_mut(place);
@@ -155,8 +157,6 @@ impl<T: Payload> Joiner<T> {
         let open = self.opens.get_mut(place);
         open.positive = self.rules.positive(open.seen);
         open.turned = turned;
-        let over = |stage: &&super::labels::Stage| time + stage.window < self.watermark;
-        let stage = self.rules.stages().iter().take_while(over).count();
-        self.schedule(time, number, place, stage.min(self.rules.stages().len() - 1));
+        self.schedule(place, stage);
     }
 }

@@ -126,7 +126,7 @@ fn fill(pipeline: &mut Pipeline, users: usize) -> Result<()> {
             }
         }
         for seen in 0..SEEN {
-            shard.joiner.know(id, EventId(seen + 1));
+            shard.joiner.know(id, EventId(seen + 1), EventTime(START));
         }
     }
     Ok(())
