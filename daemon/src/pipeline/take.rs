@@ -38,7 +38,7 @@ struct Entered {
 
 /// The impression that has just come.
 #[derive(Clone, Copy)]
-struct Arrival {
+pub(super) struct Arrival {
     id: EventId,
     /// It is among the share that is judged, and its time is plausible.
     judged: bool,

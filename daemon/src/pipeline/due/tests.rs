@@ -63,7 +63,8 @@ fn as_many_batches_wait_as_a_portion_brings() {
             steps += 1;
         }
         let stages = 2 * IMPRESSIONS as usize;
-        assert!(steps >= stages / MOST_CLOSINGS, "{steps} steps");
+        // The first portion was carried out with the record, and the last one brings nothing more.
+        assert!(steps + 2 >= stages / MOST_CLOSINGS, "{steps} steps");
         if labels == LabelRule::Wait {
             assert!(examples > stages - rules.batch, "{examples} examples");
         }
