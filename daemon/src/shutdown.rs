@@ -38,6 +38,19 @@ impl Shutdown {
         Self { channel, state: receiver, trigger }
     }
 
+    /// Returns a wish that the signals make (see [`Shutdown::on_signal`]), watched by a thread of their own: for a program without tasks.
+    ///
+    /// # Errors
+    /// When the signals cannot be watched.
+    pub fn of_signals() -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let wish = Self::new();
+        let watched = wish.clone();
+        let watch = move || runtime.block_on(watched.on_signal()).map(drop);
+        std::thread::Builder::new().name("signals".into()).spawn(watch)?;
+        Ok(wish)
+    }
+
     /// Makes the wish. Making it again changes nothing.
     pub fn request(&self) {
         drop(self.trigger.channel.lock().take());

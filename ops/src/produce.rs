@@ -3,14 +3,16 @@
 //! Each line is a message with its topic in front, `{"topic":"events",...}`; the message goes out byte for
 //! byte without it, keyed by its user (items by the item), so that all of a user meets in one partition.
 //! Messages are not judged here: what is wrong with one is the daemon's to say. A line without a topic, or with more bytes than Kafka
-//! takes, ends the run, or is left out and counted. What was sent before is delivered in any case, and the numbers are printed.
+//! takes, ends the run, or is left out and counted. What was sent before is delivered in any case, and the numbers are printed; so they are
+//! after Ctrl-C.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use sluice_daemon::kafka::{Connection, Outgoing, Probe, Producer, ProducerSettings, Trouble};
@@ -19,7 +21,10 @@ use sluice_features::wire::{Topic, split_line};
 use crate::connect::{ConnectArguments, parse_duration};
 use crate::files::{self, Line, TOO_LONG};
 use sluice_daemon::say::{note, tell};
+use sluice_daemon::shutdown::Shutdown;
 
+/// Between two looks whether to stop, while nothing comes.
+const GLANCE: Duration = Duration::from_millis(100);
 /// Lines left out that are described one by one.
 const DESCRIBED: u64 = 5;
 
@@ -49,32 +54,16 @@ pub struct Arguments {
 /// What was sent before is delivered and told all the same.
 pub fn run(arguments: &Arguments) -> Result<()> {
     files::check(&arguments.files)?;
+    let stop = Shutdown::of_signals().context("signals")?;
+    produce(arguments, &stop)
+}
+
+fn produce(arguments: &Arguments, stop: &Shutdown) -> Result<()> {
     let target = arguments.connect.target()?;
-    let mut sender =
-        Sender::open(&target.connection, &target.prefix, arguments.timeout, arguments.rate)?;
+    let mut sender = Sender::open(&target.connection, &target.prefix, arguments.timeout)?;
     let bar = progress_bar();
     let mut bad = 0;
-    let read = arguments.files.iter().try_for_each(|path| {
-        files::for_each_line(path, |name, number, line| {
-            bar.inc(1);
-            match sender.send_line(line) {
-                Ok(()) => Ok(()),
-                Err(LineError::Bad(reason)) if arguments.skip_bad => {
-                    bad += 1;
-                    if bad <= DESCRIBED {
-                        bar.suspend(|| {
-                            note(&format!("left out: {name}, line {number}: {reason}\n"))
-                        });
-                    }
-                    Ok(())
-                }
-                Err(LineError::Bad(reason)) => Err(anyhow!("{name}, line {number}: {reason}")),
-                Err(LineError::Fatal(error)) => {
-                    Err(error.context(format!("{name}, line {number}")))
-                }
-            }
-        })
-    });
+    let read = play(arguments, stop, &mut sender, &bar, &mut bad);
     bar.set_message("waiting for delivery");
     let sent = sender.sent;
     let Summary { mut text, lost } = sender.finish();
@@ -91,6 +80,44 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     ensure!(bad == 0, "{bad} lines were left out");
     ensure!(sent > 0, "expected records, found none");
     Ok(())
+}
+
+/// Sends the lines of all files, at the set rate, until there are no more or it is asked to stop.
+fn play(
+    arguments: &Arguments,
+    stop: &Shutdown,
+    sender: &mut Sender,
+    bar: &ProgressBar,
+    bad: &mut u64,
+) -> Result<()> {
+    let lines = files::read_apart(arguments.files.clone())?;
+    let (begun, mut last) = (Instant::now(), String::from("before the first line"));
+    loop {
+        let mut placed = match lines.recv_timeout(GLANCE) {
+            Ok(placed) => placed?,
+            Err(RecvTimeoutError::Timeout) if !stop.is_requested() => continue,
+            Err(RecvTimeoutError::Timeout) => bail!("stopped {last}"),
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        };
+        let due = arguments.rate.map_or(0.0, |rate| sender.sent as f64 / rate);
+        if stop.wait(Duration::from_secs_f64(due).saturating_sub(begun.elapsed())) {
+            bail!("stopped {last}");
+        }
+        let place = format!("{}, line {}", placed.name, placed.number);
+        match sender.send_line(placed.line()) {
+            Ok(()) => {}
+            Err(LineError::Bad(reason)) if arguments.skip_bad => {
+                *bad += 1;
+                if *bad <= DESCRIBED {
+                    bar.suspend(|| note(&format!("left out: {place}: {reason}\n")));
+                }
+            }
+            Err(LineError::Bad(reason)) => bail!("{place}: {reason}"),
+            Err(LineError::Fatal(error)) => return Err(error.context(place)),
+        }
+        bar.inc(1);
+        last = format!("behind {place}");
+    }
 }
 
 /// What became of the records.
@@ -126,8 +153,6 @@ pub struct Sender {
     prefix: String,
     known: BTreeSet<Topic>,
     patience: Duration,
-    rate: Option<f64>,
-    start: Instant,
     sent: u64,
     unkeyed: u64,
 }
@@ -137,12 +162,7 @@ impl Sender {
     ///
     /// # Errors
     /// When the connection's settings are refused.
-    pub fn open(
-        connection: &Connection,
-        prefix: &str,
-        patience: Duration,
-        rate: Option<f64>,
-    ) -> Result<Self> {
+    pub fn open(connection: &Connection, prefix: &str, patience: Duration) -> Result<Self> {
         let mut settings = ProducerSettings::new(connection.clone());
         settings.delivery_timeout = Some(patience);
         Ok(Self {
@@ -151,14 +171,12 @@ impl Sender {
             prefix: prefix.to_owned(),
             known: BTreeSet::new(),
             patience,
-            rate,
-            start: Instant::now(),
             sent: 0,
             unkeyed: 0,
         })
     }
 
-    /// Sends one line, at the set rate.
+    /// Sends one line.
     ///
     /// # Errors
     /// When the line names no topic, the topic does not exist, or Kafka takes nothing more in time.
@@ -174,7 +192,6 @@ impl Sender {
             found.ok_or_else(|| Trouble::MissingTopic { topic: name.clone() })?;
             self.known.insert(topic);
         }
-        self.keep_rate();
         let keys: Keys<'_> = serde_json::from_slice(message).unwrap_or_default();
         let key = if topic == Topic::Items { keys.item } else { keys.user };
         let unkeyed = key.is_none();
@@ -189,8 +206,9 @@ impl Sender {
     /// Waits for delivery of what was sent, and says what became of it.
     pub fn finish(self) -> Summary {
         let flushed = self.producer.flush(self.patience);
-        let mut text = String::new();
-        for (topic, counts) in self.producer.counts_by_topic() {
+        let counts = self.producer.counts_by_topic();
+        let mut text = String::from(if counts.is_empty() { "0 delivered\n" } else { "" });
+        for (topic, counts) in counts {
             text.push_str(&format!("{topic}: {} delivered", counts.delivered));
             if counts.failed() > 0 {
                 text.push_str(&format!(", {} not", counts.failed()));
@@ -217,16 +235,6 @@ impl Sender {
             )
         });
         Summary { text, lost }
-    }
-
-    fn keep_rate(&self) {
-        if let Some(rate) = self.rate {
-            let due = Duration::from_secs_f64(self.sent as f64 / rate);
-            let ahead = due.saturating_sub(self.start.elapsed());
-            if !ahead.is_zero() {
-                std::thread::sleep(ahead);
-            }
-        }
     }
 }
 
@@ -255,6 +263,9 @@ fn progress_bar() -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use clap::Parser;
     use sluice_daemon::kafka::{EmbeddedBroker, Reader, Start};
 
     use super::*;
@@ -268,7 +279,7 @@ mod tests {
             broker.create_topic(name, 2).unwrap();
         }
         let connection = broker.connection();
-        let mut sender = Sender::open(&connection, "s", PATIENCE, None).unwrap();
+        let mut sender = Sender::open(&connection, "s", PATIENCE).unwrap();
         for line in [
             "{\"topic\":\"events\",\"v\":1, \"user\":\"a\\u00e4\",\"item\":\"5\"}\n",
             "{\"topic\":\"items\",\"item\":\"5\",\"price\":1.50}",
@@ -303,7 +314,7 @@ mod tests {
         let broker = EmbeddedBroker::start().unwrap();
         broker.create_topic("s.events", 1).unwrap();
         let patience = Duration::from_secs(2);
-        let mut sender = Sender::open(&broker.connection(), "s", patience, None).unwrap();
+        let mut sender = Sender::open(&broker.connection(), "s", patience).unwrap();
         let mut line = b"{\"topic\":\"events\",\"user\":\"u\"}".to_vec();
         sender.send_line(Line::Whole(&mut line.clone())).unwrap();
         sender.producer.flush(PATIENCE).unwrap();
@@ -313,18 +324,42 @@ mod tests {
         assert!(told.contains("1 of 2 records were not delivered"), "{told}");
     }
 
-    #[derive(clap::Parser)]
+    #[derive(Parser)]
     struct Flags {
         #[command(flatten)]
         produce: Arguments,
     }
 
-    fn produce(broker: &EmbeddedBroker, file: &std::path::Path, more: &[&str]) -> Result<()> {
-        use clap::Parser;
-
+    fn play(broker: &EmbeddedBroker, file: &Path, more: &[&str]) -> Result<()> {
         let (brokers, file) = (broker.connection().brokers, file.display().to_string());
         let flags = ["x", &file, "--brokers", &brokers, "--timeout", "20s"];
-        run(&Flags::try_parse_from([&flags[..], more].concat()).unwrap().produce)
+        let flags = Flags::try_parse_from([&flags[..], more].concat()).unwrap();
+        produce(&flags.produce, &Shutdown::new())
+    }
+
+    #[test]
+    fn what_was_sent_until_it_is_stopped_is_delivered_and_told() {
+        use std::io::Write;
+        use std::os::fd::AsRawFd;
+
+        let broker = EmbeddedBroker::start().unwrap();
+        broker.create_topic("sluice.events", 1).unwrap();
+        // A pipe in which nothing more comes.
+        let (input, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(&b"{\"topic\":\"events\",\"user\":\"u\"}\n".repeat(300)).unwrap();
+        let (brokers, file) =
+            (broker.connection().brokers, format!("/dev/fd/{}", input.as_raw_fd()));
+        let flags = Flags::try_parse_from(["x", &file, "--brokers", &brokers]).unwrap();
+        let stop = Shutdown::new();
+        let error = std::thread::scope(|scope| {
+            let played = scope.spawn(|| produce(&flags.produce, &stop));
+            let connection = broker.connection();
+            while read(&connection, "sluice.events").len() < 300 {}
+            stop.request();
+            played.join().unwrap().unwrap_err().to_string()
+        });
+        assert!(error.starts_with("stopped behind ") && error.ends_with("line 300"), "{error}");
+        assert_eq!(read(&broker.connection(), "sluice.events").len(), 300);
     }
 
     #[test]
@@ -343,11 +378,11 @@ mod tests {
             let topic = format!("p{i}.events");
             broker.create_topic(&topic, 1).unwrap();
             let prefix = ["--prefix", &topic[..2]];
-            let error = format!("{:#}", produce(&broker, &file, &prefix).unwrap_err());
+            let error = format!("{:#}", play(&broker, &file, &prefix).unwrap_err());
             assert!(error.contains("f.jsonl, line 1001: ") && error.contains(told), "{error}");
             assert_eq!(read(&broker.connection(), &topic).len(), 1000, "{told}");
             let skipping = [&prefix[..], &["--skip-bad"]].concat();
-            let error = format!("{:#}", produce(&broker, &file, &skipping).unwrap_err());
+            let error = format!("{:#}", play(&broker, &file, &skipping).unwrap_err());
             assert_eq!(error, "1 lines were left out");
             assert_eq!(read(&broker.connection(), &topic).len(), 3000, "{told}");
         }
@@ -368,7 +403,7 @@ mod tests {
             ),
         ] {
             std::fs::write(&file, text).unwrap();
-            let error = format!("{:#}", produce(&broker, &file, more).unwrap_err());
+            let error = format!("{:#}", play(&broker, &file, more).unwrap_err());
             assert!(error.contains(told), "{error}");
         }
     }

@@ -8,6 +8,7 @@
 //! What is read is known by its first bytes, whatever its name; what is written, by its name.
 
 mod ahead;
+mod apart;
 mod archive;
 mod compressed;
 mod identity;
@@ -18,6 +19,7 @@ mod output;
 #[cfg(test)]
 mod tests;
 
+pub use apart::{Placed, read_apart};
 pub use input::{Input, check, check_rereadable, open, shown};
 pub use lines::{Line, Lines, TOO_LONG, for_each_line};
 pub use output::{Closed, Output, ensure_apart};
