@@ -12,6 +12,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("crates_use_only_those_before_them", crates_use_only_those_before_them),
     ("only_the_daemon_knows_kafka_and_sled", only_the_daemon_knows_kafka_and_sled),
     ("unsafe_stands_only_in_the_kernels", unsafe_stands_only_in_the_kernels),
+    (
+        "what_the_daemons_page_says_of_its_rooms_is_so",
+        what_the_daemons_page_says_of_its_rooms_is_so,
+    ),
     ("no_file_is_too_long_to_be_read", no_file_is_too_long_to_be_read),
     ("no_registry_is_named", no_registry_is_named),
     ("what_the_documents_name_is_there", what_the_documents_name_is_there),
@@ -84,6 +88,39 @@ fn only_the_daemon_knows_kafka_and_sled() -> Outcome {
         }
     }
     anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// Words of the code that only some files of the daemon may have, as its page says.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("pipeline.write()", &["daemon/src/live/ingest.rs"]),
+    ("SystemTime::now(", &["daemon/src/clock.rs"]),
+    ("Instant::now(", &["daemon/src/clock.rs", "daemon/src/kafka/", "daemon/src/store/"]),
+    ("process::exit", &["daemon/src/main.rs"]),
+    ("unbounded(", &[]),
+    ("unbounded_channel(", &[]),
+    ("rdkafka::", &["daemon/src/kafka/"]),
+    ("sled::", &["daemon/src/store/"]),
+];
+
+fn what_the_daemons_page_says_of_its_rooms_is_so() -> Outcome {
+    let mut wrong = Vec::new();
+    for file in walk(&repository().join("daemon/src"), &|path| has_extension(path, "rs"))? {
+        let shown = shown(&file);
+        if shown.contains("/tests") || shown.contains("/testing/") {
+            continue;
+        }
+        let text = read(&file)?;
+        let product = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        for line in code_lines(product) {
+            for (word, rooms) in ROOMS {
+                if line.contains(word) && !rooms.iter().any(|room| shown.starts_with(room)) {
+                    wrong.push(format!("{shown}: {}", line.trim()));
+                }
+            }
+        }
+    }
+    anyhow::ensure!(wrong.is_empty(), "daemon/README.md says otherwise:\n{}", wrong.join("\n"));
     Ok(())
 }
 

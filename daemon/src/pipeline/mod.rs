@@ -27,6 +27,8 @@ pub mod work;
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use sluice_features::assemble::{Assembler, FieldValues, UserHistory, ValuePool};
 use sluice_features::attributes::AttributeKey;
 use sluice_features::attribution::{Effect, JoinCounts, JoinLimits};
@@ -104,7 +106,7 @@ pub struct Pipeline {
     brought: FieldValues,
     /// What went wrong with features that were put away: what came after it does not count.
     trouble: Option<SpillError>,
-    changed: Changed,
+    changed: Mutex<Changed>,
     stages: Stages,
     /// Whose event was taken last.
     latest_user: Option<UserId>,
@@ -135,7 +137,7 @@ impl Pipeline {
             drawn: Vec::new(),
             brought: FieldValues::default(),
             trouble: None,
-            changed: Changed::default(),
+            changed: Mutex::default(),
             stages: Stages::default(),
             latest_user: None,
             rules,
@@ -170,9 +172,9 @@ impl Pipeline {
         self.batcher.recycle(used);
     }
 
-    /// Returns what has changed since the last call.
-    pub fn take_changed(&mut self) -> Changed {
-        std::mem::take(&mut self.changed)
+    /// Returns what has changed since the last call. A reader may ask: nothing that is learned or answered depends on it.
+    pub fn take_changed(&self) -> Changed {
+        std::mem::take(&mut self.changed.lock())
     }
 
     /// Tells whether a batch is filling.

@@ -94,7 +94,7 @@ impl Pipeline {
             Whose::User => {
                 let user = self.shared.enter_user(&update.id).map_err(|c| collision("user", &c))?;
                 self.shared.user_features.apply(user.0, time, features);
-                self.changed.user(user);
+                self.changed.get_mut().user(user);
                 if let Some(number) = self.shared.users.number(user.0) {
                     self.shared.stored.features_changed(whose, number);
                 }
@@ -107,7 +107,7 @@ impl Pipeline {
                 let entered = self.shared.enter_item(item, &update.id, category, time);
                 let number = entered.map_err(|c| collision("item", &c))?;
                 self.shared.item_features.apply(item.0, time, features);
-                self.changed.item(item);
+                self.changed.get_mut().item(item);
                 self.shared.stored.features_changed(whose, number);
                 self.counts.items += 1;
             }
@@ -485,7 +485,7 @@ impl Pipeline {
         // An impression that is open was shown at most the longest window before the watermark.
         let horizon = shard.watermark.value() - self.rules.funnel.longest_window();
         shard.sequences.append(user, entry, horizon);
-        self.changed.user(user);
+        self.changed.get_mut().user(user);
     }
 
     /// Enters the item of an event that counts as of a time.

@@ -117,7 +117,7 @@ impl<O: Outlet> Publisher<O> {
                 None => self.refresh(&snapshot, shutdown),
             };
         }
-        let changed = self.serving.pipeline.write().take_changed();
+        let changed = self.serving.pipeline.read().take_changed();
         let touched = (self.drain)();
         let mut items = merged(changed.items(), touched.items);
         if self.is_due(&snapshot) {
