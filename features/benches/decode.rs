@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use sluice_features::funnel::{Entry, Funnel, LabelRule, Task};
 use sluice_features::time::{EventTime, Span};
-use sluice_features::wire::{BrokerTime, Scratch, decode_event};
+use sluice_features::wire::{BrokerTime, Scratch, decode_event, decode_request};
 
 const EVENTS: usize = 2_000;
 const ROUNDS: usize = 1_000;
@@ -20,6 +20,9 @@ fn main() {
     let Ok(funnel) = Funnel::build(Entry::Impression, "impression", vec![task], vec![]) else {
         return;
     };
+    // Every reader of messages is part of the program, as in the daemon: what the compiler inlines depends on it.
+    let request = br#"{"id":"q","kind":"recommend","user":"7"}"#;
+    black_box(decode_request(black_box(request), BrokerTime(None)).is_ok());
     let clock = BrokerTime(Some(EventTime(1_650_812_800_000)));
     let impression = |i: usize| {
         format!(

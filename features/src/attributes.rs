@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::stable_hash;
+use crate::numeral::Numeral;
 
 /// The name of an attribute, as the id of its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,8 +22,13 @@ impl AttributeKey {
 /// The value of an attribute.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Value {
-    /// A text, as its id.
-    Text(u64),
+    /// A text, or a number with more digits than an f64 holds.
+    Text {
+        /// The id of its characters.
+        id: u64,
+        /// What it says beside naming something.
+        reads: Reads,
+    },
     /// A finite number that fits an f32.
     Number(f64),
     /// A truth value.
@@ -31,26 +37,99 @@ pub enum Value {
     List(Box<[u64]>),
 }
 
+/// What a text reads as, where that is beyond doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reads {
+    /// Nothing else: it is a name.
+    Nothing,
+    /// A number, as JSON writes it.
+    Number(f64),
+    /// `true` or `yes`, `false` or `no`, in letters of any case.
+    Flag(bool),
+}
+
 impl Value {
+    /// Returns the value of a text.
+    pub fn text(text: &str) -> Self {
+        Self::Text { id: stable_hash(text.as_bytes()), reads: Reads::of(text.trim_ascii()) }
+    }
+
     /// Returns the value as the id of one category: numbers and flags by their shortest decimal text.
     ///
     /// A list counts by its first entry; an empty one has none.
     pub fn category(&self) -> Option<u64> {
         match self {
-            Self::Text(id) => Some(*id),
+            Self::Text { id, .. } => Some(*id),
             Self::Number(number) => Some(number_id(*number)),
             Self::Flag(flag) => Some(stable_hash(if *flag { b"true" } else { b"false" })),
             Self::List(ids) => ids.first().copied(),
         }
     }
 
-    /// Returns the value as a number, flags as 0 and 1; text and lists have none.
+    /// Returns the value as a number, a text such as `12.50` included; other texts (`12,50`), truth values and lists have none.
     pub fn number(&self) -> Option<f64> {
         match self {
-            Self::Number(number) => Some(*number),
-            Self::Flag(flag) => Some(f64::from(u8::from(*flag))),
-            Self::Text(_) | Self::List(_) => None,
+            Self::Number(number) | Self::Text { reads: Reads::Number(number), .. } => Some(*number),
+            Self::Text { .. } | Self::Flag(_) | Self::List(_) => None,
         }
+    }
+
+    /// Returns the value as a truth value: as such, as one of the words of [`Reads::Flag`], or as a number that says how many there are
+    /// (none: false). Negative numbers, other texts and lists say neither.
+    pub fn flag(&self) -> Option<bool> {
+        match self {
+            Self::Flag(flag) | Self::Text { reads: Reads::Flag(flag), .. } => Some(*flag),
+            _ => self.number().filter(|number| *number >= 0.0).map(|number| number > 0.0),
+        }
+    }
+
+    /// Returns what kind of value it is, in plain words.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Text { .. } => "a text",
+            Self::Number(_) => "a number",
+            Self::Flag(_) => "a truth value",
+            Self::List(_) => "a list",
+        }
+    }
+}
+
+impl From<Numeral> for Value {
+    fn from(numeral: Numeral) -> Self {
+        match numeral {
+            Numeral::Number(number) => Self::Number(number),
+            Numeral::Digits { id, nearest } => Self::Text { id, reads: Reads::Number(nearest) },
+        }
+    }
+}
+
+impl Reads {
+    fn of(text: &str) -> Self {
+        match text.as_bytes() {
+            [b'0'..=b'9' | b'-' | b'+' | b'.', ..] => number_of(text),
+            [b't' | b'T' | b'f' | b'F' | b'y' | b'Y' | b'n' | b'N', ..] => {
+                let is =
+                    |words: [&str; 2]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
+                match (is(["true", "yes"]), is(["false", "no"])) {
+                    (true, _) => Self::Flag(true),
+                    (_, true) => Self::Flag(false),
+                    _ => Self::Nothing,
+                }
+            }
+            _ => Self::Nothing,
+        }
+    }
+}
+
+/// Reads a text of digits, a point, signs and an exponent as a number; nothing else (`1,5`, `1 000`, `inf`) is one beyond doubt.
+fn number_of(text: &str) -> Reads {
+    let of_number = |byte: u8| byte.is_ascii_digit() || b"+-.eE".contains(&byte);
+    if !text.bytes().all(of_number) {
+        return Reads::Nothing;
+    }
+    match text.parse::<f64>() {
+        Ok(number) if number.abs() <= f64::from(f32::MAX) => Reads::Number(number + 0.0),
+        _ => Reads::Nothing,
     }
 }
 
@@ -152,6 +231,70 @@ mod tests {
         assert_eq!(Value::Number(39.0).category(), Some(stable_hash(b"39")));
         assert_eq!(Value::Number(12.5).category(), Some(stable_hash(b"12.5")));
         assert_eq!(Value::List(Box::new([])).category(), None);
+    }
+
+    #[test]
+    fn a_text_that_reads_as_a_number_is_one_and_nothing_else_is() {
+        let number = |text: &str| Value::text(text).number();
+        for (text, expected) in
+            [("12.50", 12.5), (" 7 ", 7.0), ("-1e3", -1000.0), ("+2", 2.0), ("-0", 0.0)]
+        {
+            assert_eq!(number(text).map(f64::to_bits), Some(f64::to_bits(expected)), "{text}");
+        }
+        for text in [
+            "12,50",
+            "1 000",
+            "1.000.000",
+            "abc",
+            "",
+            "-",
+            ".",
+            "1e",
+            "inf",
+            "NaN",
+            "0x10",
+            "1e39",
+            "12.50 EUR",
+            "true",
+        ] {
+            assert_eq!(number(text), None, "{text}");
+        }
+        assert_eq!(Value::Flag(true).number(), None);
+        assert_eq!(Value::List(Box::new([1])).number(), None);
+        // It still names what it names.
+        assert_eq!(Value::text("12.50").category(), Some(stable_hash(b"12.50")));
+    }
+
+    #[test]
+    fn a_truth_value_is_read_from_what_says_one() {
+        let yes = [
+            Value::Flag(true),
+            Value::Number(3.0),
+            Value::text("TRUE"),
+            Value::text("yes"),
+            Value::text("12"),
+        ];
+        let no = [
+            Value::Flag(false),
+            Value::Number(0.0),
+            Value::text("False"),
+            Value::text("no"),
+            Value::text("0.0"),
+        ];
+        let neither = [
+            Value::text("out_of_stock"),
+            Value::text(""),
+            Value::Number(-1.0),
+            Value::List(Box::new([1])),
+        ];
+        assert!(yes.iter().all(|value| value.flag() == Some(true)), "{yes:?}");
+        assert!(no.iter().all(|value| value.flag() == Some(false)), "{no:?}");
+        assert!(neither.iter().all(|value| value.flag().is_none()), "{neither:?}");
+    }
+
+    #[test]
+    fn what_a_text_reads_as_takes_no_memory() {
+        assert_eq!(size_of::<Value>(), 24);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::words::shown;
+
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident, $name:literal, $text:literal;)*) => {
         /// What is wrong with a record.
@@ -98,26 +100,44 @@ pub struct Rejection {
     pub reason: Reason,
     /// Where: a field's name or path (`user`, `context.price`), if it is one field's fault.
     pub field: Option<Cow<'static, str>>,
+    /// What was found, what is known and what may have been meant, where that says more than the reason: short, and on one line.
+    pub detail: Option<Box<str>>,
 }
 
 impl Rejection {
     /// Creates a rejection of the whole record.
     pub const fn whole(reason: Reason) -> Self {
-        Self { reason, field: None }
+        Self { reason, field: None, detail: None }
     }
 
     /// Creates a rejection because of one field.
     pub fn field(reason: Reason, field: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, field: Some(field.into()) }
+        Self { reason, field: Some(field.into()), detail: None }
+    }
+
+    /// Creates a rejection because of what was found in one field.
+    pub fn found(
+        reason: Reason,
+        field: impl Into<Cow<'static, str>>,
+        found: impl fmt::Display,
+    ) -> Self {
+        let found = shown(&found.to_string());
+        Self::field(reason, field).with(format!("found {found}: {}", reason.expected()))
+    }
+
+    /// Says more than the reason does.
+    pub fn with(self, detail: impl Into<Box<str>>) -> Self {
+        Self { detail: Some(detail.into()), ..self }
     }
 }
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.field {
-            Some(field) => write!(f, "{field}: {} ({})", self.reason.expected(), self.reason),
-            None => write!(f, "{} ({})", self.reason.expected(), self.reason),
+        if let Some(field) = &self.field {
+            write!(f, "{}: ", shown(field))?;
         }
+        let said = self.detail.as_deref().unwrap_or(self.reason.expected());
+        write!(f, "{said} ({})", self.reason)
     }
 }
 
@@ -137,5 +157,8 @@ mod tests {
     fn a_rejection_says_where_what_was_expected_and_its_name() {
         let rejection = Rejection::field(Reason::IdEmpty, "user");
         assert_eq!(rejection.to_string(), "user: expected an id of 1 to 256 bytes (id-empty)");
+        let rejection = Rejection::found(Reason::UnsupportedVersion, "v", 7);
+        let said = "v: found 7: expected version 1 of the message format (unsupported-version)";
+        assert_eq!(rejection.to_string(), said);
     }
 }

@@ -3,7 +3,9 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-use super::mistake::{Mistakes, listed, nearest};
+use sluice_features::words::{listed, nearest};
+
+use super::mistake::Mistakes;
 
 /// Returns the value of a name among choices; an unknown name is a mistake, and the nearest known one is suggested.
 pub(super) fn one_of<T: Copy>(

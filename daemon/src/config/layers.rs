@@ -7,10 +7,11 @@
 //! ```
 
 use serde_path_to_error::Segment;
+use sluice_features::words::{listed, nearest};
 use toml::{Table, Value};
 
 use super::file;
-use super::mistake::{Mistakes, listed, nearest};
+use super::mistake::Mistakes;
 
 /// The reference file: every key with its default, unit and meaning.
 pub const REFERENCE: &str = include_str!("../../config/reference.toml");

@@ -86,40 +86,9 @@ impl fmt::Display for Mistakes {
     }
 }
 
-/// Returns the known word that is most like another one, if any is like it.
-pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Whoever writes the beginning of a word means it.
-    let distance = |candidate: &str| match candidate.strip_prefix(word) {
-        Some(_) if word.len() > 2 => 0,
-        _ => strsim::damerau_levenshtein(word, candidate),
-    };
-    let (distance, nearest) =
-        known.into_iter().map(|candidate| (distance(candidate), candidate)).min()?;
-    (distance * 3 <= word.chars().count().max(nearest.chars().count()) + 1).then_some(nearest)
-}
-
-/// Returns the words as a choice: `a, b or c`.
-pub(super) fn listed(names: &[&str]) -> String {
-    match names {
-        [] => "nothing".into(),
-        [only] => (*only).into(),
-        [first @ .., last] => format!("{} or {last}", first.join(", ")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_like_word_is_suggested() {
-        let known = ["brokers", "group", "prefix"];
-        assert_eq!(nearest("broker", known), Some("brokers"));
-        assert_eq!(nearest("gruop", known), Some("group"));
-        assert_eq!(nearest("listen", known), None);
-        assert_eq!(nearest("pre", known), Some("prefix"));
-        assert_eq!(nearest("x", known), None);
-    }
 
     #[test]
     fn a_mistake_hides_those_that_follow_from_it() {

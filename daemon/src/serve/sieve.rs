@@ -75,8 +75,9 @@ impl Sieve {
     }
 }
 
-/// Tells whether an item can be had, by what the catalogue says: it is not gone, and its attribute `key` is not false.
+/// Tells whether an item can be had, by what the catalogue says: it is not gone, and its attribute `key`, where it has one, does not say no. What
+/// says neither yes nor no ([`sluice_features::attributes::Value::flag`]) counts as no: what cannot be had must not be recommended.
 pub(crate) fn is_available(found: Found, features: Option<&Attributes>, key: AttributeKey) -> bool {
-    let said = features.and_then(|features| features.get(key)?.number());
-    found != Found::Gone && said.is_none_or(|number| number.abs() > 0.0)
+    let said = features.and_then(|features| features.get(key));
+    found != Found::Gone && said.is_none_or(|said| said.flag() == Some(true))
 }

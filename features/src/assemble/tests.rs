@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::columns::small_id;
 use super::*;
-use crate::attributes::number_id;
+use crate::attributes::{Reads, number_id};
 use crate::attribution::Kept;
 use crate::candidates::Candidates;
 use crate::event::BehaviourType;
@@ -64,7 +64,7 @@ fn key(name: &str) -> AttributeKey {
 }
 
 fn text(text: &str) -> Value {
-    Value::Text(stable_hash(text.as_bytes()))
+    Value::text(text)
 }
 
 fn attributes(values: &[(&str, Value)]) -> Attributes {
@@ -242,9 +242,12 @@ fn numbers_are_scaled_shifted_and_bounded() {
         batch.numbers[0].to_bits()
     };
     assert_eq!(number(Missing::Zero, Some(Value::Number(4.0))), 3f32.to_bits());
-    assert_eq!(number(Missing::Zero, Some(Value::Flag(true))), 1.5f32.to_bits());
+    assert_eq!(number(Missing::Zero, Some(text("4.00"))), 3f32.to_bits());
+    for unclear in [Value::Flag(true), text("4,00"), Value::List(Box::new([4]))] {
+        assert_eq!(number(Missing::Value(4.0), Some(unclear)), 3f32.to_bits(), "as if missing");
+    }
     assert_eq!(number(Missing::Zero, Some(Value::Number(-1e9))), (-16f32).to_bits());
-    assert_eq!(number(Missing::Zero, Some(text("4"))), 0f32.to_bits());
+    assert_eq!(number(Missing::Zero, Some(text("four"))), 0f32.to_bits());
     assert_eq!(number(Missing::Own, None), 0f32.to_bits());
     assert_eq!(number(Missing::Value(8.0), None), 5f32.to_bits());
 }
@@ -476,7 +479,7 @@ proptest! {
         }
         if let Some(id) = category(item) {
             let mut features = Attributes::default();
-            features.insert(key(CATEGORY), Value::Text(id));
+            features.insert(key(CATEGORY), Value::Text { id, reads: Reads::Nothing });
             world.items.apply(item, EventTime(6), Some(features));
         }
         let nothing = Attributes::default();

@@ -8,13 +8,14 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use super::object::Object;
 use super::values::{Text, Whole};
 use super::walk::Walk;
-use super::{BrokerTime, Scratch, check_version, required, text_of};
+use super::{BrokerTime, Scratch, check_version, text_of};
 use crate::attributes::Attributes;
-use crate::event::{Behaviour, Event, Impression};
+use crate::event::{Behaviour, BehaviourType, Event, Impression};
 use crate::funnel::Funnel;
 use crate::ids::{EventId, stable_hash};
 use crate::reject::{Reason, Rejection};
 use crate::time::EventTime;
+use crate::words::{listed, nearest, shown};
 
 /// A valid event and what was noticed about its record.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,24 +44,22 @@ pub fn decode_event<'a>(
     attributes.clear();
     let mut input = serde_json::Deserializer::from_str(text);
     let mut fields = Found::default();
-    Fields { walk, context: attributes, found: &mut fields }
+    Fields { text, walk, context: attributes, found: &mut fields }
         .deserialize(&mut input)
         .and_then(|()| input.end())
         .map_err(|error| walk.rejection(&error))?;
 
     check_version(fields.version)?;
-    let name = required(fields.name, "type")?;
+    let name = walk.required(fields.name, "type")?;
     let is_entry = name == funnel.entry_name();
     let kind = if is_entry { None } else { funnel.behaviour_type(&name) };
     if !is_entry && kind.is_none() {
-        let known = matches!(&*name, "search" | "erase");
-        let reason = if known { Reason::Unsupported } else { Reason::UnknownType };
-        return Err(Rejection::field(reason, "type"));
+        return Err(unknown_type(&name, funnel));
     }
-    let time = EventTime(required(fields.time, "ts")?);
+    let time = EventTime(walk.required(fields.time, "ts")?);
     let skewed = clock.check(time)?;
-    let user = required(fields.user, "user")?;
-    let item = required(fields.item, "item")?;
+    let user = walk.required(fields.user, "user")?;
+    let item = walk.required(fields.item, "item")?;
     let id = fields.id.map_or_else(|| EventId(stable_hash(bytes)), |id| EventId::of(&id));
     let event = match kind {
         Some(kind) => {
@@ -78,11 +77,28 @@ pub fn decode_event<'a>(
             context: attributes,
         }),
     };
-    Ok(Decoded { event, skewed, ignored: walk.ignored })
+    Ok(Decoded { event, skewed, ignored: walk.ignored() })
 }
 
 fn position(number: i64) -> Result<u32, Rejection> {
-    u32::try_from(number).map_err(|_| Rejection::field(Reason::NumberOutOfRange, "position"))
+    let refused = || Rejection::found(Reason::NumberOutOfRange, "position", number);
+    u32::try_from(number).map_err(|_| refused())
+}
+
+/// Says of a type that is not one which ones are.
+fn unknown_type(name: &str, funnel: &Funnel) -> Rejection {
+    if matches!(name, "search" | "erase") {
+        return Rejection::found(Reason::Unsupported, "type", name);
+    }
+    let behaviours = (0u8..).take(funnel.behaviours());
+    let behaviours = behaviours.map(|kind| funnel.behaviour_name(BehaviourType(kind)));
+    let mut known: Vec<&str> = vec![funnel.entry_name()];
+    known.extend(behaviours.filter(|name| *name != funnel.entry_name()));
+    let hint = nearest(name, known.iter().copied())
+        .map(|name| format!(": did you mean {name}?"))
+        .unwrap_or_default();
+    let detail = format!("found \"{}\", expected {}{hint}", shown(name), listed(&known));
+    Rejection::field(Reason::UnknownType, "type").with(detail)
 }
 
 /// What stands in the record, each part valid by itself.
@@ -101,6 +117,7 @@ struct Found<'a> {
 }
 
 struct Fields<'w, 'a> {
+    text: &'a str,
     walk: &'w mut Walk,
     context: &'w mut Attributes,
     found: &'w mut Found<'a>,
@@ -122,7 +139,7 @@ impl<'de> Visitor<'de> for Fields<'_, 'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let Self { walk, context, found } = self;
+        let Self { text, walk, context, found } = self;
         let base = walk.enter()?;
         while let Some(key) = walk.key(base, &mut map)? {
             match &*key {
@@ -142,9 +159,9 @@ impl<'de> Visitor<'de> for Fields<'_, 'de> {
                 }
                 "context" => {
                     let walk = walk.at("context");
-                    map.next_value_seed(Object { walk, into: context })?;
+                    map.next_value_seed(Object { text, walk, into: context })?;
                 }
-                _ => walk.skip(&mut map)?,
+                key => walk.skip(key, &mut map)?,
             }
         }
         walk.leave(base);

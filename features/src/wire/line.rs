@@ -49,7 +49,11 @@ pub fn split_line(line: &mut [u8]) -> Result<(Topic, &[u8]), Rejection> {
     let name = &rest.line[rest.place..];
     let length = name.iter().position(|&byte| byte == b'"').ok_or_else(missing)?;
     let topic = Topic::ALL.into_iter().find(|topic| topic.name().as_bytes() == &name[..length]);
-    let topic = topic.ok_or_else(|| Rejection::field(Reason::UnknownTopic, "topic"))?;
+    let unknown = || {
+        let found = String::from_utf8_lossy(&name[..length]);
+        Rejection::found(Reason::UnknownTopic, "topic", found)
+    };
+    let topic = topic.ok_or_else(unknown)?;
     rest.place += length + 1;
     // The comma, or the closing quote where the topic is all there is, makes room for the brace.
     let brace = if rest.take(b",") { rest.place - 1 } else { name_end(&rest) };

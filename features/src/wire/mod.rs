@@ -4,7 +4,10 @@
 //! before anything is kept. Unknown fields of the outermost object are ignored and counted; a key that stands twice in any object
 //! refuses the message, because readers disagree about which one counts.
 //!
-//! Decoding borrows from the message. Nothing is allocated for an event whose strings have no escapes and whose context has no lists.
+//! An id is a text, or a whole number that stands for its decimal text: `12` and `"12"` are one user.
+//!
+//! Decoding borrows from the message. Nothing is allocated for an event whose ids are texts, whose strings have no escapes and whose context
+//! has no lists.
 
 mod event;
 mod line;
@@ -64,20 +67,48 @@ impl BrokerTime {
     fn check(self, time: EventTime) -> Result<bool, Rejection> {
         let newest = self.0.map_or(NEWEST, |arrival| arrival + FAR_FUTURE);
         if time < OLDEST {
-            Err(Rejection::field(Reason::TimeTooOld, "ts"))
+            Err(too_old(time))
         } else if time > newest {
-            Err(Rejection::field(Reason::TimeInFuture, "ts"))
+            Err(Rejection::found(Reason::TimeInFuture, "ts", time.0))
         } else {
             Ok(self.0.is_some_and(|arrival| time > arrival + SKEW))
         }
     }
 }
 
-/// Memory that decoding reuses from message to message.
+/// Says of a time before 1990 what it may be.
+fn too_old(time: EventTime) -> Rejection {
+    let rejection = Rejection::found(Reason::TimeTooOld, "ts", time.0);
+    let in_milliseconds = EventTime(time.0.saturating_mul(1000));
+    if (OLDEST..NEWEST).contains(&in_milliseconds) {
+        let detail = format!("found {}, which are seconds: write milliseconds since 1970", time.0);
+        return rejection.with(detail);
+    }
+    rejection
+}
+
+/// Memory that decoding reuses from message to message, and the names that came with the newest one.
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
     walk: walk::Walk,
     attributes: Attributes,
+}
+
+impl Scratch {
+    /// From the next message on the names of attributes are kept, or not.
+    pub fn keep_attribute_names(&mut self, keep: bool) {
+        self.walk.keep_attributes(keep);
+    }
+
+    /// Returns the names of the attributes of the newest message, if they are kept.
+    pub fn attribute_names(&self) -> impl Iterator<Item = &str> {
+        self.walk.attributes()
+    }
+
+    /// Returns the fields of the newest message's outermost object that nobody knows.
+    pub fn unknown_fields(&self) -> impl Iterator<Item = &str> {
+        self.walk.unknown()
+    }
 }
 
 /// Returns the message as text if it is short enough and UTF-8.
@@ -88,15 +119,10 @@ fn text_of(bytes: &[u8]) -> Result<&str, Rejection> {
     std::str::from_utf8(bytes).map_err(|_| Rejection::whole(Reason::InvalidUtf8))
 }
 
-/// Returns a value that must have been given.
-fn required<T>(value: Option<T>, field: &'static str) -> Result<T, Rejection> {
-    value.ok_or_else(|| Rejection::field(Reason::MissingField, field))
-}
-
 /// Checks the format version: 1 when absent.
 fn check_version(version: Option<u64>) -> Result<(), Rejection> {
     match version {
         None | Some(1) => Ok(()),
-        Some(_) => Err(Rejection::field(Reason::UnsupportedVersion, "v")),
+        Some(version) => Err(Rejection::found(Reason::UnsupportedVersion, "v", version)),
     }
 }

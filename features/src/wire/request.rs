@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use super::object::Object;
 use super::values::{Ids, Text, Whole};
 use super::walk::{Walk, find_id};
-use super::{BrokerTime, MAX_CANDIDATES, check_version, event, required, text_of};
+use super::{BrokerTime, MAX_CANDIDATES, check_version, event, text_of};
 use crate::attributes::{AttributeKey, Attributes, Value};
 use crate::ids::CategoryId;
 use crate::reject::{Reason, Rejection};
@@ -87,14 +87,14 @@ fn decode(bytes: &[u8], clock: BrokerTime) -> Result<Request, Rejection> {
     let text = text_of(bytes)?;
     let mut walk = Walk::default();
     let mut input = serde_json::Deserializer::from_str(text);
-    let found = Fields { walk: &mut walk }
+    let found = Fields { text, walk: &mut walk }
         .deserialize(&mut input)
         .and_then(|found| input.end().map(|()| found))
         .map_err(|error| walk.rejection(&error))?;
 
     check_version(found.version)?;
-    let id = required(found.id, "id")?.into_owned();
-    let kind = kind(&required(found.kind, "kind")?)?;
+    let id = walk.required(found.id, "id")?.into_owned();
+    let kind = kind(&walk.required(found.kind, "kind")?)?;
     let request = Request {
         id,
         kind,
@@ -107,20 +107,21 @@ fn decode(bytes: &[u8], clock: BrokerTime) -> Result<Request, Rejection> {
         time: found.time.map(EventTime),
         context: found.context,
         deadline: deadline(found.deadline)?,
-        ignored: walk.ignored,
+        ignored: walk.ignored(),
     };
     if let Some(time) = request.time {
         clock.check(time)?;
     }
     match kind {
         RequestKind::Rank | RequestKind::Recommend if request.user.is_none() => {
-            Err(Rejection::field(Reason::MissingField, "user"))
+            walk.required(None, "user")
         }
         RequestKind::Rank | RequestKind::Similar if request.items.is_empty() => {
-            Err(Rejection::field(Reason::MissingField, "items"))
+            walk.required(None, "items")
         }
         RequestKind::Similar if request.items.len() > 1 => {
-            Err(Rejection::field(Reason::TooMany, "items"))
+            let detail = format!("found {} items: expected one", request.items.len());
+            Err(Rejection::field(Reason::TooMany, "items").with(detail))
         }
         _ => Ok(request),
     }
@@ -131,8 +132,8 @@ fn kind(name: &str) -> Result<RequestKind, Rejection> {
         "rank" => Ok(RequestKind::Rank),
         "recommend" => Ok(RequestKind::Recommend),
         "similar" => Ok(RequestKind::Similar),
-        "explain" => Err(Rejection::field(Reason::Unsupported, "kind")),
-        _ => Err(Rejection::field(Reason::UnknownKind, "kind")),
+        "explain" => Err(Rejection::found(Reason::Unsupported, "kind", name)),
+        _ => Err(Rejection::found(Reason::UnknownKind, "kind", name)),
     }
 }
 
@@ -143,16 +144,19 @@ fn default_limit(kind: RequestKind, items: usize) -> usize {
 
 fn limit(number: Option<i64>, default: usize) -> Result<usize, Rejection> {
     let limit = number.map_or(Some(default), |number| usize::try_from(number).ok());
-    limit
-        .filter(|limit| (1..=MAX_CANDIDATES).contains(limit))
-        .ok_or(Rejection::field(Reason::NumberOutOfRange, "k"))
+    limit.filter(|limit| (1..=MAX_CANDIDATES).contains(limit)).ok_or_else(|| {
+        let found = number.unwrap_or_default();
+        let detail = format!("found {found}: expected 1 to {MAX_CANDIDATES}");
+        Rejection::field(Reason::NumberOutOfRange, "k").with(detail)
+    })
 }
 
 fn deadline(number: Option<i64>) -> Result<Option<Span>, Rejection> {
     let hour = Span::seconds(3600).0;
     match number {
         Some(number) if !(0..=hour).contains(&number) => {
-            Err(Rejection::field(Reason::NumberOutOfRange, "deadline_ms"))
+            let detail = format!("found {number}: expected 0 to {hour} milliseconds");
+            Err(Rejection::field(Reason::NumberOutOfRange, "deadline_ms").with(detail))
         }
         number => Ok(number.map(Span)),
     }
@@ -171,8 +175,14 @@ fn filter(attributes: &Attributes) -> Result<Filter, Rejection> {
             _ if *key == category => {
                 filter.categories = Some(value.category().map(CategoryId).into_iter().collect());
             }
-            _ if *key == seen => return Err(Rejection::field(Reason::WrongType, "filter.seen")),
-            _ => return Err(Rejection::field(Reason::Unsupported, "filter")),
+            _ if *key == seen => {
+                let detail = format!("found {}: expected true or false", value.kind());
+                return Err(Rejection::field(Reason::WrongType, "filter.seen").with(detail));
+            }
+            _ => {
+                let detail = "found another condition: this version knows category and seen";
+                return Err(Rejection::field(Reason::Unsupported, "filter").with(detail));
+            }
         }
     }
     Ok(filter)
@@ -195,11 +205,12 @@ struct Found<'a> {
     deadline: Option<i64>,
 }
 
-struct Fields<'w> {
+struct Fields<'w, 'a> {
+    text: &'a str,
     walk: &'w mut Walk,
 }
 
-impl<'de> DeserializeSeed<'de> for Fields<'_> {
+impl<'de> DeserializeSeed<'de> for Fields<'_, 'de> {
     type Value = Found<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
@@ -207,7 +218,7 @@ impl<'de> DeserializeSeed<'de> for Fields<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Fields<'_> {
+impl<'de> Visitor<'de> for Fields<'_, 'de> {
     type Value = Found<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -215,7 +226,7 @@ impl<'de> Visitor<'de> for Fields<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let walk = self.walk;
+        let Self { text, walk } = self;
         let mut found = Found::default();
         let base = walk.enter()?;
         let most = MAX_CANDIDATES;
@@ -236,7 +247,7 @@ impl<'de> Visitor<'de> for Fields<'_> {
                 }
                 "filter" => {
                     let walk = walk.at("filter");
-                    map.next_value_seed(Object { walk, into: &mut found.filter })?;
+                    map.next_value_seed(Object { text, walk, into: &mut found.filter })?;
                 }
                 "surface" => {
                     found.surface = map.next_value_seed(Text::plain(walk.at("surface")))?
@@ -244,12 +255,12 @@ impl<'de> Visitor<'de> for Fields<'_> {
                 "ts" => found.time = map.next_value_seed(Whole(walk.at("ts")))?,
                 "context" => {
                     let walk = walk.at("context");
-                    map.next_value_seed(Object { walk, into: &mut found.context })?;
+                    map.next_value_seed(Object { text, walk, into: &mut found.context })?;
                 }
                 "deadline_ms" => {
                     found.deadline = map.next_value_seed(Whole(walk.at("deadline_ms")))?;
                 }
-                _ => walk.skip(&mut map)?,
+                key => walk.skip(key, &mut map)?,
             }
         }
         walk.leave(base);

@@ -64,7 +64,7 @@ fn the_example_impression_is_read_in_full() {
     assert_eq!(impression.request.as_deref(), Some("r42"));
     assert_eq!((impression.position, impression.surface.as_deref()), (Some(3), Some("home")));
     let device = impression.context.get(AttributeKey::of("device"));
-    assert_eq!(device, Some(&Value::Text(stable_hash(b"ios"))));
+    assert_eq!(device, Some(&Value::text("ios")));
     assert_eq!((decoded.skewed, decoded.ignored), (false, 0));
 }
 
@@ -92,7 +92,7 @@ fn the_example_updates_are_read_in_full() {
     assert_eq!((&*update.id, update.time), ("5239", EventTime(1_650_800_000_000)));
     let features = update.features.unwrap();
     let of = |name| features.get(AttributeKey::of(name)).cloned();
-    assert_eq!(of("category"), Some(Value::Text(stable_hash(b"39"))));
+    assert_eq!(of("category"), Some(Value::text("39")));
     assert_eq!(of("price"), Some(Value::Number(12.5)));
     assert_eq!(of("available"), Some(Value::Flag(true)));
     let tags = [stable_hash(b"sport"), stable_hash(b"outdoor")];
@@ -239,7 +239,8 @@ fn every_limit_of_the_format_has_its_reason_and_field() {
     assert_eq!(refused(json!({"item":null})), at(Reason::MissingField, "item"));
     assert_eq!(refused(json!({"ts":null})), at(Reason::MissingField, "ts"));
     assert_eq!(refused(json!({"type":null})), at(Reason::MissingField, "type"));
-    assert_eq!(refused(json!({"user":712})), at(Reason::WrongType, "user"));
+    assert_eq!(refused(json!({"user":712.0})), at(Reason::WrongType, "user"));
+    assert_eq!(refused(json!({"user":true})), at(Reason::WrongType, "user"));
     assert_eq!(refused(json!({"ts":"1650812745120"})), at(Reason::WrongType, "ts"));
     assert_eq!(refused(json!({"ts":1.5})), at(Reason::WrongType, "ts"));
     assert_eq!(refused(json!({"context":[]})), at(Reason::WrongType, "context"));
@@ -338,10 +339,11 @@ fn a_refused_request_keeps_the_id_that_can_be_read() {
     assert_eq!(refused(r#"{"id":"q","kind":"guess"}"#), of("q", Reason::UnknownKind));
     assert_eq!(refused(r#"{"id":"q","kind":"rank","items":["1"]}"#), of("q", Reason::MissingField));
     assert_eq!(refused(r#"{"id":"q","kind":"rank","user":"u"}"#), of("q", Reason::MissingField));
-    assert_eq!(refused(r#"{"user":7,"id":"q"}"#), of("q", Reason::WrongType));
+    assert_eq!(refused(r#"{"user":7.5,"id":"q"}"#), of("q", Reason::WrongType));
     assert_eq!(refused(r#"{"id":"q","user":"u""#), of("q", Reason::InvalidJson));
     assert_eq!(refused(r#"{"user":"u"}"#), of("", Reason::MissingField));
-    assert_eq!(refused(r#"{"id":7}"#), of("", Reason::WrongType));
+    assert_eq!(refused(r#"{"id":7}"#), of("7", Reason::MissingField));
+    assert_eq!(refused(r#"{"id":7.5}"#), of("", Reason::WrongType));
     let similar = |rest: &str| refused(&format!(r#"{{"id":"q","kind":"similar",{rest}}}"#)).1;
     assert_eq!(similar(r#""items":["1","2"]"#), Reason::TooMany);
     assert_eq!(similar(r#""items":["1",null]"#), Reason::WrongType);
@@ -356,12 +358,179 @@ fn a_refused_request_keeps_the_id_that_can_be_read() {
     assert_eq!(refused(&large), of("q", Reason::TooLarge));
 }
 
+#[test]
+fn a_rejection_tells_what_was_found_and_what_is_known() {
+    let said = |changes| {
+        let text = click(changes);
+        decode_event(text.as_bytes(), &funnel(), ARRIVAL, &mut Scratch::default())
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(
+        said(json!({"type":"purchse"})),
+        "type: found \"purchse\", expected impression, click, purchase or remove-from-cart: \
+         did you mean purchase? (unknown-type)"
+    );
+    assert_eq!(
+        said(json!({"user":null, "user_id":"u"})),
+        "user: this field must be given; found \"user_id\": rename it (missing-field)"
+    );
+    assert_eq!(said(json!({"item":null})), "item: this field must be given (missing-field)");
+    assert_eq!(
+        said(json!({"ts":1_650_812_745})),
+        "ts: found 1650812745, which are seconds: write milliseconds since 1970 (time-too-old)"
+    );
+    assert_eq!(
+        said(json!({"user":7.5})),
+        "user: found 7.5: expected a text or a whole number (wrong-type)"
+    );
+    assert_eq!(
+        said(json!({"context":{"a":{"b":1}}})),
+        "context.a: found an object: expected a text, a number, a truth value or a list of these (wrong-type)"
+    );
+    assert_eq!(
+        said(json!({"context":["a"]})),
+        "context: found sequence: expected an object (wrong-type)"
+    );
+    assert!(
+        said(json!({"item":"a\u{7}b"})).starts_with("item: found a\\u{7}b: expected an id without")
+    );
+    let long = said(json!({"type":"x".repeat(250)}));
+    assert!(long.len() < 250, "{long}");
+}
+
+#[test]
+fn a_whole_number_is_an_id_by_its_decimal_text() {
+    let both = |changes: serde_json::Value| {
+        let (text, funnel, mut scratch) = (click(changes), funnel(), Scratch::default());
+        let decoded = decode_event(text.as_bytes(), &funnel, ARRIVAL, &mut scratch).unwrap();
+        let Event::Behaviour(click) = decoded.event else { panic!("a behaviour") };
+        (click.id, click.user.into_owned(), click.item.into_owned(), click.impression)
+    };
+    for id in [json!(12), json!(-5), json!(0), json!(u64::MAX), json!(9_007_199_254_740_993u64)] {
+        let text = id.to_string();
+        assert_eq!(
+            both(json!({"id":id, "user":id, "item":id, "impression":id})),
+            both(json!({"id":text, "user":text, "item":text, "impression":text})),
+        );
+    }
+    for float in ["12.0", "1e3", "18446744073709551616", "-0.5"] {
+        let text = click(json!({})).replace("\"u\"", float);
+        assert_eq!(event(&text), Err((Reason::WrongType, "user".into())), "{float}");
+    }
+    let request = r#"{"id":7,"kind":"rank","user":12,"items":[1,"2",3],"exclude":[4]}"#;
+    let request = decode_request(request.as_bytes(), ARRIVAL).unwrap();
+    assert_eq!((&*request.id, request.user.as_deref()), ("7", Some("12")));
+    assert_eq!((request.items.join(","), request.exclude.join(",")), ("1,2,3".into(), "4".into()));
+    let update = br#"{"item":5239,"ts":1650800000000,"features":{}}"#;
+    let mut scratch = Scratch::default();
+    let decoded = decode_update(Role::Item, None, Some(update), ARRIVAL, &mut scratch).unwrap();
+    assert_eq!(decoded.update.id, "5239");
+}
+
+#[test]
+fn a_key_that_is_json_holds_an_id() {
+    let ids = |role, key: &str| {
+        let mut scratch = Scratch::default();
+        let decoded = decode_update(role, Some(key.as_bytes()), None, ARRIVAL, &mut scratch);
+        decoded.map(|d| (d.update.id.into_owned(), d.inner.map(std::borrow::Cow::into_owned)))
+    };
+    let of = |key: &str, inner: &str| Ok((key.to_owned(), Some(inner.to_owned())));
+    let item = |key: &str, inner: &str| assert_eq!(ids(Role::Item, key), of(key, inner));
+    item(r#""a""#, "a");
+    item(r#""\u0061\"""#, "a\"");
+    item(r#"{"item":"a"}"#, "a");
+    item(r#"{ "item" : 7 }"#, "7");
+    item(r#"{"schema":{"type":"string"},"payload":"a"}"#, "a");
+    item(r#"{"schema":null,"payload":{"item":"a"}}"#, "a");
+    assert_eq!(ids(Role::User, r#"{"user":"u"}"#), of(r#"{"user":"u"}"#, "u"));
+    for key in ["a", "12", r#""a"#, r#"{"user":"a"}"#, r#"{"item":7.5}"#, r#"{"item":""}"#, r#""""#]
+    {
+        assert_eq!(ids(Role::Item, key), Ok((key.to_owned(), None)), "{key}");
+    }
+    // A key that is itself no id: what it holds.
+    let wide = format!("{{\"item\":\"a\",\"note\":\"{}\"}}", "x".repeat(300));
+    assert_eq!(ids(Role::Item, &wide), Ok(("a".into(), None)));
+    assert_eq!(ids(Role::Item, &"x".repeat(300)).unwrap_err().reason, Reason::IdTooLong);
+
+    let mut scratch = Scratch::default();
+    let gone = decode_update(Role::Item, Some(b"a"), Some(b" null\n"), ARRIVAL, &mut scratch);
+    assert_eq!(gone.unwrap().update.features, None);
+}
+
+#[test]
+fn names_that_nobody_knows_can_be_asked_for() {
+    let text = click(json!({"sruface":"home", "camp\u{e4}gne":1, "context":{"catgory":1}}));
+    let mut scratch = Scratch::default();
+    decode_event(text.as_bytes(), &funnel(), ARRIVAL, &mut scratch).unwrap();
+    let mut unknown: Vec<&str> = scratch.unknown_fields().collect();
+    unknown.sort_unstable();
+    assert_eq!(unknown, ["camp\u{e4}gne", "sruface"]);
+    assert_eq!(scratch.attribute_names().count(), 0);
+    scratch.keep_attribute_names(true);
+    decode_event(text.as_bytes(), &funnel(), ARRIVAL, &mut scratch).unwrap();
+    assert_eq!(scratch.attribute_names().collect::<Vec<_>>(), ["catgory"]);
+}
+
+/// What an attribute of a context is, by the text of the message.
+fn attribute(written: &str) -> Option<Value> {
+    let text = click(json!({})).replace("\"click\"", "\"impression\"");
+    let text = text.replacen('{', &format!("{{\"context\":{{ \"a\" :\n {written} ,\"b\":1}},"), 1);
+    let escaped = text.replace("\"a\"", "\"\\u0061\"");
+    let of = |text: &str| {
+        let (funnel, mut scratch) = (funnel(), Scratch::default());
+        let decoded = decode_event(text.as_bytes(), &funnel, ARRIVAL, &mut scratch).unwrap();
+        let Event::Impression(impression) = decoded.event else { panic!("an impression") };
+        impression.context.get(AttributeKey::of("a")).cloned()
+    };
+    assert_eq!(of(&text), of(&escaped), "a key with escapes");
+    of(&text)
+}
+
+#[test]
+fn values_of_every_kind_are_read_as_they_are_written() {
+    assert_eq!(attribute("null"), None);
+    assert_eq!(attribute("true"), Some(Value::Flag(true)));
+    assert_eq!(attribute("-0.0"), Some(Value::Number(0.0)));
+    assert_eq!(attribute("12.50"), Some(Value::Number(12.5)));
+    assert_eq!(attribute(r#""\u0061\n""#), Some(Value::text("a\n")));
+    let list = ["a", "2", "true", "9007199254740993", "1.5", "b\"c"];
+    let ids = list.map(|text| stable_hash(text.as_bytes()));
+    let written = r#"["\u0061", 2 ,true,9007199254740993,1.50,"b\"c"]"#;
+    assert_eq!(attribute(written), Some(Value::List(Box::new(ids))));
+}
+
+#[test]
+fn a_filter_names_a_category_by_its_digits() {
+    let of = |category: &str| {
+        let text = format!(
+            r#"{{"id":"q","kind":"recommend","user":"u","filter":{{"category":{category}}}}}"#
+        );
+        decode_request(text.as_bytes(), ARRIVAL).unwrap().filter.categories.unwrap()
+    };
+    assert_eq!(of("9007199254740993"), [CategoryId::of("9007199254740993")]);
+    assert_eq!(of("[9007199254740992,9007199254740993]").len(), 2);
+    assert_ne!(of("9007199254740993"), of("9007199254740992"));
+}
+
 /// Any id of the format, escapes and several scripts included.
 fn any_id() -> impl Strategy<Value = String> {
     "[a-z0-9/:\"\\\\äß漢\u{202e} -]{1,20}"
 }
 
 proptest! {
+    /// Digits in, category out, as a value and in a list; and the number is the nearest one.
+    #[test]
+    fn a_number_names_what_its_digits_say(digits in "[1-9][0-9]{0,36}", fraction in "|[.][0-9]{0,30}[1-9]") {
+        let text = format!("{digits}{fraction}");
+        let value = attribute(&text).unwrap();
+        prop_assert_eq!(value.category(), Some(stable_hash(text.as_bytes())));
+        prop_assert_eq!(value.number(), text.parse().ok());
+        let listed = attribute(&format!("[ {text},1]")).unwrap();
+        prop_assert_eq!(listed.category(), Some(stable_hash(text.as_bytes())));
+        prop_assert_eq!(attribute(&format!("{text:?}")).unwrap().category(), value.category());
+    }
+
     #[test]
     fn no_bytes_make_decoding_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let mut scratch = Scratch::default();
@@ -421,9 +590,9 @@ proptest! {
         prop_assert_eq!((&*read.user, &*read.item), (&*user, &*item));
         prop_assert_eq!((read.surface.as_deref(), read.position), (surface.as_deref(), position));
         let of = |name| read.context.get(AttributeKey::of(name)).cloned();
-        prop_assert_eq!(of("text"), Some(Value::Text(stable_hash(text.as_bytes()))));
+        prop_assert_eq!(of("text"), Some(Value::text(&text)));
         prop_assert_eq!(of("flag"), Some(Value::Flag(flag)));
         let Some(Value::Number(read)) = of("number") else { panic!("a number") };
-        prop_assert!((read - number).abs() <= number.abs() * 1e-15);
+        prop_assert_eq!(read.to_bits(), number.to_bits());
     }
 }

@@ -8,8 +8,9 @@ use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 use super::walk::Walk;
 use super::{MAX_ID, MAX_TEXT};
 use crate::reject::Reason;
+use crate::words::shown;
 
-/// Reads a text, or null as none.
+/// Reads a text, or a whole number as its decimal text; null as none.
 pub(super) struct Text<'w> {
     walk: &'w mut Walk,
     id: bool,
@@ -33,8 +34,35 @@ impl<'w> Text<'w> {
         } else {
             (text.len() > MAX_TEXT).then_some(Reason::TooLong)
         };
-        reason.map_or(Ok(()), |reason| Err(self.walk.refuse(reason)))
+        reason.map_or(Ok(()), |reason| Err(refuse(self.walk, reason, text)))
     }
+}
+
+/// Refuses a text.
+#[cold]
+fn refuse<E: Error>(walk: &mut Walk, reason: Reason, text: &str) -> E {
+    let found = match reason {
+        Reason::IdControl => shown(text),
+        _ => format!("{} bytes", text.len()),
+    };
+    walk.refuse_with(reason, Some(format!("found {found}: {}", reason.expected())))
+}
+
+/// Returns a whole number as its text.
+#[cold]
+fn decimal(number: impl ToString) -> Cow<'static, str> {
+    Cow::Owned(number.to_string())
+}
+
+/// Refuses a number that is no whole one, or one whose digits were lost.
+#[cold]
+fn refuse_number<E: Error>(walk: &mut Walk, number: f64, expected: &str) -> E {
+    let detail = if number.fract().abs() > 0.0 || number.abs() < EXACT {
+        format!("found {number:?}: expected {expected}")
+    } else {
+        "found a number of more than 64 bits: write it as a text".to_owned()
+    };
+    walk.refuse_with(Reason::WrongType, Some(detail))
 }
 
 /// Returns what is wrong with an id.
@@ -62,7 +90,7 @@ impl<'de> Visitor<'de> for Text<'_> {
     type Value = Option<Cow<'de, str>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text")
+        f.write_str("a text or a whole number")
     }
 
     fn visit_borrowed_str<E: Error>(mut self, text: &'de str) -> Result<Self::Value, E> {
@@ -73,6 +101,18 @@ impl<'de> Visitor<'de> for Text<'_> {
     fn visit_str<E: Error>(mut self, text: &str) -> Result<Self::Value, E> {
         self.check(text)?;
         Ok(Some(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
+        Ok(Some(decimal(number)))
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
+        Ok(Some(decimal(number)))
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
+        Err(refuse_number(self.walk, number, "a text or a whole number"))
     }
 
     fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
@@ -114,7 +154,7 @@ impl<'de> Visitor<'de> for Whole<'_> {
         if number.abs() >= EXACT {
             Ok(Some(if number > 0.0 { i64::MAX } else { i64::MIN }))
         } else if number.fract().abs() > 0.0 {
-            Err(self.0.refuse(Reason::WrongType))
+            Err(refuse_number(self.0, number, "a whole number"))
         } else {
             Ok(Some(number as i64))
         }
@@ -150,7 +190,8 @@ impl<'de> Visitor<'de> for Ids<'_> {
         let mut ids = Vec::new();
         while let Some(id) = list.next_element_seed(Text::id(self.walk))? {
             let Some(id) = id else {
-                return Err(self.walk.refuse(Reason::WrongType));
+                let detail = "found null: expected a list of ids".to_owned();
+                return Err(self.walk.refuse_with(Reason::WrongType, Some(detail)));
             };
             if ids.len() >= self.most {
                 return Err(self.walk.refuse(Reason::TooMany));

@@ -11,6 +11,7 @@ use super::values::Text;
 use super::{MAX_DEPTH, MAX_ID, MAX_LIST};
 use crate::ids::stable_hash;
 use crate::reject::{Reason, Rejection};
+use crate::words::{nearest, shown};
 
 /// What is remembered on the way through one message.
 #[derive(Clone, Debug, Default)]
@@ -23,8 +24,36 @@ pub(super) struct Walk {
     at: Option<&'static str>,
     inner: Option<String>,
     refused: Option<Reason>,
-    /// How many fields of the outermost object were skipped.
-    pub(super) ignored: u32,
+    /// What the rejection says beside the reason.
+    detail: Option<String>,
+    /// The fields of the outermost object that were skipped.
+    unknown: Names,
+    /// The names of attributes, where somebody asks for them.
+    attributes: Option<Names>,
+}
+
+/// Names that came in a message, in one block of memory that is kept.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Names {
+    fn clear(&mut self) {
+        self.text.clear();
+        self.ends.clear();
+    }
+
+    fn push(&mut self, name: &str) {
+        self.text.push_str(name);
+        self.ends.push(self.text.len());
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, &end)| &self.text[start..end])
+    }
 }
 
 impl Walk {
@@ -35,7 +64,41 @@ impl Walk {
         self.at = None;
         self.inner = None;
         self.refused = None;
-        self.ignored = 0;
+        self.detail = None;
+        self.unknown.clear();
+        if let Some(names) = &mut self.attributes {
+            names.clear();
+        }
+    }
+
+    /// From now on the names of attributes are kept, or not.
+    pub(super) fn keep_attributes(&mut self, keep: bool) {
+        match keep {
+            true => drop(self.attributes.get_or_insert_default()),
+            false => self.attributes = None,
+        }
+    }
+
+    /// Returns how many fields of the outermost object were skipped.
+    pub(super) fn ignored(&self) -> u32 {
+        u32::try_from(self.unknown.ends.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Returns the fields of the outermost object that were skipped.
+    pub(super) fn unknown(&self) -> impl Iterator<Item = &str> {
+        self.unknown.iter()
+    }
+
+    /// Returns the names of attributes, if they are kept.
+    pub(super) fn attributes(&self) -> impl Iterator<Item = &str> {
+        self.attributes.iter().flat_map(Names::iter)
+    }
+
+    /// Takes note of the name of an attribute.
+    pub(super) fn name(&mut self, name: &str) {
+        if let Some(names) = &mut self.attributes {
+            names.push(name);
+        }
     }
 
     /// Enters an object or list. Returns where its keys begin.
@@ -62,7 +125,7 @@ impl Walk {
         if self.depth == 1 {
             self.at = None;
         }
-        let Some(key) = map.next_key_seed(Key)? else {
+        let Some(key) = map.next_key_seed(Characters)? else {
             return Ok(None);
         };
         let hash = signature(&key);
@@ -90,9 +153,13 @@ impl Walk {
     }
 
     /// Skips the value of an unknown field of the outermost object.
-    pub(super) fn skip<'de, A: MapAccess<'de>>(&mut self, map: &mut A) -> Result<(), A::Error> {
+    pub(super) fn skip<'de, A: MapAccess<'de>>(
+        &mut self,
+        name: &str,
+        map: &mut A,
+    ) -> Result<(), A::Error> {
         self.at = None;
-        self.ignored += 1;
+        self.unknown.push(name);
         map.next_value_seed(Skip(self))
     }
 
@@ -102,7 +169,17 @@ impl Walk {
         E::custom(reason.name())
     }
 
+    /// The same, with what the reason does not say by itself.
+    #[cold]
+    pub(super) fn refuse_with<E: Error>(&mut self, reason: Reason, detail: Option<String>) -> E {
+        if self.refused.is_none() {
+            self.detail = detail;
+        }
+        self.refuse(reason)
+    }
+
     /// Turns the error that ended the walk into what it means.
+    #[cold]
     pub(super) fn rejection(&mut self, error: &serde_json::Error) -> Rejection {
         let reason = self.refused.unwrap_or_else(|| {
             if error.is_data() && self.at.is_some() {
@@ -119,7 +196,32 @@ impl Walk {
             (None, Some(inner)) => Some(inner.into()),
             (at, None) => at.map(Cow::Borrowed),
         };
-        Rejection { reason, field }
+        let detail = self.detail.take().or_else(|| match self.refused {
+            Some(_) => None,
+            None => Some(detail(reason, &error.to_string())),
+        });
+        Rejection { reason, field, detail: detail.map(String::into_boxed_str) }
+    }
+
+    /// Returns a value that must have been given; otherwise a field that nobody knows may be the one.
+    pub(super) fn required<T>(
+        &self,
+        value: Option<T>,
+        field: &'static str,
+    ) -> Result<T, Rejection> {
+        value.ok_or_else(|| self.missing(field))
+    }
+
+    #[cold]
+    fn missing(&self, field: &'static str) -> Rejection {
+        let missing = Rejection::field(Reason::MissingField, field);
+        match nearest(field, self.unknown()) {
+            Some(like) => {
+                let (like, must) = (shown(like), Reason::MissingField.expected());
+                missing.with(format!("{must}; found \"{like}\": rename it"))
+            }
+            None => missing,
+        }
     }
 
     /// Keeps the beginning of a key for the report.
@@ -127,6 +229,16 @@ impl Walk {
         if self.inner.is_none() {
             self.inner = Some(key.chars().take(64).collect());
         }
+    }
+}
+
+/// Returns what the reader of JSON found, in our words.
+fn detail(reason: Reason, said: &str) -> String {
+    // `invalid type: floating point `1.5`, expected a text at line 1 column 7`
+    let told = said.strip_prefix("invalid type: ").and_then(|said| said.rsplit_once(" at line "));
+    match told.and_then(|(said, _)| said.rsplit_once(", expected ")) {
+        Some((found, expected)) => format!("found {}: expected {expected}", shown(found)),
+        None => format!("{}: {}", reason.expected(), shown(said)),
     }
 }
 
@@ -150,10 +262,10 @@ fn signature(key: &str) -> u64 {
     number | (bytes.len() as u64) << 56
 }
 
-/// Reads a key.
-struct Key;
+/// Reads a key or another text as it stands in the message, where it has no escapes.
+pub(super) struct Characters;
 
-impl<'de> DeserializeSeed<'de> for Key {
+impl<'de> DeserializeSeed<'de> for Characters {
     type Value = Cow<'de, str>;
 
     fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
@@ -161,11 +273,11 @@ impl<'de> DeserializeSeed<'de> for Key {
     }
 }
 
-impl<'de> Visitor<'de> for Key {
+impl<'de> Visitor<'de> for Characters {
     type Value = Cow<'de, str>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
+        f.write_str("a text")
     }
 
     fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
@@ -249,7 +361,7 @@ pub(super) fn find_id(bytes: &[u8]) -> Option<String> {
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
             let mut walk = Walk::default();
-            while let Some(key) = map.next_key_seed(Key)? {
+            while let Some(key) = map.next_key_seed(Characters)? {
                 if key == "id" {
                     let id = map.next_value_seed(Text::id(&mut walk))?;
                     *self.0 = id.map(Cow::into_owned);
