@@ -1,7 +1,11 @@
 //! Features of items and users as of a time.
 //!
-//! Every id keeps its newest few versions. A value as of a time is the newest version not later than it; where none is so old, the
-//! oldest one, and the answer says so. Several threads read by key (scorers, the publisher) while one writes: hence `dashmap`.
+//! A value as of a time is the newest version not later than it; where none is so old, the oldest one, and the answer says so. An id keeps
+//! what may still be asked for: all versions after a horizon, before which nothing is asked, and the newest one before it. Versions that
+//! follow each other and that a model reads alike are one. Beyond [`MOST_VERSIONS`] those go that stood for the shortest time: what is read in
+//! their place is older, never newer.
+//!
+//! Several threads read by key (scorers, the publisher) while one writes: hence `dashmap`.
 
 use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
@@ -10,11 +14,16 @@ use crate::attributes::{AttributeKey, Attributes};
 use crate::maps::Seeded;
 use crate::time::EventTime;
 
+/// The most versions of an id.
+pub const MOST_VERSIONS: usize = 16;
+
 /// What an id was from a time on. `None`: the item was gone, the user's features were forgotten.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Version {
     /// From when on.
     pub time: EventTime,
+    /// The newest update that said the same.
+    pub last: EventTime,
     /// The features.
     pub features: Option<Attributes>,
 }
@@ -37,7 +46,7 @@ pub enum Found {
 pub struct Applied {
     /// The id was not known before.
     pub new: bool,
-    /// A version fell out because the id has more than are kept.
+    /// A version that may still be asked for fell out because the id has more than are kept.
     pub dropped: bool,
 }
 
@@ -45,31 +54,96 @@ pub struct Applied {
 #[derive(Debug)]
 pub struct Catalogue {
     entries: DashMap<u64, Vec<Version>, Seeded>,
-    keep: usize,
+    /// The attributes that are read.
+    read: Vec<AttributeKey>,
 }
 
 impl Catalogue {
-    /// Creates an empty catalogue that keeps so many versions of an id (at least one).
-    pub fn new(keep: usize) -> Self {
-        Self { entries: DashMap::with_hasher(Seeded::default()), keep: keep.max(1) }
+    /// Creates an empty catalogue of which these attributes are read.
+    pub fn new(read: Vec<AttributeKey>) -> Self {
+        Self { entries: DashMap::with_hasher(Seeded::default()), read }
     }
 
-    /// Enters a version. Versions may come in any order; one of the same time is replaced. Beyond the number kept the oldest goes.
-    pub fn apply(&self, id: u64, time: EventTime, features: Option<Attributes>) -> Applied {
+    /// Enters a version. Versions may come in any order; one of the same time is replaced. Nothing is asked of a time before `horizon` any more.
+    pub fn apply(
+        &self,
+        id: u64,
+        time: EventTime,
+        features: Option<Attributes>,
+        horizon: EventTime,
+    ) -> Applied {
         let mut applied = Applied::default();
         let mut versions = self.entries.entry(id).or_insert_with(|| {
             applied.new = true;
             Vec::with_capacity(1)
         });
-        // Newest first: updates come nearly in order, so the place is nearly always the first.
-        let place = versions.iter().position(|kept| kept.time <= time).unwrap_or(versions.len());
-        match versions.get_mut(place) {
-            Some(kept) if kept.time == time => kept.features = features,
-            _ => versions.insert(place, Version { time, features }),
+        let versions = versions.value_mut();
+        let place = self.enter(versions, Version { time, last: time, features });
+        self.merge(versions, place);
+        if let Some(newest_before) = versions.iter().position(|version| version.time <= horizon) {
+            versions.truncate(newest_before + 1);
         }
-        applied.dropped = versions.len() > self.keep;
-        versions.truncate(self.keep);
+        if versions.len() > MOST_VERSIONS {
+            thin(versions);
+            applied.dropped = true;
+        }
         applied
+    }
+
+    /// Puts a version where it belongs, newest first. Returns its place.
+    fn enter(&self, versions: &mut Vec<Version>, new: Version) -> usize {
+        // Updates come nearly in order, so the place is nearly always the first.
+        let place = versions.iter().position(|kept| kept.time <= new.time);
+        let place = place.unwrap_or(versions.len());
+        let Some(older) = versions.get_mut(place) else {
+            versions.push(new);
+            return place;
+        };
+        if older.last > new.time && !self.alike(&older.features, &new.features) {
+            // It came between updates that say the same: the later ones hold again after it.
+            let later = Version { time: older.last, ..older.clone() };
+            older.last = older.time;
+            versions.insert(place, later);
+            return self.enter_at(versions, place + 1, new);
+        }
+        self.enter_at(versions, place, new)
+    }
+
+    fn enter_at(&self, versions: &mut Vec<Version>, place: usize, new: Version) -> usize {
+        match &mut versions[place] {
+            kept if kept.time == new.time => {
+                kept.last = kept.last.max(new.last);
+                kept.features = new.features;
+            }
+            _ => versions.insert(place, new),
+        }
+        place
+    }
+
+    /// Makes one version of that at a place and its neighbours, where they are read alike.
+    fn merge(&self, versions: &mut Vec<Version>, place: usize) {
+        for newer in [place, place.wrapping_sub(1)] {
+            let Some([new, old]) = versions.get_mut(newer..).and_then(|at| at.first_chunk_mut())
+            else {
+                continue;
+            };
+            if self.alike(&new.features, &old.features) {
+                if new.last >= old.last {
+                    // What is not read may differ: the newest holds.
+                    (old.last, old.features) = (new.last, new.features.take());
+                }
+                versions.remove(newer);
+            }
+        }
+    }
+
+    /// Tells whether features are the same to all that read them.
+    fn alike(&self, one: &Option<Attributes>, two: &Option<Attributes>) -> bool {
+        match (one, two) {
+            (Some(one), Some(two)) => self.read.iter().all(|key| one.get(*key) == two.get(*key)),
+            (None, None) => true,
+            _ => false,
+        }
     }
 
     /// Calls `read` with the features of an id as of a time; with `None` where there are none.
@@ -130,14 +204,36 @@ impl Catalogue {
     }
 }
 
+/// Removes the version that stood for the shortest time, the newest and the oldest aside.
+fn thin(versions: &mut Vec<Version>) {
+    let stood = |i: &usize| versions[i - 1].time - versions[*i].time;
+    if let Some(place) = (1..versions.len().saturating_sub(1)).min_by_key(stood) {
+        versions.remove(place);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::attributes::Value;
+
+    const NO_HORIZON: EventTime = EventTime::MIN;
+
+    fn catalogue() -> Catalogue {
+        Catalogue::new(vec![AttributeKey::of("price")])
+    }
 
     fn price(number: f64) -> Option<Attributes> {
         let mut attributes = Attributes::default();
         attributes.insert(AttributeKey::of("price"), Value::Number(number));
+        Some(attributes)
+    }
+
+    fn stocked(number: f64, stock: f64) -> Option<Attributes> {
+        let mut attributes = price(number)?;
+        attributes.insert(AttributeKey::of("stock"), Value::Number(stock));
         Some(attributes)
     }
 
@@ -149,9 +245,9 @@ mod tests {
 
     #[test]
     fn a_value_is_the_newest_not_later_than_its_time() {
-        let catalogue = Catalogue::new(4);
-        catalogue.apply(1, EventTime(20), price(2.0));
-        assert!(!catalogue.apply(1, EventTime(10), price(1.0)).new);
+        let catalogue = catalogue();
+        catalogue.apply(1, EventTime(20), price(2.0), NO_HORIZON);
+        assert!(!catalogue.apply(1, EventTime(10), price(1.0), NO_HORIZON).new);
         assert_eq!(read(&catalogue, 15), (Found::AsOf, Some(1.0)));
         assert_eq!(read(&catalogue, 20), (Found::AsOf, Some(2.0)));
         assert_eq!(read(&catalogue, 5), (Found::Later, Some(1.0)));
@@ -159,28 +255,96 @@ mod tests {
 
     #[test]
     fn what_comes_later_does_not_change_what_was() {
-        let catalogue = Catalogue::new(4);
-        catalogue.apply(1, EventTime(10), price(1.0));
+        let catalogue = catalogue();
+        catalogue.apply(1, EventTime(10), price(1.0), NO_HORIZON);
         let before = read(&catalogue, 15);
-        catalogue.apply(1, EventTime(30), price(9.0));
-        catalogue.apply(1, EventTime(40), None);
+        catalogue.apply(1, EventTime(30), price(9.0), NO_HORIZON);
+        catalogue.apply(1, EventTime(40), None, NO_HORIZON);
         assert_eq!(read(&catalogue, 15), before);
         assert_eq!(read(&catalogue, 50), (Found::Gone, None));
     }
 
     #[test]
-    fn the_oldest_version_goes_first_and_the_same_time_replaces() {
-        let catalogue = Catalogue::new(2);
-        assert!(catalogue.apply(1, EventTime(10), price(1.0)).new);
-        catalogue.apply(1, EventTime(10), price(1.5));
-        catalogue.apply(1, EventTime(20), price(2.0));
-        assert!(catalogue.apply(1, EventTime(30), price(3.0)).dropped);
-        assert_eq!(read(&catalogue, 10), (Found::Later, Some(2.0)));
-        assert_eq!(catalogue.versions(1).len(), 2);
+    fn what_may_still_be_asked_for_is_kept_and_nothing_else() {
+        let catalogue = catalogue();
+        for k in 1..=9 {
+            let applied = catalogue.apply(1, EventTime(10 * k), price(k as f64), EventTime(55));
+            assert!(!applied.dropped);
+        }
+        // The one at 50 holds at the horizon.
+        assert_eq!(catalogue.versions(1).len(), 5);
+        assert_eq!(read(&catalogue, 55), (Found::AsOf, Some(5.0)));
+        assert_eq!(read(&catalogue, 65), (Found::AsOf, Some(6.0)));
+        assert_eq!(read(&catalogue, 45), (Found::Later, Some(5.0)));
+    }
+
+    #[test]
+    fn versions_that_are_read_alike_are_one() {
+        let catalogue = catalogue();
+        for k in 0..50 {
+            let features = stocked(if k < 25 { 1.0 } else { 2.0 }, f64::from(k));
+            assert!(!catalogue.apply(1, EventTime(i64::from(k)), features, NO_HORIZON).dropped);
+        }
+        let versions = catalogue.versions(1);
+        let times: Vec<_> =
+            versions.iter().map(|version| (version.time.0, version.last.0)).collect();
+        assert_eq!(times, [(25, 49), (0, 24)]);
+        assert_eq!(versions[0].features, stocked(2.0, 49.0), "what nobody reads is the newest");
+        // One that comes late splits what said the same before and after it.
+        catalogue.apply(1, EventTime(30), price(7.0), NO_HORIZON);
+        let at = [26, 31, 49].map(|time| read(&catalogue, time).1.unwrap_or_default().to_bits());
+        assert_eq!(at, [2.0f64, 7.0, 2.0].map(f64::to_bits));
+        // A correction of the first of them leaves the later one.
+        catalogue.apply(1, EventTime(0), price(8.0), NO_HORIZON);
+        assert_eq!((read(&catalogue, 0).1, read(&catalogue, 24).1), (Some(8.0), Some(1.0)));
+        assert_eq!(read(&catalogue, 25).1, Some(2.0));
+    }
+
+    #[test]
+    fn beyond_the_bound_what_is_read_is_older_and_never_newer() {
+        let catalogue = catalogue();
+        let mut dropped = 0;
+        for k in 0..100 {
+            let applied = catalogue.apply(1, EventTime(10 * k), price(k as f64), NO_HORIZON);
+            dropped += usize::from(applied.dropped);
+        }
+        assert_eq!((catalogue.versions(1).len(), dropped), (MOST_VERSIONS, 100 - MOST_VERSIONS));
+        for k in 0..100 {
+            let (found, value) = read(&catalogue, 10 * k);
+            assert_eq!(found, Found::AsOf);
+            assert!(value.unwrap() <= k as f64, "{k}: {value:?}");
+        }
+        assert_eq!(read(&catalogue, 990).1, Some(99.0));
     }
 
     #[test]
     fn an_unknown_id_says_so() {
-        assert_eq!(read(&Catalogue::new(1), 5), (Found::Unknown, None));
+        assert_eq!(read(&catalogue(), 5), (Found::Unknown, None));
+    }
+
+    proptest! {
+        /// Within the bound an answer is that of all updates kept, whatever their order, as long as each of a time says one thing.
+        #[test]
+        fn an_answer_is_that_of_everything_kept(
+            mut updates in proptest::collection::vec((0i64..40, 0u8..4), 1..16), asked in 0i64..45,
+        ) {
+            let catalogue = catalogue();
+            let mut kept = std::collections::BTreeMap::new();
+            updates.sort_unstable_by_key(|(time, value)| (time * 7 % 40, *value));
+            updates.dedup_by_key(|(time, _)| *time);
+            for (time, value) in &updates {
+                let features = if *value == 0 { None } else { price(f64::from(*value)) };
+                catalogue.apply(1, EventTime(*time), features, NO_HORIZON);
+                kept.insert(*time, *value);
+            }
+            let of = |value: &u8| Some(f64::from(*value)).filter(|value| *value > 0.0);
+            let newest = kept.range(..=asked).next_back().or(kept.first_key_value());
+            let answer = read(&catalogue, asked).1;
+            // One that comes between updates that say the same may hold a little longer; nothing from later on is ever read.
+            let before = kept.range(..=asked).any(|(_, value)| of(value) == answer);
+            prop_assert!(before || newest.is_some_and(|(_, value)| of(value) == answer));
+            let last = kept.last_key_value().and_then(|(_, value)| of(value));
+            prop_assert_eq!(read(&catalogue, 45).1, last);
+        }
     }
 }

@@ -291,6 +291,28 @@ impl Schema {
         })
     }
 
+    /// Returns the attributes of items that fields and counters read.
+    pub fn item_attributes(&self) -> Vec<AttributeKey> {
+        let fields = self.fields.iter().filter_map(|field| match field.source {
+            Source::Item(key) => Some(key),
+            _ => None,
+        });
+        let counters = self.counters.iter().filter_map(|counter| match counter.read {
+            Reading::Beside(key) => Some(key),
+            _ => None,
+        });
+        fields.chain(counters).collect()
+    }
+
+    /// Returns the attributes of users that fields read.
+    pub fn user_attributes(&self) -> Vec<AttributeKey> {
+        let of_user = |field: &Field| match field.source {
+            Source::User(key) => Some(key),
+            _ => None,
+        };
+        self.fields.iter().filter_map(of_user).collect()
+    }
+
     /// Returns a hash of all that decides the meaning of columns and rows: a checkpoint belongs to one fingerprint.
     pub fn fingerprint(&self) -> u64 {
         // Struct and enum fields are written in their declared order, so the text is canonical.

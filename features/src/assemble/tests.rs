@@ -124,7 +124,9 @@ impl World {
     fn new(fields: &[(Source, Kind, Missing)]) -> Self {
         let schema = schema(fields);
         let counters = Counters::new(&schema.counters, 100);
-        let (items, users) = (Catalogue::new(64), Catalogue::new(64));
+        let mut read = schema.item_attributes();
+        read.push(key(CATEGORY));
+        let (items, users) = (Catalogue::new(read), Catalogue::new(schema.user_attributes()));
         Self { schema, items, users, counters, history: Listed::default() }
     }
 
@@ -286,8 +288,13 @@ fn every_source_is_read() {
         (Source::User(key("city")), Kind::Category, Missing::Own),
     ]);
     let item = attributes(&[(CATEGORY, text("39")), ("brand", text("acme"))]);
-    world.items.apply(ITEM.0, EventTime(1), Some(item));
-    world.users.apply(USER.0, EventTime(1), Some(attributes(&[("city", text("Bern"))])));
+    world.items.apply(ITEM.0, EventTime(1), Some(item), EventTime::MIN);
+    world.users.apply(
+        USER.0,
+        EventTime(1),
+        Some(attributes(&[("city", text("Bern"))])),
+        EventTime::MIN,
+    );
     let subjects = Subjects { surface: Some(9), ..Subjects::default() };
     world.counters.impression(&subjects, None, EventTime(NOON - 1));
     world.counters.outcome(0, &subjects, EventTime(NOON - 1), EventTime(NOON - 1));
@@ -332,7 +339,12 @@ fn past(item: u64, category: Option<u64>, time: i64, kind: u8) -> (Past, Behavio
 fn histories_are_read_strictly_before_the_impression_newest_last() {
     let mut world = World::new(&[]);
     let category = stable_hash(b"39");
-    world.items.apply(ITEM.0, EventTime(1), Some(attributes(&[(CATEGORY, text("39"))])));
+    world.items.apply(
+        ITEM.0,
+        EventTime(1),
+        Some(attributes(&[(CATEGORY, text("39"))])),
+        EventTime::MIN,
+    );
     world.history.0 = vec![
         past(1, Some(category), NOON - 4_000_000_000, 0),
         past(2, None, NOON - 7_000, 2),
@@ -355,7 +367,7 @@ fn histories_are_read_strictly_before_the_impression_newest_last() {
     assert_eq!(matching.items, keys(1, &[1, 3]));
     assert_eq!(matching.gaps[0], world.salted(3, small_id(21)), "4,000,001 seconds");
 
-    world.items.apply(ITEM.0, EventTime(2), None);
+    world.items.apply(ITEM.0, EventTime(2), None, EventTime::MIN);
     let batch = world.row(&shown(&nothing));
     assert_eq!(batch.histories[1].starts, [0, 0], "without a category nothing matches");
 }
@@ -408,9 +420,14 @@ fn everything() -> World {
             ("price", Value::Number(item as f64)),
             ("tags", Value::List(Box::new([item, 9]))),
         ]);
-        world.items.apply(item, EventTime(5), Some(features));
+        world.items.apply(item, EventTime(5), Some(features), EventTime::MIN);
     }
-    world.users.apply(USER.0, EventTime(5), Some(attributes(&[("city", text("Bern"))])));
+    world.users.apply(
+        USER.0,
+        EventTime(5),
+        Some(attributes(&[("city", text("Bern"))])),
+        EventTime::MIN,
+    );
     world
 }
 
@@ -440,8 +457,8 @@ proptest! {
             let place = position.index(world.history.0.len() + 1);
             world.history.0.insert(place, behaviour(later));
             let changed = attributes(&[(CATEGORY, text("7")), ("price", Value::Number(i as f64))]);
-            world.items.apply(item, EventTime(later.2 + 1), (i % 2 == 0).then_some(changed));
-            world.users.apply(USER.0, EventTime(later.2 + 1), None);
+            world.items.apply(item, EventTime(later.2 + 1), (i % 2 == 0).then_some(changed), EventTime::MIN);
+            world.users.apply(USER.0, EventTime(later.2 + 1), None, EventTime::MIN);
         }
         prop_assert_eq!(&world.row(&asked), &row);
 
@@ -480,7 +497,7 @@ proptest! {
         if let Some(id) = category(item) {
             let mut features = Attributes::default();
             features.insert(key(CATEGORY), Value::Text { id, reads: Reads::Nothing });
-            world.items.apply(item, EventTime(6), Some(features));
+            world.items.apply(item, EventTime(6), Some(features), EventTime::MIN);
         }
         let nothing = Attributes::default();
         let asked = Shown { item: ItemId(item), time: EventTime(time), ..shown(&nothing) };
@@ -567,7 +584,7 @@ fn candidates_of_one_request_are_the_same_rows_however_they_are_looked_up() {
     let mut world = everything();
     let categories = [b"39", b"40", b"39"].map(|name| Some(stable_hash(name)));
     world.history.0 = (0..3).map(|i| past(i as u64 + 1, categories[i], 50 + i as i64, 0)).collect();
-    world.items.apply(4, EventTime(1), Some(attributes(&[(CATEGORY, text("40"))])));
+    world.items.apply(4, EventTime(1), Some(attributes(&[(CATEGORY, text("40"))])), EventTime::MIN);
     let assembler = Assembler::new(&world.schema, key(CATEGORY));
     let nothing = Attributes::default();
     let (mut apart, mut alike) = (assembler.batch(), assembler.batch());
@@ -592,7 +609,7 @@ fn candidates_hold_the_rows_of_a_batch_with_what_is_common_once() {
     let mut world = everything();
     let categories = [b"39", b"40", b"39"].map(|name| Some(stable_hash(name)));
     world.history.0 = (0..3).map(|i| past(i as u64 + 1, categories[i], 50 + i as i64, 0)).collect();
-    world.items.apply(4, EventTime(1), Some(attributes(&[(CATEGORY, text("40"))])));
+    world.items.apply(4, EventTime(1), Some(attributes(&[(CATEGORY, text("40"))])), EventTime::MIN);
     let by_category =
         Counter { by: vec![Subject::User, Subject::Category], ..world.schema.counters[0].clone() };
     world.schema.counters.push(by_category);
@@ -681,13 +698,23 @@ fn a_cross_has_a_key_for_each_combination() {
         let given = [("brand", brand), ("size", size)];
         let given: Vec<_> =
             given.iter().filter_map(|(name, value)| Some((*name, text((*value)?)))).collect();
-        world.items.apply(ITEM.0, EventTime(i as i64 + 1), Some(attributes(&given)));
+        world.items.apply(
+            ITEM.0,
+            EventTime(i as i64 + 1),
+            Some(attributes(&given)),
+            EventTime::MIN,
+        );
         let keys = world.row(&shown(&nothing)).keys;
         assert!(keys[0] != 0 && !keys[1..].contains(&keys[0]));
         assert_eq!(seen.insert(keys[0], i), None, "combinations are apart");
         assert_eq!(world.row(&shown(&nothing)).keys, keys);
     }
-    world.items.apply(ITEM.0, EventTime(10), Some(attributes(&[("brand", text("a"))])));
+    world.items.apply(
+        ITEM.0,
+        EventTime(10),
+        Some(attributes(&[("brand", text("a"))])),
+        EventTime::MIN,
+    );
     assert_eq!(world.row(&shown(&nothing)).keys[0], 0, "what misses a part that is nothing");
 }
 
@@ -700,7 +727,7 @@ fn a_logarithm_is_a_number() {
         [(6.0f64, 1.0 + 0.5 * 7.0f32.ln()), (-3.0, 1.0)].into_iter().enumerate()
     {
         let item = attributes(&[("price", Value::Number(price))]);
-        world.items.apply(ITEM.0, EventTime(i as i64 + 1), Some(item));
+        world.items.apply(ITEM.0, EventTime(i as i64 + 1), Some(item), EventTime::MIN);
         let found = world.row(&shown(&nothing)).numbers[0];
         assert!((found - wanted).abs() < 1e-6, "{found} {wanted}");
     }
@@ -724,7 +751,7 @@ fn steps_are_of_equal_size_around_nothing() {
     ];
     for (i, (change, step)) in all.into_iter().enumerate() {
         let item = attributes(&[("change", Value::Number(change))]);
-        world.items.apply(ITEM.0, EventTime(i as i64 + 1), Some(item));
+        world.items.apply(ITEM.0, EventTime(i as i64 + 1), Some(item), EventTime::MIN);
         assert_eq!(world.key_of(&shown(&nothing)), world.salted(0, small_id(step)), "{change}");
     }
 }
