@@ -30,6 +30,7 @@ use crate::live::Live;
 use crate::live::outputs::OUTPUTS;
 use crate::metrics::{LabelSets, Metrics};
 use crate::parts;
+use crate::pipeline::notes::Notes;
 use crate::serve::Serving;
 use crate::shutdown::Shutdown;
 use crate::supervise::Supervisor;
@@ -230,10 +231,13 @@ pub(crate) fn labels(config: &Config) -> LabelSets {
         .take(funnel.behaviours())
         .map(|kind| funnel.behaviour_name(BehaviourType(kind)).to_owned());
     let words = |words: &[&str]| words.iter().map(|word| String::from(*word)).collect();
+    let notes = Notes::new(&parts::rules(config));
     LabelSets {
         topics: TopicRole::ALL.iter().map(|role| role.name().to_owned()).collect(),
         types: entry.into_iter().chain(behaviours).collect(),
         reasons: Reason::all().iter().map(|reason| reason.name().to_owned()).collect(),
+        needs: notes.unusable().map(|(name, _)| name.to_owned()).collect(),
+        fields: notes.fields().map(|(name, _)| name.to_owned()).collect(),
         tasks: funnel.tasks().iter().map(|task| task.name.clone()).collect(),
         kinds: words(&crate::serve::KINDS),
         outcomes: words(&crate::serve::OUTCOMES),

@@ -122,8 +122,8 @@ fn show(shop: Shop, config: &ShopConfig, rate: f64, limit: Option<Duration>) -> 
     let status = daemon.shared.status();
     figures.elapsed = begun.elapsed();
     daemon.stop()?;
-    let taken = ["events", "items", "users", "rejected"].map(|name| count(&status, name));
-    let taken: u64 = taken.iter().sum();
+    let taken = ["events", "items", "users"].map(|name| count(&status["records"], name));
+    let taken = taken.iter().sum::<u64>() + count(&status, "rejected");
     ensure!(
         taken == sent,
         "{sent} records were sent and {taken} taken: the embedded broker keeps {} records a partition",
@@ -173,7 +173,7 @@ impl Outcome {
             self.sent,
             count("events"),
             count("rejected"),
-            count("learned_examples"),
+            count("examples"),
             count("steps"),
             count("late"),
             count("orphaned"),
@@ -214,7 +214,7 @@ mod tests {
         let config = ShopConfig { start: config.start - 30 * MILLIS_A_DAY, ..config };
         let shop = Shop::new(config.clone(), arguments.seed).unwrap();
         let outcome = show(shop, &config, arguments.rate, limit).unwrap();
-        assert!(count(&outcome.status, "learned_examples") > 0);
+        assert!(count(&outcome.status, "examples") > 0);
         assert!(count(&outcome.status, "steps") > 0);
         assert_eq!(count(&outcome.status, "rejected"), 0);
         let click = outcome.figures.tasks[0];

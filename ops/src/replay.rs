@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use sluice_daemon::clock::Clock;
 use sluice_daemon::config::Config;
+use sluice_daemon::live::notices;
 use sluice_daemon::pipeline::record::Record;
 use sluice_daemon::pipeline::stages::Stage;
 use sluice_daemon::replay::{self, Feed, Outcome, late_and_orphaned, learned_until};
@@ -18,6 +19,7 @@ use sluice_daemon::{config, parts};
 use sluice_features::reject::{Reason, Rejection};
 use sluice_features::time::EventTime;
 use sluice_features::wire::{Topic, split_line};
+use sluice_features::words::shown;
 use sluice_models::evaluate::{Figures, Report};
 
 use crate::files::{self, Line};
@@ -268,6 +270,7 @@ fn object(outcome: &Outcome) -> serde_json::Value {
         "examples": judge.judged(),
         "learned_examples": counts.examples,
         "refused_batches": outcome.refused_batches,
+        "noticed": notices::object(outcome.pipeline.notes(), counts),
         "seconds": outcome.elapsed.as_secs_f64(),
         "learned_until": learned_until(&outcome.trainer),
         "checksum": format!("{:016x}", outcome.trainer.checksum()),
@@ -317,6 +320,7 @@ fn table(outcome: &Outcome, kernels: &str, out: &mut String) -> Result<()> {
         outcome.pipeline.open_impressions()
     )?;
     writeln!(out, "outcomes     {late} late, {orphaned} orphaned")?;
+    noticed(outcome, out)?;
     writeln!(out, "checksum     {:016x}", outcome.trainer.checksum())?;
     writeln!(
         out,
@@ -330,6 +334,39 @@ fn table(outcome: &Outcome, kernels: &str, out: &mut String) -> Result<()> {
             row(out, "  warm items", &figures.warm)?;
             row(out, "  new items", &figures.new)?;
         }
+    }
+    Ok(())
+}
+
+/// What was noticed of values and names, where there is anything to say.
+fn noticed(outcome: &Outcome, out: &mut String) -> Result<()> {
+    let (notes, counts) = (outcome.pipeline.notes(), outcome.pipeline.counts());
+    for (need, (field, unusable)) in notes.unusable().enumerate() {
+        if unusable.count > 0 {
+            let (values, found, expected) = (unusable.count, unusable.found, notes.expected(need));
+            writeln!(
+                out,
+                "values       {field}: {values} cannot be used ({found}): expected {expected}"
+            )?;
+        }
+    }
+    for (field, _) in notes.fields().filter(|(_, missing)| *missing) {
+        let likely = notes.likely(field).map(|name| format!(": \"{}\" came", shown(name)));
+        writeln!(out, "fields       {field} is always missing{}", likely.unwrap_or_default())?;
+    }
+    if let Some(likely) = notes.misspelt_available() {
+        writeln!(out, "fields       items.available never came: \"{}\" did", shown(likely))?;
+    }
+    let sums = [
+        (
+            counts.later_features,
+            "impressions read features that are newer than they are: no older ones are known",
+        ),
+        (counts.dropped_versions, "versions of features were dropped though they may be asked for"),
+        (counts.unknown_ends, "ends of items or users that are not known changed nothing"),
+    ];
+    for (count, what) in sums.iter().filter(|(count, _)| *count > 0) {
+        writeln!(out, "features     {count} {what}")?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use sluice_features::event::BehaviourType;
 use sluice_features::ids::salted_hash;
 
+use super::difference;
 use crate::pipeline::Rules;
 
 /// Lines in words that say what state and parameters were made with. Equal lines mean that they fit.
@@ -64,26 +65,14 @@ impl Identity {
         &self.behaviours
     }
 
-    /// Returns, in words, which lines an older identity has otherwise; empty when there is no difference.
+    /// Returns, in words, what an older identity has otherwise: which fields, tables, tasks and parts of the model, and what of them; empty when
+    /// there is no difference.
     pub fn difference(&self, older: &Self) -> String {
-        let (ours, theirs) = (self.lines(), older.lines());
-        let only = |these: &[String], those: &[String], name: &str| {
-            let lines: Vec<&str> =
-                these.iter().filter(|line| !those.contains(line)).map(String::as_str).collect();
-            if lines.is_empty() {
-                return None;
-            }
-            Some(format!("only {name}: {}", lines.join("; ")))
-        };
-        let parts = [
-            only(&theirs, &ours, "in the checkpoint"),
-            only(&ours, &theirs, "in the configuration"),
-        ];
-        let told: Vec<String> = parts.into_iter().flatten().collect();
+        let told = difference::told(&older.lines(), &self.lines());
         if told.is_empty() && self != older {
             return "the same parts in another order".to_owned();
         }
-        told.join(" | ")
+        told
     }
 
     fn lines(&self) -> Vec<String> {
@@ -115,7 +104,7 @@ mod tests {
         assert_eq!(old.difference(&old), "");
         assert_eq!(
             new.difference(&old),
-            "only in the checkpoint: field b; model sharing ple | only in the configuration: field c; model sharing mmoe"
+            "only in the checkpoint: field b, model sharing ple; only in the configuration: field c, model sharing mmoe"
         );
         let turned = identity(&["field b", "field a"], &["sharing ple"]);
         assert_eq!(turned.difference(&old), "the same parts in another order");

@@ -21,6 +21,7 @@
 mod blocks;
 mod commit;
 mod cut;
+mod difference;
 mod durable;
 mod files;
 mod full;

@@ -27,6 +27,8 @@ pub enum Wait {
     Guard,
     /// The model has learned next to nothing: answers are noise.
     Cold,
+    /// Most records are refused.
+    Rejects,
 }
 
 impl Wait {
@@ -42,6 +44,7 @@ impl Wait {
             Self::Output | Self::DeadLetters => "output",
             Self::Guard => "guard",
             Self::Cold => "model-cold",
+            Self::Rejects => "rejects",
         }
     }
 }
@@ -69,6 +72,11 @@ impl Readiness {
     /// Takes a reason down. Returns whether it was up.
     pub fn clear(&self, what: Wait) -> bool {
         self.reasons.lock().remove(&what).is_some()
+    }
+
+    /// Tells whether a reason is up.
+    pub fn waits_for(&self, what: Wait) -> bool {
+        self.reasons.lock().contains_key(&what)
     }
 
     /// Tells whether there is no reason left.

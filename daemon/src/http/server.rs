@@ -132,18 +132,8 @@ mod tests {
     }
 
     fn pages() -> Pages {
-        let sets = LabelSets {
-            topics: vec![],
-            types: vec![],
-            reasons: vec![],
-            tasks: vec![],
-            kinds: vec![],
-            outcomes: vec![],
-            outputs: vec![],
-            causes: vec![],
-        };
         Pages {
-            metrics: Arc::new(Metrics::new(&sets)),
+            metrics: Arc::new(Metrics::new(&LabelSets::default())),
             readiness: Arc::new(Readiness::default()),
             status: Arc::new(|| json!({ "examples": 3 })),
         }

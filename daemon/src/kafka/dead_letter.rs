@@ -1,6 +1,6 @@
 //! Dead letters: records that the daemon rejected, as they came, with the reason in headers.
 //!
-//! Headers: `topic`, `partition`, `offset`, `reason`, `field` (where one is known), `timestamp` (the record's).
+//! Headers: `topic`, `partition`, `offset`, `reason`, `field` and `detail` (where they are known), `timestamp` (the record's).
 //! A value over [`VALUE_LIMIT`] is cut there; `value-length` and `value-xxh3` (hexadecimal, of the whole) tell
 //! what it was. Keys are cut at the same limit, told by `key-length`.
 
@@ -39,6 +39,8 @@ pub struct DeadLetter<'a> {
     pub reason: &'a str,
     /// The field that is wrong.
     pub field: Option<&'a str>,
+    /// What was found there.
+    pub detail: Option<&'a str>,
 }
 
 /// The way to the dead-letter topic, through a producer that has nothing else to send.
@@ -70,6 +72,7 @@ impl DeadLetters {
             .map(|value| format!("{:016x}", xxhash_rust::xxh3::xxh3_64(value)));
         let optional = [
             ("field", letter.field),
+            ("detail", letter.detail),
             ("timestamp", timestamp.as_deref()),
             ("key-length", key_length.as_deref()),
             ("value-length", value_length.as_deref()),

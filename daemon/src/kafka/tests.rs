@@ -394,7 +394,14 @@ fn a_record_that_cannot_be_delivered_in_time_is_counted() {
 fn dead_letters_are_settled_when_they_are_written_and_not_before() {
     let broker = broker(&[("t.dead-letter", 1)]);
     let origin = Origin { topic: "t.events", partition: 3, offset: 42, timestamp: None };
-    let letter = DeadLetter { origin, key: None, value: Some(b"{"), reason: "json", field: None };
+    let letter = DeadLetter {
+        origin,
+        key: None,
+        value: Some(b"{"),
+        reason: "json",
+        field: None,
+        detail: None,
+    };
     let through = |delivery_timeout| {
         let settings =
             ProducerSettings { delivery_timeout, ..ProducerSettings::new(broker.connection()) };
@@ -427,9 +434,12 @@ fn a_dead_letter_carries_the_record_and_its_reason() {
         value: Some(&huge),
         reason: "too_long",
         field: Some("item"),
+        detail: Some("found 300 bytes"),
     };
     letters.send(&letter, PATIENCE).unwrap();
-    letters.send(&DeadLetter { value: Some(b"{"), field: None, ..letter }, PATIENCE).unwrap();
+    letters
+        .send(&DeadLetter { value: Some(b"{"), field: None, detail: None, ..letter }, PATIENCE)
+        .unwrap();
     producer.flush(PATIENCE).unwrap();
 
     let found = read_all(&broker, "t.requests");
@@ -439,6 +449,7 @@ fn a_dead_letter_carries_the_record_and_its_reason() {
     assert_eq!(header(0, "topic"), Some("t.events"));
     assert_eq!((header(0, "partition"), header(0, "offset")), (Some("3"), Some("42")));
     assert_eq!((header(0, "reason"), header(0, "field")), (Some("too_long"), Some("item")));
+    assert_eq!((header(0, "detail"), header(1, "detail")), (Some("found 300 bytes"), None));
     assert_eq!((header(0, "value-length"), header(0, "timestamp")), (Some("65537"), Some("5")));
     let hash = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&huge));
     assert_eq!(header(0, "value-xxh3"), Some(hash.as_str()));

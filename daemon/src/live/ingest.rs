@@ -228,6 +228,8 @@ impl Ingest {
         consumed.records[lane.role as usize].increment(batch.len() as u64);
         consumed.bytes[lane.role as usize].increment(batch.bytes() as u64);
         self.shared.count(batch.len() as u64);
+        let (now, rejections) = (self.shared.clock.steady(), refused.iter().map(|(_, why)| why));
+        self.shared.refusals.lock().note(topic, now, batch.len() as u64, rejections);
         for (i, rejection) in refused {
             self.bury(batch, topic, i, &rejection, shutdown)?;
         }
@@ -264,6 +266,7 @@ impl Ingest {
             value: record.value,
             reason: rejection.reason.name(),
             field: rejection.field.as_deref(),
+            detail: rejection.detail.as_deref(),
         };
         while let Err(trouble) = self.dead_letters.send(&letter, PATIENCE) {
             if !trouble.is_retriable() || shutdown.is_requested() {

@@ -12,8 +12,10 @@
 pub mod checkpointer;
 pub mod ingest;
 pub mod learn;
+pub mod notices;
 pub mod outputs;
 mod partitioning;
+pub mod refusals;
 mod room;
 mod status;
 pub mod watch;
@@ -23,12 +25,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
+use refusals::Refusals;
 use sluice_features::wire::Topic;
 
 use crate::checkpoint::NotSound;
 use crate::clock::Clock;
 use crate::config::Topics;
-use crate::http::Readiness;
+use crate::http::{Readiness, Wait};
 use crate::learn::trainer::{Trainer, TrainerImage};
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
@@ -48,6 +51,8 @@ pub struct Live {
     pub readiness: Arc<Readiness>,
     /// The topics' names.
     pub topics: Topics,
+    /// What was refused of late.
+    pub refusals: Mutex<Refusals>,
     caught_up: AtomicBool,
     records: AtomicU64,
     /// Records that Kafka has not taken.
@@ -75,6 +80,7 @@ impl Live {
             metrics,
             readiness,
             topics,
+            refusals: Mutex::default(),
             caught_up: AtomicBool::new(false),
             records: AtomicU64::new(0),
             undelivered: AtomicU64::new(0),
@@ -86,6 +92,12 @@ impl Live {
     /// Tells whether everything up to the high-water marks has been handed out.
     pub fn is_caught_up(&self) -> bool {
         self.caught_up.load(Ordering::Acquire)
+    }
+
+    /// Tells whether everything that Kafka had is taken and what comes is taken too.
+    pub fn takes_everything(&self) -> bool {
+        let hindered = [Wait::Catalogue, Wait::Kafka, Wait::Lag, Wait::Open];
+        self.is_caught_up() && !hindered.into_iter().any(|what| self.readiness.waits_for(what))
     }
 
     pub(crate) fn set_caught_up(&self, caught_up: bool) {

@@ -2,14 +2,26 @@
 
 use std::sync::atomic::Ordering;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use sluice_features::reject::Reason;
 
 use super::Live;
+use super::notices;
+use super::refusals::Incident;
 
 impl Live {
-    /// Returns counts, figures and sizes of this moment. Percentages and means are over the whole stream since the model began.
+    /// Returns counts, figures and sizes of this moment. Percentages and means are over the whole stream since the model began, what was
+    /// noticed of values (`noticed`) since the start.
+    ///
+    /// | name | what |
+    /// |---|---|
+    /// | `caught_up` | everything that Kafka had is taken, and nothing keeps what comes from being taken |
+    /// | `events`, `records` | valid events; valid records by topic |
+    /// | `items`, `users` | how many are known, by events or updates |
+    /// | `examples` | examples handed to the learner, those that are only predicted included |
+    /// | `judged` | impressions whose prediction was judged |
     pub fn status(&self) -> Value {
-        let (counts, joined, open, items, behaviours) = {
+        let (counts, joined, open, items, users, behaviours, noticed) = {
             let pipeline = self.pipeline.read();
             let behaviours: usize =
                 pipeline.shards().iter().map(|shard| shard.sequences.behaviours()).sum();
@@ -18,20 +30,33 @@ impl Live {
                 pipeline.join_counts(),
                 pipeline.open_impressions(),
                 pipeline.shared().items.len(),
+                pipeline.shared().users.len(),
                 behaviours,
+                notices::object(pipeline.notes(), pipeline.counts()),
             )
         };
         let (late, orphaned) = crate::replay::late_and_orphaned(&joined);
+        let rejected: Map<String, Value> = Reason::all()
+            .iter()
+            .zip(&counts.rejected)
+            .filter(|(_, count)| **count > 0)
+            .map(|(reason, count)| (reason.name().to_owned(), json!(count)))
+            .collect();
+        let refusals: Vec<Value> =
+            self.refusals.lock().newest().iter().map(Incident::object).collect();
         let trainer = self.trainer.lock();
         let judge = trainer.judge();
         let report = judge.progressive().report();
         let stats = trainer.learner().embeddings().stats();
         json!({
-            "caught_up": self.is_caught_up(),
+            "caught_up": self.takes_everything(),
             "events": counts.events,
-            "items": counts.items,
-            "users": counts.users,
+            "records": {"events": counts.events, "items": counts.items, "users": counts.users},
+            "items": items,
+            "users": users,
             "rejected": counts.all_rejected(),
+            "rejected_by_reason": rejected,
+            "most_refused": refusals,
             "replayed": counts.replayed,
             "skewed": counts.skewed,
             "split_users": self.split_users.load(Ordering::Relaxed),
@@ -42,17 +67,17 @@ impl Live {
             "late": late,
             "orphaned": orphaned,
             "open": open,
-            "examples": judge.judged(),
-            "learned_examples": counts.examples,
+            "examples": counts.examples,
+            "judged": judge.judged(),
             "learned_until": trainer.covered(),
             "steps": trainer.learner().steps(),
             "refused_batches": trainer.learner().refused(),
             "sound": judge.guard().sound(),
             "rows": stats.rows,
-            "known_items": items,
             "behaviours": behaviours,
             "tasks": report.tasks,
             "sliding": report.sliding,
+            "noticed": noticed,
         })
     }
 }

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Live;
+use super::notices::{Notice, Notices};
 use super::outputs::Outputs;
+use super::refusals::Incident;
 use crate::error::Stop;
+use crate::http::Wait;
 use crate::kafka::{ConsumerGauges, Producer, ProducerCounts};
 use crate::shutdown::Shutdown;
 
@@ -33,7 +36,7 @@ impl Watch {
     /// # Errors
     /// When a producer has ended for good: nothing can be written any more.
     pub fn run(mut self, shutdown: &Shutdown) -> Result<(), Stop> {
-        let mut round = 0u32;
+        let (mut round, mut notices) = (0u32, Notices::default());
         while !shutdown.wait(EVERY) {
             self.shared
                 .metrics
@@ -42,7 +45,9 @@ impl Watch {
                 .set(f64::from(u8::from(self.shared.readiness.is_ready())));
             self.consumer();
             self.pipeline(round.is_multiple_of(SLOW));
+            self.refusals();
             if round.is_multiple_of(SLOW) {
+                self.notices(&mut notices);
                 self.figures();
             }
             self.producers()?;
@@ -63,6 +68,48 @@ impl Watch {
         }
     }
 
+    /// Says when most records are refused: then nothing is learned of them.
+    fn refusals(&self) {
+        let incidents = self.shared.refusals.lock().look(self.shared.clock.steady());
+        for Incident { topic, records, refused, reason, example, .. } in
+            incidents.iter().filter(|incident| incident.tell)
+        {
+            let (topic, reason) = (topic.name(), reason.name());
+            tracing::warn!(
+                topic,
+                records,
+                refused,
+                reason,
+                example,
+                "most records are refused: mend what sends them; they are in the dead-letter topic"
+            );
+        }
+        if incidents.is_empty() {
+            self.shared.readiness.clear(Wait::Rejects);
+        } else {
+            let texts: Vec<String> = incidents.iter().map(Incident::text).collect();
+            self.shared.readiness.wait_for(Wait::Rejects, texts.join("; "));
+        }
+    }
+
+    /// Says what was noticed of values and names.
+    fn notices(&self, notices: &mut Notices) {
+        let now = self.shared.clock.steady();
+        let found = {
+            let pipeline = self.shared.pipeline.read();
+            let metrics = &self.shared.metrics.events;
+            let (notes, counts) = (pipeline.notes(), pipeline.counts());
+            for (counter, (_, unusable)) in metrics.unusable.iter().zip(notes.unusable()) {
+                counter.absolute(unusable.count);
+            }
+            for (gauge, (_, missing)) in metrics.always_missing.iter().zip(notes.fields()) {
+                gauge.set(f64::from(u8::from(missing)));
+            }
+            notices.look(notes, counts, now)
+        };
+        found.iter().for_each(Notice::tell);
+    }
+
     fn pipeline(&self, slow: bool) {
         let metrics = &self.shared.metrics;
         let pipeline = self.shared.pipeline.read();
@@ -73,6 +120,9 @@ impl Watch {
         metrics.events.replayed.absolute(counts.replayed);
         metrics.events.skewed.absolute(counts.skewed);
         metrics.events.unknown_fields.absolute(counts.unknown_fields);
+        metrics.events.later_features.absolute(counts.later_features);
+        metrics.state.catalogue_unknown_ends.absolute(counts.unknown_ends);
+        metrics.state.catalogue_dropped.absolute(counts.dropped_versions);
         // The entry event stands first: before the behaviours, or, where it is a view, as the first task, of which no behaviour comes.
         let shown = joined.opened + joined.unopened + joined.duplicate_impressions;
         metrics.events.taken[0].absolute(shown);

@@ -99,6 +99,21 @@ pub const ALL: &[Description] = &[
         &[],
         "users whose events lie in more than one partition, since the start: their outcomes do not find their impressions",
     ),
+    counter(
+        "sluice_events_unusable_total",
+        &["field"],
+        "values that the field cannot use: missing, or no where they say whether an item can be had",
+    ),
+    gauge(
+        "sluice_events_always_missing",
+        &["field"],
+        "1 while a declared field is missing in all impressions that are looked at",
+    ),
+    counter(
+        "sluice_events_later_features_total",
+        &[],
+        "impressions of an item or user of whom only later features are known, which were read",
+    ),
     counter("sluice_join_duplicates_total", &["type"], "events whose id was seen before"),
     counter("sluice_join_late_total", &["type"], "events that came after their window had closed"),
     counter("sluice_join_orphaned_total", &["type"], "behaviours without an impression"),
@@ -222,6 +237,16 @@ pub const ALL: &[Description] = &[
     gauge("sluice_sequence_bytes", &[], "memory of all sequences"),
     gauge("sluice_catalogue_items", &[], "items with features"),
     gauge("sluice_catalogue_users", &[], "users with features"),
+    counter(
+        "sluice_catalogue_unknown_ends_total",
+        &[],
+        "ends of items and users that are not known: nothing was changed",
+    ),
+    counter(
+        "sluice_catalogue_dropped_versions_total",
+        &[],
+        "versions dropped though they may be asked for, because their id has too many",
+    ),
     gauge("sluice_capture_bytes", &[], "bytes captured"),
 ];
 

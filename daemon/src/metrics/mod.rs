@@ -15,7 +15,7 @@ pub use catalogue::{ALL, Description, Kind, as_markdown};
 use catalogue::BUCKETS;
 
 /// The closed sets that labels come from. A handle of a labelled metric stands at the label's place in its set.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct LabelSets {
     /// The topics read, by role.
     pub topics: Vec<String>,
@@ -23,6 +23,10 @@ pub struct LabelSets {
     pub types: Vec<String>,
     /// The reasons of rejections.
     pub reasons: Vec<String>,
+    /// The fields and rules that may find a value unusable.
+    pub needs: Vec<String>,
+    /// The fields whose values come with records.
+    pub fields: Vec<String>,
     /// The tasks of the funnel.
     pub tasks: Vec<String>,
     /// The kinds of requests.
@@ -85,10 +89,11 @@ group! {
     }
 }
 group! {
-    /// `sluice_events_*`. `taken` by type, `rejected` by reason.
+    /// `sluice_events_*`. `taken` by type, `rejected` by reason, `unusable` and `always_missing` by field.
     Events {
         taken: Vec<Counter>, rejected: Vec<Counter>, replayed: Counter, skewed: Counter,
         unknown_fields: Counter, split_users: Gauge,
+        unusable: Vec<Counter>, always_missing: Vec<Gauge>, later_features: Counter,
     }
 }
 group! {
@@ -139,7 +144,8 @@ group! {
     /// `sluice_sequence_*`, `sluice_catalogue_*` and `sluice_capture_bytes`.
     State {
         sequence_users: Gauge, sequence_behaviours: Gauge, sequence_bytes: Gauge,
-        catalogue_items: Gauge, catalogue_users: Gauge, capture_bytes: Gauge,
+        catalogue_items: Gauge, catalogue_users: Gauge, catalogue_unknown_ends: Counter,
+        catalogue_dropped: Counter, capture_bytes: Gauge,
     }
 }
 
@@ -182,6 +188,13 @@ impl Metrics {
                 skewed: r.counter("sluice_events_skewed_total"),
                 unknown_fields: r.counter("sluice_events_unknown_fields_total"),
                 split_users: r.gauge("sluice_events_split_users"),
+                unusable: r.counters("sluice_events_unusable_total", "field", &sets.needs),
+                always_missing: sets
+                    .fields
+                    .iter()
+                    .map(|field| r.gauge_of("sluice_events_always_missing", &[("field", field)]))
+                    .collect(),
+                later_features: r.counter("sluice_events_later_features_total"),
             },
             join: Join {
                 duplicates: r.counters("sluice_join_duplicates_total", "type", &sets.types),
@@ -246,6 +259,8 @@ impl Metrics {
                 sequence_bytes: r.gauge("sluice_sequence_bytes"),
                 catalogue_items: r.gauge("sluice_catalogue_items"),
                 catalogue_users: r.gauge("sluice_catalogue_users"),
+                catalogue_unknown_ends: r.counter("sluice_catalogue_unknown_ends_total"),
+                catalogue_dropped: r.counter("sluice_catalogue_dropped_versions_total"),
                 capture_bytes: r.gauge("sluice_capture_bytes"),
             },
             handle: recorder.handle(),

@@ -10,6 +10,8 @@ fn metrics() -> Metrics {
         topics: one("events"),
         types: vec!["impression".into(), "click".into()],
         reasons: one("invalid-json"),
+        needs: one("price"),
+        fields: one("surface"),
         tasks: one("click"),
         kinds: one("rank"),
         outcomes: vec!["answered".into(), "late".into()],

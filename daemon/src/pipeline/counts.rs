@@ -28,6 +28,10 @@ pub struct Counts {
     pub later_features: u64,
     /// Impressions that came so late that counters could not be told any more as of their time.
     pub untold_counters: u64,
+    /// Versions of features that may still be asked for and were dropped because their item or user had more than are kept.
+    pub dropped_versions: u64,
+    /// Ends of items and users that are not known: nothing was changed.
+    pub unknown_ends: u64,
 }
 
 impl Counts {

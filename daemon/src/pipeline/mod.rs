@@ -13,6 +13,7 @@ mod as_of;
 mod batcher;
 pub mod counts;
 pub mod due;
+pub mod notes;
 pub mod popular;
 pub mod record;
 pub mod restore;
@@ -43,6 +44,7 @@ use sluice_features::wire::Scratch;
 use batcher::Batcher;
 use counts::Counts;
 use due::Dues;
+use notes::Notes;
 use shard::Shard;
 use shared::Shared;
 use spill::{Pages, SpillError};
@@ -94,6 +96,7 @@ pub struct Pipeline {
     shared: Shared,
     batcher: Batcher,
     counts: Counts,
+    notes: Notes,
     /// An impression is judged by the step that learns it, not by a prediction kept since its arrival.
     judged_by_step: bool,
     scratch: Scratch,
@@ -129,6 +132,7 @@ impl Pipeline {
             shared: Shared::new(&rules),
             batcher: Batcher::new(rules.batch, &rules.schema),
             counts: Counts::default(),
+            notes: Notes::new(&rules),
             judged_by_step,
             scratch: Scratch::default(),
             effects: Vec::new(),
@@ -217,6 +221,16 @@ impl Pipeline {
     /// Returns what was counted of records.
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Returns what was noticed of values and names since the start.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
+    /// Returns the event time before which nothing is asked of the catalogue any more: the lowest watermark, of shards that are not idle.
+    pub(super) fn horizon(&self) -> EventTime {
+        self.covered().map_or(EventTime::MIN, |covered| covered - self.rules.lateness)
     }
 
     /// Returns what the joiners of all shards have counted together.

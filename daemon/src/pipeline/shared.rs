@@ -9,13 +9,12 @@ use sluice_features::counters::{Counters, Subjects};
 use sluice_features::ids::{CategoryId, Collision, Dictionary, ItemId, Numbers, UserId};
 use sluice_features::sequence::{NO_CATEGORY, Sequences};
 use sluice_features::time::{EventTime, Span};
+use sluice_features::wire::Role;
 
 use super::Rules;
 use super::popular::Popular;
 use super::state::Stored;
 
-/// Versions of an item's or a user's features that are kept.
-const VERSIONS: usize = 4;
 /// Entries of one counter; beyond, new ones are refused and counted.
 const COUNTER_ENTRIES: usize = 2_000_000;
 /// Half-life of popularity among candidates.
@@ -37,7 +36,7 @@ pub struct Shared {
     pub counters: Counters,
     /// Popular and new items.
     pub popular: Popular,
-    /// When each item was first seen, by number.
+    /// When each item was first seen, by number: in an event, or in the catalogue where no event is older.
     pub first_seen: Vec<EventTime>,
     /// Draws the items that were not viewed, where views open the funnel.
     pub negatives: Negatives,
@@ -47,12 +46,14 @@ pub struct Shared {
 impl Shared {
     /// Creates what is shared, with nothing in it.
     pub fn new(rules: &Rules) -> Self {
+        let mut item_attributes = rules.schema.item_attributes();
+        item_attributes.extend([rules.category, rules.available]);
         Self {
             items: Dictionary::default(),
             categories: Numbers::default(),
             users: Dictionary::default(),
-            item_features: Arc::new(Catalogue::new(VERSIONS)),
-            user_features: Arc::new(Catalogue::new(VERSIONS)),
+            item_features: Arc::new(Catalogue::new(item_attributes)),
+            user_features: Arc::new(Catalogue::new(rules.schema.user_attributes())),
             counters: Counters::new(&rules.schema.counters, COUNTER_ENTRIES),
             popular: Popular::new(POPULAR),
             first_seen: Vec::new(),
@@ -89,6 +90,22 @@ impl Shared {
             self.popular.appeared(number, category);
         }
         Ok(number)
+    }
+
+    /// Tells whether an id was ever named by an event or an update.
+    pub fn knows(&self, whose: Role, id: &str) -> bool {
+        match whose {
+            Role::Item => self.items.number(ItemId::of(id).0).is_some(),
+            Role::User => self.users.number(UserId::of(id).0).is_some(),
+        }
+    }
+
+    /// Takes note that an event before its first sight names an item: it was there already.
+    pub fn seen_before(&mut self, item: u32, time: EventTime) {
+        if let Some(first) = self.first_seen.get_mut(item as usize) {
+            *first = time.min(*first);
+            self.stored.item_changed(item);
+        }
     }
 
     /// Returns the number of a category, [`NO_CATEGORY`] for none.

@@ -67,6 +67,8 @@ pub enum Piece {
 pub(super) struct Stored {
     items: usize,
     users: usize,
+    /// Stored names of items of which something has changed, by piece.
+    item_names: std::collections::BTreeSet<u32>,
     /// Features that have changed, by piece.
     item_features: std::collections::BTreeSet<u32>,
     user_features: std::collections::BTreeSet<u32>,
@@ -168,19 +170,27 @@ impl Stored {
         };
         names(&mut self.items, items, Piece::Items);
         names(&mut self.users, users, Piece::Users);
-        let mut features = |changed: &mut std::collections::BTreeSet<u32>,
-                            piece: fn(u32) -> Piece| {
+        let mut changed = |changed: &mut std::collections::BTreeSet<u32>,
+                           piece: fn(u32) -> Piece| {
             pieces.extend(std::iter::from_fn(|| changed.pop_first()).take(most).map(piece));
         };
-        features(&mut self.item_features, Piece::ItemFeatures);
-        features(&mut self.user_features, Piece::UserFeatures);
+        changed(&mut self.item_names, Piece::Items);
+        changed(&mut self.item_features, Piece::ItemFeatures);
+        changed(&mut self.user_features, Piece::UserFeatures);
         pieces
     }
 
     /// Returns how many pieces are not stored as they are.
     fn left(&self, items: usize, users: usize) -> usize {
         let names = pages(self.items, items).len() + pages(self.users, users).len();
-        names + self.item_features.len() + self.user_features.len()
+        names + self.item_names.len() + self.item_features.len() + self.user_features.len()
+    }
+
+    /// Takes note that an item was first seen at another time. A name that is not stored yet is written with it.
+    pub(super) fn item_changed(&mut self, number: u32) {
+        if (number as usize) < self.items {
+            self.item_names.insert(number / NAMES as u32);
+        }
     }
 
     /// Takes note that the features of an item or user have changed.

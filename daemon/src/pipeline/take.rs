@@ -1,6 +1,6 @@
 //! What one record does to the state.
 
-use sluice_features::assemble::{Labelled, Shown};
+use sluice_features::assemble::{Labelled, Owner, Shown};
 use sluice_features::attribution::{Effect, Fate, Kept, Labels, Opened, Outcome, Place, TaskSet};
 use sluice_features::catalogue::Found;
 use sluice_features::counters::Subjects;
@@ -63,12 +63,14 @@ impl Pipeline {
         shard.set_next(record.topic, record.offset + 1);
         self.stages.begin();
         let mut scratch = std::mem::take(&mut self.scratch);
+        self.notes.begin(&mut scratch);
         let taken = match record.topic {
             Topic::Events => self.take_event(number, record, &mut scratch),
             Topic::Items => self.take_update(Whose::Item, record, &mut scratch),
             Topic::Users => self.take_update(Whose::User, record, &mut scratch),
             Topic::Requests => Err(Rejection::whole(Reason::UnknownTopic)),
         };
+        self.notes.names_of(&scratch);
         self.scratch = scratch;
         self.stages.end(Stage::Join);
         if let Err(rejection) = &taken {
@@ -87,13 +89,30 @@ impl Pipeline {
         let decoded = decode_update(whose, record.key, record.value, clock, scratch)?;
         self.stages.lap(Stage::Decode);
         self.counts.unknown_fields += u64::from(decoded.ignored);
-        let update = decoded.update;
-        let time = update.time;
+        let mut update = decoded.update;
+        if let Some(features) = update.features {
+            self.notes.attributes(owner(whose), features);
+        } else if !self.shared.knows(whose, &update.id) {
+            match decoded.inner.filter(|inner| self.shared.knows(whose, inner)) {
+                Some(inner) => update.id = inner,
+                None => {
+                    self.counts.unknown_ends += 1;
+                    self.notes.end_of(&update.id);
+                    match whose {
+                        Whose::Item => self.counts.items += 1,
+                        Whose::User => self.counts.users += 1,
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        let (time, horizon) = (update.time, self.horizon());
         let features = update.features.cloned();
         match whose {
             Whose::User => {
                 let user = self.shared.enter_user(&update.id).map_err(|c| collision("user", &c))?;
-                self.shared.user_features.apply(user.0, time, features);
+                let applied = self.shared.user_features.apply(user.0, time, features, horizon);
+                self.counts.dropped_versions += u64::from(applied.dropped);
                 self.changed.get_mut().user(user);
                 if let Some(number) = self.shared.users.number(user.0) {
                     self.shared.stored.features_changed(whose, number);
@@ -106,7 +125,8 @@ impl Pipeline {
                 let item = ItemId::of(&update.id);
                 let entered = self.shared.enter_item(item, &update.id, category, time);
                 let number = entered.map_err(|c| collision("item", &c))?;
-                self.shared.item_features.apply(item.0, time, features);
+                let applied = self.shared.item_features.apply(item.0, time, features, horizon);
+                self.counts.dropped_versions += u64::from(applied.dropped);
                 self.changed.get_mut().item(item);
                 self.shared.stored.features_changed(whose, number);
                 self.counts.items += 1;
@@ -186,6 +206,7 @@ impl Pipeline {
             context: impression.context,
             new_item: self.shared.is_new(item_number, at, self.rules.new_for),
         };
+        self.notes.impression(impression.id, &shown, &self.shared);
         let shard = &mut self.shards[number];
         shard.arrivals += 1;
         let opened = Opened {
@@ -500,6 +521,10 @@ impl Pipeline {
         let known = self.shared.items.len();
         let entered = self.shared.enter_item(item, text, category, at);
         let item_number = entered.map_err(|c| collision("item", &c))?;
+        // A time that is out of order by more than the lateness is not believed.
+        if at < self.shared.first_seen[item_number as usize] && at >= self.horizon() {
+            self.shared.seen_before(item_number, at);
+        }
         let first_sight = item_number as usize >= known;
         Ok(Entered { user, item, item_number, category, at, first_sight })
     }
@@ -518,6 +543,13 @@ fn about<T>(opened: &Opened<T>) -> About {
         item: opened.item,
         time: opened.time,
         new_item: opened.new_item,
+    }
+}
+
+fn owner(whose: Whose) -> Owner {
+    match whose {
+        Whose::Item => Owner::Item,
+        Whose::User => Owner::User,
     }
 }
 

@@ -68,6 +68,7 @@ fn stand(refresh: u64) -> Stand {
         outcomes: words("answered"),
         outputs: words("scores"),
         causes: words("no-right"),
+        ..LabelSets::default()
     });
     let drained = Arc::clone(&touched);
     let publisher = Publisher::new(

@@ -153,7 +153,8 @@ fn a_recommendation_keeps_to_exclusion_category_availability_and_what_was_seen()
     let mut shop = Shop::open();
     // i08 and i12 are gone, and so are all that say no in words or nothing that is clear.
     shop.item(8, AFTER.0 - 5_000, json!({"available": false}));
-    let unclear = [json!("false"), json!("No"), json!("0"), json!(0), json!([false]), json!("out_of_stock")];
+    let unclear =
+        [json!("false"), json!("No"), json!("0"), json!(0), json!([false]), json!("out_of_stock")];
     for (item, available) in (20..).zip(unclear) {
         shop.item(item, AFTER.0 - 5_000, json!({ "available": available }));
     }

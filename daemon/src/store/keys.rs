@@ -9,7 +9,7 @@
 //! | meta | a name | the checkpoint in force, the format version |
 
 /// The version of keys and values. Another version on disk is refused or migrated.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// The rooms, by the first byte of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

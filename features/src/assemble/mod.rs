@@ -28,6 +28,7 @@
 
 mod columns;
 mod history;
+mod needs;
 mod negatives;
 mod request;
 mod values;
@@ -37,6 +38,7 @@ mod tests;
 
 pub use columns::MOST_LIST_ENTRIES;
 pub use history::{History, Past, UserHistory};
+pub use needs::{Needs, Owner};
 pub use negatives::{Negatives, sampling_offset};
 pub use values::{FieldValues, ValuePool};
 

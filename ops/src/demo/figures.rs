@@ -80,8 +80,7 @@ impl Meter {
         let status = shared.status();
         let waited = sum_and_count(&shared.metrics.render(), "sluice_learn_freshness_seconds");
         let count = |name: &str| status[name].as_u64().unwrap_or_default();
-        let counts =
-            Counts { events: count("events"), examples: count("learned_examples"), waited };
+        let counts = Counts { events: count("events"), examples: count("examples"), waited };
         let (then, before) = std::mem::replace(&mut self.before, (now, counts));
         let seconds = (now - then).as_secs_f64().max(1e-3);
         let batches = counts.waited.1 - before.waited.1;

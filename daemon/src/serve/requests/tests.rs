@@ -39,6 +39,7 @@ impl Stand {
             outcomes: words(&OUTCOMES),
             outputs: words(&["responses"]),
             causes: words(&["no-right"]),
+            ..LabelSets::default()
         }));
         let producer = Arc::new(producer(broker.connection(), &metrics).unwrap());
         let consumer =
