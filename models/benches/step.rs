@@ -3,8 +3,9 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sluice_features::example::Batch;
+use sluice_features::time::Span;
 use sluice_models::model::{Scoring, Workspace};
-use sluice_models::spec::ModelSpec;
+use sluice_models::spec::{CrossingSpec, EmbeddingSpec, FunnelSpec, ModelSpec, SharingSpec};
 use sluice_models::synthetic::Synthetic;
 
 fn steps(criterion: &mut Criterion) {
@@ -22,6 +23,42 @@ fn steps(criterion: &mut Criterion) {
         }
         group.finish();
     }
+}
+
+/// Steps of a model without a deep part while its table has room, and in the shapes that an attacker or a small table makes: full, full with rows that
+/// may expire, and ids that must come more than once.
+fn tables(criterion: &mut Criterion) {
+    let expiry = Some(Span::seconds(3600));
+    let room = EmbeddingSpec::default();
+    let full = EmbeddingSpec { max_rows: 10_000, ..room.clone() };
+    let shapes = [
+        ("room", room.clone()),
+        ("full", full.clone()),
+        ("full, expiring", EmbeddingSpec { expiry, ..full }),
+        ("admission", EmbeddingSpec { admission: 4, ..room }),
+    ];
+    let mut group = criterion.benchmark_group("step/table");
+    for (name, embeddings) in shapes {
+        let spec = ModelSpec {
+            crossing: CrossingSpec::FmLinear {},
+            sharing: SharingSpec::None {},
+            funnel: FunnelSpec::Independent { tower: vec![] },
+            embeddings,
+            ..ModelSpec::default()
+        };
+        let mut source = Synthetic::new(&spec, 7);
+        let mut learner = source.learner(&spec, 1).expect("the benchmark's model is valid");
+        let batches: Vec<Batch> = (0..64).map(|_| source.impressions(256)).collect();
+        for batch in &batches {
+            learner.step(batch);
+        }
+        let mut next = batches.iter().cycle();
+        group.throughput(Throughput::Elements(256));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| next.next().map(|batch| learner.step(batch).gradient_norm));
+        });
+    }
+    group.finish();
 }
 
 /// 500 candidates of one user: with what they have in common computed once, and as 500 examples.
@@ -46,5 +83,5 @@ fn scores(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, steps, scores);
+criterion_group!(benches, steps, tables, scores);
 criterion_main!(benches);

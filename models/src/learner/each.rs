@@ -77,23 +77,7 @@ struct Parts<'a> {
 impl Learner {
     /// Predicts and learns the examples of a batch one after the other, by a model without a deep part.
     pub(super) fn each(&mut self, batch: &Batch) {
-        let stores = self.embeddings.stores();
-        let terms = batch.keys.len() + batch.lists.iter().map(|l| l.keys.len()).sum::<usize>();
-        if stores.iter().any(|store| store.is_crowded(terms)) {
-            let mut next = 0;
-            while next < batch.size() {
-                let group = batch.group(next..batch.size());
-                next = group.end;
-                self.some(batch, group);
-            }
-        } else {
-            self.some(batch, 0..batch.size());
-        }
-        let labelled = self.report.labelled.max(1) as f64;
-        self.report.loss.iter_mut().for_each(|loss| *loss /= labelled);
-    }
-
-    fn some(&mut self, batch: &Batch, slice: Range<usize>) {
+        let slice = 0..batch.size();
         let Some((crossing, funnel, variances, params)) = self.model.shallow() else { return };
         let mut stores = self.embeddings.stores().iter().map(Arc::as_ref);
         let fm = crossing.fm().and_then(|_| stores.next());
@@ -149,6 +133,8 @@ impl Learner {
             linear.iter().for_each(|store| store.take_back(all, &each.linear.loan));
             fm.iter().for_each(|store| store.take_back(fields, &each.fm.loan));
         }
+        let labelled = report.labelled.max(1) as f64;
+        report.loss.iter_mut().for_each(|loss| *loss /= labelled);
     }
 }
 

@@ -72,12 +72,6 @@ fn copy(from: &[f32], to: &mut [f32]) {
 }
 
 impl RowStore {
-    /// Whether so many more rows might make the store look for rows that are due to expire: what one example removes another one may want then, and only
-    /// one at a time is exact.
-    pub fn is_crowded(&self, keys: usize) -> bool {
-        self.config().expiry.is_some() && self.len().saturating_add(keys) > self.config().max_rows
-    }
-
     /// Takes out the rows of distinct keys, counts their uses and marks the rows as used. New ids get their row at once, unless admission or want of room
     /// makes it a question of order: then they are [late](Loan::is_late), nothing of theirs is counted, and each of their occurrences is told to
     /// [`Self::occur_late`].
