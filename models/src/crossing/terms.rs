@@ -8,7 +8,7 @@ use std::ops::Range;
 use sluice_features::example::Batch;
 
 use crate::model::entries;
-use crate::table::{Use, hash, seconds};
+use crate::table::{Seed, Use, hash, seconds};
 
 /// Slots at first.
 const SLOTS: usize = 4096;
@@ -32,6 +32,7 @@ pub(crate) struct TermList {
     before: u32,
     /// The mark of the newest example.
     mark: u32,
+    seed: Seed,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -128,6 +129,7 @@ impl TermList {
             before: self.before,
             mark: self.mark,
             seconds,
+            seed: self.seed,
         }
     }
 
@@ -136,7 +138,8 @@ impl TermList {
         let mask = slots.len() - 1;
         for slot in std::mem::replace(&mut self.slots, slots) {
             if slot.mark > self.before {
-                let mut place = hash(self.uses[slot.distinct as usize].key) as usize & mask;
+                let hash = hash(self.uses[slot.distinct as usize].key);
+                let mut place = self.seed.place(hash) & mask;
                 while self.slots[place].mark > self.before {
                     place = (place + 1) & mask;
                 }
@@ -157,6 +160,7 @@ struct Example<'a> {
     before: u32,
     mark: u32,
     seconds: u32,
+    seed: Seed,
 }
 
 impl Example<'_> {
@@ -166,7 +170,7 @@ impl Example<'_> {
             return;
         }
         let mask = self.slots.len() - 1;
-        let mut place = hash(key) as usize;
+        let mut place = self.seed.place(hash(key));
         let distinct = loop {
             let slot = &mut self.slots[place & mask];
             if slot.mark <= self.before {

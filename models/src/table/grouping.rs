@@ -3,7 +3,7 @@
 //! Adagrad, Adam and FTRL must see one gradient per id and step (models.md 0.3): the gradients of an
 //! id's occurrences are summed before the update.
 
-use super::hash;
+use super::{Seed, hash};
 
 /// Maps a list of occurrences to distinct keys, in the order of first occurrence. Its memory is
 /// reused from batch to batch.
@@ -15,6 +15,7 @@ pub struct Grouping {
     /// Open addressing; an entry counts only if it carries the stamp of this batch.
     slots: Vec<(u32, u32)>,
     stamp: u32,
+    seed: Seed,
 }
 
 impl Grouping {
@@ -38,7 +39,7 @@ impl Grouping {
         }
         let mask = self.slots.len() - 1;
         for &key in occurrences {
-            let mut place = hash(key) as usize & mask;
+            let mut place = self.seed.place(hash(key)) & mask;
             let unique = loop {
                 let (stamp, unique) = self.slots[place];
                 if stamp != self.stamp {

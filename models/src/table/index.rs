@@ -5,7 +5,7 @@
 
 use bytemuck::Zeroable;
 
-use super::hash;
+use super::{Seed, hash};
 use crate::kernels::{Zeros, prefetch};
 
 /// One entry; free when the key is 0.
@@ -22,13 +22,14 @@ pub(super) struct Slot {
 pub(super) struct Index {
     slots: Zeros<Slot>,
     length: usize,
+    seed: Seed,
 }
 
 impl Index {
     /// Creates an index with room for `keys` keys.
     pub(super) fn with_room(keys: usize) -> Self {
         let slots = (keys * 100 / 65 + 1).next_power_of_two().max(16);
-        Self { slots: Zeros::new(slots), length: 0 }
+        Self { slots: Zeros::new(slots), length: 0, seed: Seed::default() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -104,7 +105,7 @@ impl Index {
 
     #[inline(always)]
     fn home(&self, hash: u64) -> usize {
-        hash as usize & (self.slots.len() - 1)
+        self.seed.place(hash) & (self.slots.len() - 1)
     }
 
     /// Where the key is, or the free slot where it would go. Key 0 is at a free slot.
@@ -162,5 +163,22 @@ mod tests {
         }
         assert_eq!(index.iter().count(), map.len());
         assert!(index.find(0, hash(0)).is_none());
+    }
+
+    /// Keys made by whoever knows [`hash`], so that all their hashes end alike.
+    #[test]
+    fn keys_that_were_chosen_to_meet_are_spread() {
+        let mut index = Index::with_room(0);
+        // The inverse of the folded product has no formula: keys are tried, twelve bits are soon found.
+        let meeting = (1..).filter(|&key| hash(key) & 0xfff == 0x123);
+        for key in meeting.take(1500) {
+            index.insert(Slot { key, row: 0, last_used: 0 });
+        }
+        let mask = index.slots.len() - 1;
+        let far = |(place, slot): (usize, &Slot)| {
+            (slot.key != 0).then(|| place.wrapping_sub(index.home(hash(slot.key))) & mask)
+        };
+        let farthest = index.slots.iter().enumerate().filter_map(far).max();
+        assert!(farthest < Some(100), "a search passes {farthest:?} slots");
     }
 }

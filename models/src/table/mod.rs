@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! key ──hash──┬─ shard (64, each under its own lock)
-//!             └─ slot { key, row, last used }      open addressing on the whole key
+//!             └─ slot { key, row, last used }      open addressing on the whole key, at a secret place (`seed`)
 //!                        └─ row: width numbers | accumulator | count      slabs of huge pages
 //! ```
 //!
@@ -22,6 +22,7 @@ mod image;
 mod index;
 mod initial;
 mod loan;
+mod seed;
 mod shard;
 mod slabs;
 mod store;
@@ -30,11 +31,12 @@ pub use frozen::FrozenRows;
 pub use grouping::Grouping;
 pub use image::{ImageError, ShardImage};
 pub use loan::{Loan, Use};
+pub(crate) use seed::Seed;
 pub(crate) use store::seconds;
 pub use store::{RowStore, RowStoreConfig, RowStoreStats};
 
-/// A key's hash: its upper bits choose the shard, its lower bits the place in it. Keys that follow a
-/// pattern are spread by the multiplication.
+/// A key's hash: its upper bits choose the shard, and where it goes in it follows from it by the [`Seed`] of the shard.
+/// Keys that follow a pattern are spread by the multiplication.
 #[inline(always)]
 pub(crate) fn hash(key: u64) -> u64 {
     let product = u128::from(key ^ 0x243f_6a88_85a3_08d3) * 0x9e37_79b9_7f4a_7c15;
