@@ -7,6 +7,8 @@
 //!
 //! Several threads read by key (scorers, the publisher) while one writes: hence `dashmap`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
 
@@ -56,12 +58,14 @@ pub struct Catalogue {
     entries: DashMap<u64, Vec<Version>, Seeded>,
     /// The attributes that are read.
     read: Vec<AttributeKey>,
+    /// Something was ever said: ids stay.
+    any: AtomicBool,
 }
 
 impl Catalogue {
     /// Creates an empty catalogue of which these attributes are read.
     pub fn new(read: Vec<AttributeKey>) -> Self {
-        Self { entries: DashMap::with_hasher(Seeded::default()), read }
+        Self { entries: DashMap::with_hasher(Seeded::default()), read, any: AtomicBool::new(false) }
     }
 
     /// Enters a version. Versions may come in any order; one of the same time is replaced. Nothing is asked of a time before `horizon` any more.
@@ -73,6 +77,7 @@ impl Catalogue {
         horizon: EventTime,
     ) -> Applied {
         let mut applied = Applied::default();
+        self.any.store(true, Ordering::Relaxed);
         let mut versions = self.entries.entry(id).or_insert_with(|| {
             applied.new = true;
             Vec::with_capacity(1)
@@ -171,6 +176,25 @@ impl Catalogue {
         self.as_of(id, time, |_, features| features?.get(key)?.category())
     }
 
+    /// Tells whether an item that was found with these features ([`Catalogue::as_of`]) is offered: may be recommended, and stand as an item that
+    /// was not taken. It is unless it is gone, its attribute `available` says no or neither yes nor no ([`crate::attributes::Value::flag`]), or it is unknown to a catalogue that has items: a name that
+    /// one event has mistyped is no item.
+    pub fn is_offered(
+        &self,
+        found: Found,
+        features: Option<&Attributes>,
+        available: AttributeKey,
+    ) -> bool {
+        match found {
+            Found::Gone => false,
+            Found::Unknown => self.is_empty(),
+            Found::AsOf | Found::Later => {
+                let said = features.and_then(|features| features.get(available));
+                said.is_none_or(|said| said.flag() == Some(true))
+            }
+        }
+    }
+
     /// Tells whether anything was ever said about an id.
     pub fn knows(&self, id: u64) -> bool {
         self.entries.contains_key(&id)
@@ -183,7 +207,7 @@ impl Catalogue {
 
     /// Tells whether the catalogue is empty.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        !self.any.load(Ordering::Relaxed)
     }
 
     /// Returns a copy of all versions of an id, newest first.
@@ -200,6 +224,7 @@ impl Catalogue {
 
     /// Puts back the versions of an id as [`Catalogue::versions`] gave them.
     pub fn restore(&self, id: u64, versions: Vec<Version>) {
+        self.any.store(true, Ordering::Relaxed);
         self.entries.insert(id, versions);
     }
 }
@@ -315,6 +340,35 @@ mod tests {
             assert!(value.unwrap() <= k as f64, "{k}: {value:?}");
         }
         assert_eq!(read(&catalogue, 990).1, Some(99.0));
+    }
+
+    #[test]
+    fn offered_is_what_the_catalogue_knows_and_can_be_had_or_everything_while_there_is_none() {
+        let catalogue = Catalogue::new(vec![AttributeKey::of("available")]);
+        let available = AttributeKey::of("available");
+        let offered = |catalogue: &Catalogue, id: u64| {
+            catalogue.as_of(id, EventTime(50), |f, features| {
+                catalogue.is_offered(f, features, available)
+            })
+        };
+        assert!(catalogue.is_empty() && offered(&catalogue, 1), "there is no catalogue");
+        let said = |number: f64| {
+            let mut attributes = Attributes::default();
+            attributes.insert(available, Value::Number(number));
+            Some(attributes)
+        };
+        catalogue.apply(2, EventTime(10), said(0.0), NO_HORIZON);
+        assert!(!catalogue.is_empty() && !offered(&catalogue, 1), "a mistyped name");
+        assert!(!offered(&catalogue, 2), "sold out");
+        catalogue.apply(2, EventTime(20), said(1.0), NO_HORIZON);
+        catalogue.apply(3, EventTime(10), price(3.0), NO_HORIZON);
+        catalogue.apply(4, EventTime(90), price(4.0), NO_HORIZON);
+        assert!([2, 3, 4].iter().all(|id| offered(&catalogue, *id)));
+        catalogue.apply(3, EventTime(30), None, NO_HORIZON);
+        assert!(!offered(&catalogue, 3), "gone");
+        let restored = Catalogue::new(vec![AttributeKey::of("available")]);
+        restored.restore(2, catalogue.versions(2));
+        assert!(!restored.is_empty() && offered(&restored, 2) && !offered(&restored, 1));
     }
 
     #[test]

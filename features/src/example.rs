@@ -65,6 +65,8 @@ pub struct About {
     pub time: EventTime,
     /// The item was first seen within the configured span before the impression.
     pub new_item: bool,
+    /// The item was offered at its time ([`crate::catalogue::Catalogue::is_offered`]); no part of a verdict.
+    pub offered: bool,
 }
 
 /// A micro-batch of examples as columns. All buffers are kept between uses: see [`Batch::clear`].

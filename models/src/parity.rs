@@ -415,6 +415,7 @@ fn occurrences(fixture: &Fixture) -> (Batch, Vec<f64>) {
             item: ItemId(0),
             time: EventTime(0),
             new_item: false,
+            offered: true,
         };
         5
     ];

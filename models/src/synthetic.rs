@@ -233,6 +233,7 @@ fn about(user: u64, item: u64) -> About {
         item: ItemId(item),
         time: EventTime(0),
         new_item: false,
+        offered: true,
     }
 }
 

@@ -125,7 +125,7 @@ impl Pipeline {
             && rules.funnel.longest_window() <= SHORT
             && tasks.iter().all(|task| task.labels == LabelRule::Wait);
         Self {
-            assembler: Assembler::new(&rules.schema, rules.category),
+            assembler: Assembler::new(&rules.schema, rules.category).offering(rules.available),
             shards: (0..partitions.max(1) as u32)
                 .map(|number| Shard::new(&rules, number))
                 .collect(),

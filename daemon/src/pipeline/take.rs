@@ -543,6 +543,7 @@ fn about<T>(opened: &Opened<T>) -> About {
         item: opened.item,
         time: opened.time,
         new_item: opened.new_item,
+        offered: false,
     }
 }
 

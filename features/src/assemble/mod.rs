@@ -130,6 +130,8 @@ pub struct Assembler {
     lookups: Vec<Lookup>,
     read: Vec<bool>,
     category: AttributeKey,
+    /// The attribute of items that says whether they can be had.
+    available: AttributeKey,
     item_salt: u64,
     category_salt: u64,
     gap_salt: u64,
@@ -163,11 +165,17 @@ impl Assembler {
             lookups: schema.lookups.clone(),
             read: schema.read.clone(),
             category,
+            available: AttributeKey::of("available"),
             item_salt: schema.tables[schema.item_table].salt(),
             category_salt: schema.tables[schema.category_table].salt(),
             gap_salt: schema.tables[schema.gap_table].salt(),
             tasks: schema.tasks,
         }
+    }
+
+    /// Names the attribute of items that says whether they can be had, where it is not `available`.
+    pub fn offering(self, available: AttributeKey) -> Self {
+        Self { available, ..self }
     }
 
     /// Returns an empty batch with the columns of the schema.
@@ -197,7 +205,8 @@ impl Assembler {
                         surface: shown.surface,
                     },
                 };
-                let counters = self.fill(&sources, values);
+                let offered = known.items.is_offered(item, item_features, self.available);
+                let counters = self.fill(&sources, offered, values);
                 Looked { item, user, counters }
             })
         })
@@ -254,6 +263,7 @@ impl Assembler {
             item: example.item,
             time: example.values.time(),
             new_item: example.values.new_item(),
+            offered: example.values.offered(),
         });
     }
 
@@ -266,11 +276,12 @@ impl Assembler {
     }
 
     /// Returns false where a counter cannot be told any more.
-    fn fill(&self, sources: &Sources<'_>, values: &mut FieldValues) -> bool {
+    fn fill(&self, sources: &Sources<'_>, offered: bool, values: &mut FieldValues) -> bool {
         let time = sources.shown.time;
         let subjects = &sources.subjects;
         let new_item = sources.shown.new_item;
-        values.start(self.shape(), subjects.category, subjects.surface, new_item, time);
+        let Subjects { category, surface, .. } = *subjects;
+        values.start(self.shape(), category, surface, new_item, offered, time);
         for (i, column) in self.keys.iter().enumerate() {
             values.set_key(i, column.key(sources.given(&column.source), time));
         }

@@ -44,14 +44,14 @@ impl Assembler {
         candidates: &mut Candidates,
     ) {
         let row = candidates.own.keys.len();
-        let category = known.items.as_of(shown.item.0, shown.time, |_, item| {
+        let (category, offered) = known.items.as_of(shown.item.0, shown.time, |found, item| {
             let category = item.and_then(|item| item.get(self.category)?.category());
             let (user, surface) = (shown.user.0, shown.surface);
             let subjects = Subjects { item: shown.item.0, user, category, surface };
             let counters = known.counters;
             let sources = Sources { shown, item, user: None, counters, subjects };
             self.read(&sources, true, &mut candidates.own);
-            category
+            (category, known.items.is_offered(found, item, self.available))
         });
         let Candidates { common, own, .. } = &mut *candidates;
         self.cross(true, &common.keys, &mut own.keys[row..]);
@@ -68,6 +68,7 @@ impl Assembler {
             item: shown.item,
             time: shown.time,
             new_item: shown.new_item,
+            offered,
         });
     }
 

@@ -10,10 +10,11 @@ use crate::time::EventTime;
 
 /// Words in front of the columns: flags, category, surface, time.
 const HEADER: usize = 4;
-/// Flags: there is a category, there is a surface, the item was new.
+/// Flags: there is a category, there is a surface, the item was new, it was offered.
 const CATEGORY: u64 = 1;
 const SURFACE: u64 = 2;
 const NEW_ITEM: u64 = 4;
+const OFFERED: u64 = 8;
 
 /// How many columns of each kind there are.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +71,11 @@ impl FieldValues {
         self.words.first().is_some_and(|flags| flags & NEW_ITEM != 0)
     }
 
+    /// Tells whether the item was offered.
+    pub fn offered(&self) -> bool {
+        self.words.first().is_some_and(|flags| flags & OFFERED != 0)
+    }
+
     /// Adds the values to `out` as bytes, eight for each word.
     pub fn write_bytes(&self, out: &mut Vec<u8>) {
         out.reserve(8 * self.words.len());
@@ -100,12 +106,17 @@ impl FieldValues {
         category: Option<u64>,
         surface: Option<u64>,
         new_item: bool,
+        offered: bool,
         time: EventTime,
     ) {
         self.words.clear();
         self.words.resize(shape.list_keys(), 0);
-        let flags =
-            [(category.is_some(), CATEGORY), (surface.is_some(), SURFACE), (new_item, NEW_ITEM)];
+        let flags = [
+            (category.is_some(), CATEGORY),
+            (surface.is_some(), SURFACE),
+            (new_item, NEW_ITEM),
+            (offered, OFFERED),
+        ];
         self.words[0] = flags.into_iter().filter(|(is, _)| *is).map(|(_, flag)| flag).sum();
         self.words[1] = category.unwrap_or(0);
         self.words[2] = surface.unwrap_or(0);

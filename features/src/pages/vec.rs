@@ -39,6 +39,14 @@ impl<T: Clone + Default, const PAGE: usize> PagedVec<T, PAGE> {
         self[place] = element;
     }
 
+    /// Removes the last element and returns it.
+    pub fn pop(&mut self) -> Option<T> {
+        let place = self.length.checked_sub(1)?;
+        let last = std::mem::take(&mut self[place]);
+        self.length = place;
+        Some(last)
+    }
+
     /// Returns the element at a place, if there is one.
     pub fn get(&self, place: usize) -> Option<&T> {
         (place < self.length).then(|| &self.pages[place / PAGE][place % PAGE])
@@ -109,6 +117,9 @@ mod tests {
         vector.iter_mut().for_each(|element| *element += 1);
         assert!(copy.iter().copied().eq(0..10));
         assert_eq!(copy.get(10), None);
+        let mut shorter = copy.clone();
+        assert!((0..10).rev().all(|i| shorter.pop() == Some(i)));
+        assert!(shorter.pop().is_none() && shorter.is_empty() && copy.iter().copied().eq(0..10));
         let expected: Vec<u64> = (0..11).map(|i| if i == 3 { 100 } else { i + 1 }).collect();
         assert!(vector.iter().eq(&expected));
         let text = serde_json::to_string(&vector).unwrap();

@@ -226,6 +226,7 @@ mod tests {
                 item: ItemId(1),
                 time: EventTime(10_000 - i as i64 * 1000),
                 new_item: false,
+                offered: true,
             });
             if let Some(list) = lists.get(i) {
                 let ragged = &mut batch.lists[0];

@@ -94,6 +94,7 @@ pub(crate) fn batch(schema: &Schema, size: usize) -> Batch {
             item: ItemId(item),
             time: EventTime(1_000_000_000_000 + i as i64 * 1000),
             new_item: false,
+            offered: true,
         });
     }
     batch

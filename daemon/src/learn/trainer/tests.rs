@@ -29,6 +29,7 @@ fn the_first_impressions_are_left_out_of_the_figures() {
             item: ItemId(1),
             time: EventTime(1000),
             new_item: false,
+            offered: true,
         };
         work.batch.about.push(about);
         work.batch.modes.extend([LabelMode::FnwNegative; 3]);

@@ -68,6 +68,7 @@ fn candidates(schema: &Schema, items: &[u64], newest: u64, found: u64) -> Candid
             item: ItemId(item),
             time: EventTime(1_000_000_000_000),
             new_item: false,
+            offered: true,
         });
     }
     candidates

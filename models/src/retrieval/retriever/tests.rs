@@ -130,6 +130,7 @@ impl Shop {
             item: ItemId(1 + item),
             time: EventTime(self.time),
             new_item: false,
+            offered: true,
         });
     }
 
