@@ -10,11 +10,11 @@
 //! itself and not the chance of being in a batch; `c / n` makes `g` a plain mean until there are
 //! `1/α` sights, so that a prior is soon forgotten. The prior is the mean gap over all items, which
 //! is their number: an item seen for the first time counts as one of average frequency.
+//!
+//! Items lie in pages that a copy shares, so a checkpoint's copy of a million of them costs next to nothing.
 
-use std::collections::HashMap;
-
-use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
+use sluice_features::pages::PagedMap;
 
 /// The longest gap, `1 / p` for the smallest probability that models.md allows.
 const LONGEST: f64 = 1e10;
@@ -26,7 +26,7 @@ pub struct LogQ {
     alpha: f64,
     capacity: usize,
     events: u64,
-    items: HashMap<u64, Gap, FixedState>,
+    items: PagedMap<Gap>,
     order: Vec<(u64, u32)>,
 }
 
@@ -46,7 +46,7 @@ impl LogQ {
             alpha: alpha.clamp(0.0, 1.0),
             capacity: capacity.max(2),
             events: 0,
-            items: HashMap::with_hasher(FixedState::with_seed(0)),
+            items: PagedMap::new(),
             order: Vec::new(),
         }
     }
@@ -79,16 +79,18 @@ impl LogQ {
         self.order = order;
     }
 
-    /// Returns the logarithm of the item's share of the events, at most 0. An item that was never
-    /// seen gets that of an average item.
-    pub fn log_q(&self, item: u64) -> f64 {
-        let mean = self.items.get(&item).map_or(self.items.len() as f64, |gap| gap.mean);
-        -mean.clamp(1.0, LONGEST).ln()
+    /// Returns the logarithm of how often an item is expected among so many `events`, and `others` times besides. Of one that was never seen
+    /// the first is nothing, unless there is nothing else to go by: then it counts as an average item.
+    pub fn log_count(&self, item: u64, events: f64, others: f64) -> f64 {
+        let share = |mean: f64| events / mean.clamp(1.0, LONGEST);
+        let seen = self.items.get(item).map(|gap| share(gap.mean));
+        let unseen = || if others > 0.0 { 0.0 } else { share(self.items.len() as f64) };
+        (seen.unwrap_or_else(unseen) + others).ln()
     }
 
     fn see(&mut self, item: u64, count: f64) {
         let (events, alpha) = (self.events, self.alpha);
-        if let Some(gap) = self.items.get_mut(&item) {
+        if let Some(gap) = self.items.get_mut(item) {
             gap.sights += count as u64;
             let weight = (1.0 - (1.0 - alpha).powf(count)).max(count / gap.sights as f64);
             gap.mean += weight * ((events - gap.last) as f64 / count - gap.mean);
@@ -103,11 +105,10 @@ impl LogQ {
     }
 
     fn forget_half(&mut self) {
-        let mut last: Vec<(u64, u64)> =
-            self.items.iter().map(|(&id, gap)| (gap.last, id)).collect();
+        let mut last: Vec<(u64, u64)> = self.items.iter().map(|(id, gap)| (gap.last, id)).collect();
         let half = last.len() / 2;
         let (_, &mut oldest_kept, _) = last.select_nth_unstable(half);
-        self.items.retain(|&id, gap| (gap.last, id) >= oldest_kept);
+        self.items.retain(|id, gap| (gap.last, id) >= oldest_kept);
     }
 }
 
@@ -122,7 +123,7 @@ struct Stored {
 
 impl From<LogQ> for Stored {
     fn from(estimate: LogQ) -> Self {
-        let mut items: Vec<_> = estimate.items.into_iter().collect();
+        let mut items: Vec<_> = estimate.items.iter().map(|(id, gap)| (id, *gap)).collect();
         items.sort_unstable_by_key(|&(id, _)| id);
         Self { alpha: estimate.alpha, capacity: estimate.capacity, events: estimate.events, items }
     }
@@ -155,7 +156,7 @@ mod tests {
             let item = if random.random_bool(0.02) { 1 } else { 2 + t % 500 };
             estimate.observe(&[item]);
             if item == 1 && t > 20_000 {
-                sum += (-estimate.log_q(1)).exp();
+                sum += (-estimate.log_count(1, 1.0, 0.0)).exp();
                 count += 1.0;
             }
         }
@@ -181,7 +182,7 @@ mod tests {
                     read_at += 5_000;
                     reads += 1.0;
                     for (item, gap) in gaps.iter_mut().enumerate() {
-                        *gap += (-estimate.log_q(item as u64)).exp();
+                        *gap += (-estimate.log_count(item as u64, 1.0, 0.0)).exp();
                     }
                 }
             }
@@ -198,7 +199,7 @@ mod tests {
         let gap_after = |estimate: &mut LogQ, every: u64, events: u64| {
             (0..events)
                 .for_each(|t| estimate.observe(&[if t % every == 0 { 1 } else { 1000 + t % 50 }]));
-            (-estimate.log_q(1)).exp()
+            (-estimate.log_count(1, 1.0, 0.0)).exp()
         };
         let rare = gap_after(&mut estimate, 100, 50_000);
         assert!((rare - 100.0).abs() < 1.0, "{rare}");
@@ -209,16 +210,26 @@ mod tests {
     #[test]
     fn an_item_counts_once_in_a_batch_and_a_new_one_as_average() {
         let mut estimate = LogQ::new(0.01, 100);
-        assert!(estimate.log_q(7).abs() < 1e-15, "a frequency is at most one");
+        assert!(estimate.log_count(7, 1.0, 0.0).abs() < 1e-15, "a frequency is at most one");
         estimate.observe(&[1, 2, 1, 3]);
         assert_eq!(estimate.len(), 3);
         // Seen in order of id: 1 is the first item and came twice, 3 is one of three.
-        assert!(estimate.log_q(1).abs() < 1e-15);
-        assert!((estimate.log_q(3) + 3f64.ln()).abs() < 1e-15);
-        assert!((estimate.log_q(99) + 3f64.ln()).abs() < 1e-15);
+        assert!(estimate.log_count(1, 1.0, 0.0).abs() < 1e-15);
+        assert!((estimate.log_count(3, 1.0, 0.0) + 3f64.ln()).abs() < 1e-15);
+        assert!((estimate.log_count(99, 1.0, 0.0) + 3f64.ln()).abs() < 1e-15);
         estimate.observe(&[3, 3, 3, 4]);
         // Gap 4 over 3 sights, weight 3/4 against the prior 3: 3 + 3/4 (4/3 - 3) = 1.75.
-        assert!((estimate.log_q(3) + 1.75f64.ln()).abs() < 1e-15);
+        assert!((estimate.log_count(3, 1.0, 0.0) + 1.75f64.ln()).abs() < 1e-15);
+    }
+
+    #[test]
+    fn what_is_drawn_besides_is_added_and_an_item_never_seen_has_no_other_count() {
+        let mut estimate = LogQ::new(0.01, 100);
+        estimate.observe(&[1, 2, 1, 3]);
+        let count = |item, events, others| estimate.log_count(item, events, others).exp();
+        assert!((count(3, 128.0, 0.5) - (128.0 / 3.0 + 0.5)).abs() < 1e-12);
+        assert!((count(99, 128.0, 0.5) - 0.5).abs() < 1e-12);
+        assert!((count(99, 128.0, 0.0) - 128.0 / 3.0).abs() < 1e-12);
     }
 
     #[test]
@@ -228,8 +239,12 @@ mod tests {
             estimate.observe(&[item, 5]);
             assert!(estimate.len() <= 100);
         }
-        assert!((estimate.log_q(5) + 2f64.ln()).abs() < 1e-6, "{}", estimate.log_q(5));
-        assert!(estimate.items.contains_key(&9_999) && !estimate.items.contains_key(&0));
+        assert!(
+            (estimate.log_count(5, 1.0, 0.0) + 2f64.ln()).abs() < 1e-6,
+            "{}",
+            estimate.log_count(5, 1.0, 0.0)
+        );
+        assert!(estimate.items.get(9_999).is_some() && estimate.items.get(0).is_none());
     }
 
     #[test]

@@ -6,12 +6,12 @@
 //!          user tower -> u, |u| = 1                 v, |v| = 1 <- item tower
 //!                           score = <u, v> / temperature
 //! ```
-//! Learned by the softmax over the items of the batch, corrected by `ln q`
-//! ([`sampled_softmax`]). Item vectors are what the [`Index`](super::Index) searches, and what is
+//! Learned by the softmax over the items of the batch and further ones that were drawn evenly (mixed negative sampling, Yang et al. 2020),
+//! each corrected by the logarithm of how often it is expected among them ([`sampled_softmax`]). Item vectors are what the [`Index`](super::Index) searches, and what is
 //! published as embeddings. The rows of the embedding tables are outside: the gradients of the
 //! towers' inputs are handed back.
 //!
-//! Shapes: users `[B, user]`, items `[B, item]`, vectors `[B, width]`, scores `[B, B]`.
+//! Shapes: users `[B, user]`, items `[C, item]`, `C >= B`, vectors `[B or C, width]`, scores `[B, C]`.
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 use rand::Rng;
@@ -51,16 +51,16 @@ pub struct TwoTower<R> {
     item: Tower<R>,
 }
 
-/// Users and the items that they took, one pair a row.
+/// Users and the items that they took, one pair a row, and items behind them that are negatives only.
 #[derive(Clone, Copy, Debug)]
 pub struct Pairs<'a, R> {
     /// The users' inputs, `[B, user]`.
     pub users: ArrayView2<'a, R>,
-    /// The items' inputs, `[B, item]`.
+    /// The items' inputs, `[C, item]`.
     pub items: ArrayView2<'a, R>,
-    /// Which items they are, `[B]`: the same item in another row is no negative.
+    /// Which items they are, `[C]`: the same item in another row is no negative.
     pub ids: &'a [u64],
-    /// The logarithms of the items' frequencies ([`LogQ`](super::LogQ)), `[B]`.
+    /// The logarithms of how often the items are expected among all ([`LogQ`](super::LogQ)), up to a constant, `[C]`.
     pub log_q: &'a [R],
     /// How much a pair counts, `[B]`.
     pub weights: &'a [R],
@@ -142,23 +142,23 @@ impl<R: Real> TwoTower<R> {
         d_users: ArrayViewMut2<R>,
         d_items: ArrayViewMut2<R>,
     ) -> R {
-        let rows = pairs.users.nrows();
-        work.reserve(rows);
+        let (rows, columns) = (pairs.users.nrows(), pairs.items.nrows());
+        work.reserve(rows, columns);
         let Workspace { user, item, scores } = work;
         let mut u = user.vectors.slice_mut(s![..rows, ..]);
-        let mut v = item.vectors.slice_mut(s![..rows, ..]);
+        let mut v = item.vectors.slice_mut(s![..columns, ..]);
         self.user.forward(pairs.users, &mut user.pass, u.view_mut());
         self.item.forward(pairs.items, &mut item.pass, v.view_mut());
 
         let sharpness = R::from_f64(1.0 / self.shape.temperature);
-        let mut scores = scores.slice_mut(s![..rows, ..rows]);
+        let mut scores = scores.slice_mut(s![..rows, ..columns]);
         R::matmul_nt(u.view(), v.view(), false, scores.view_mut());
         scores.mapv_inplace(|product| product * sharpness);
         let loss = sampled_softmax(scores.view_mut(), pairs.ids, pairs.log_q, pairs.weights);
         scores.mapv_inplace(|slope| slope * sharpness);
 
         let mut du = user.d_vectors.slice_mut(s![..rows, ..]);
-        let mut dv = item.d_vectors.slice_mut(s![..rows, ..]);
+        let mut dv = item.d_vectors.slice_mut(s![..columns, ..]);
         R::matmul(scores.view(), v.view(), None, Activation::None, du.view_mut());
         dv.fill(R::zero());
         R::matmul_tn(scores.view(), u.view(), true, dv.view_mut());
@@ -182,15 +182,17 @@ impl<R: Real> TwoTower<R> {
 }
 
 impl<R: Real> Workspace<R> {
-    fn reserve(&mut self, rows: usize) {
-        if self.scores.nrows() >= rows {
-            return;
+    fn reserve(&mut self, rows: usize, columns: usize) {
+        let (most_rows, most_columns) = self.scores.dim();
+        if rows > most_rows || columns > most_columns {
+            self.scores = Array2::zeros((rows.max(most_rows), columns.max(most_columns)));
         }
-        self.scores = Array2::zeros((rows, rows));
-        for side in [&mut self.user, &mut self.item] {
-            let shape = (rows, side.vectors.ncols());
-            side.vectors = Array2::zeros(shape);
-            side.d_vectors = Array2::zeros(shape);
+        for (side, count) in [(&mut self.user, rows), (&mut self.item, columns)] {
+            if side.vectors.nrows() < count {
+                let shape = (count, side.vectors.ncols());
+                side.vectors = Array2::zeros(shape);
+                side.d_vectors = Array2::zeros(shape);
+            }
         }
     }
 }

@@ -88,6 +88,22 @@ impl SideColumns {
         self.numbers.len()
     }
 
+    /// Replaces `packed` by what the tower reads of an example, as words: keys, numbers as their bits, and for each list its length and its
+    /// keys. Lists of the history are no part of it. Tells whether all numbers are finite.
+    pub(super) fn pack(&self, batch: &Batch, example: usize, packed: &mut Vec<u64>) -> bool {
+        packed.clear();
+        let keys = &batch.keys[example * self.all_keys..][..self.all_keys];
+        packed.extend(self.keys.iter().map(|&column| keys[column]));
+        let numbers = &batch.numbers[example * self.all_numbers..][..self.all_numbers];
+        packed.extend(self.numbers.iter().map(|&column| u64::from(numbers[column].to_bits())));
+        for &list in &self.lists {
+            let keys = listed(&batch.lists[list], example);
+            packed.push(keys.len() as u64);
+            packed.extend_from_slice(keys);
+        }
+        self.numbers.iter().all(|&column| numbers[column].is_finite())
+    }
+
     /// The width of the tower's input: `[keys * row | means * row | numbers]`.
     pub(super) fn width(&self, row: usize) -> usize {
         (self.keys() + self.means()) * row + self.numbers()
@@ -123,8 +139,13 @@ pub(super) struct Facts {
     pub(super) numbers: Vec<f32>,
 }
 
+/// An example's keys in a list.
+fn listed(list: &Ragged, example: usize) -> &[u64] {
+    &list.keys[list.starts[example] as usize..list.starts[example + 1] as usize]
+}
+
 /// Keys of rows whose mean is read: those of example `i` are `keys[starts[i]..starts[i + 1]]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Entries {
     /// `[size + 1]`
     pub(super) starts: Vec<u32>,
@@ -141,6 +162,33 @@ impl Facts {
     /// How many examples there are.
     pub(super) fn size(&self) -> usize {
         self.size
+    }
+
+    /// Becomes a copy of others.
+    pub(super) fn copy_from(&mut self, other: &Self) {
+        self.size = other.size;
+        self.keys.clone_from(&other.keys);
+        self.numbers.clone_from(&other.numbers);
+        self.lists.resize_with(other.lists.len(), Entries::default);
+        for (list, other) in self.lists.iter_mut().zip(&other.lists) {
+            list.starts.clone_from(&other.starts);
+            list.keys.clone_from(&other.keys);
+        }
+    }
+
+    /// Adds an example from its words ([`SideColumns::pack`]).
+    pub(super) fn push_packed(&mut self, columns: &SideColumns, packed: &[u64]) {
+        self.size += 1;
+        let (keys, rest) = packed.split_at(columns.keys());
+        let (numbers, mut lists) = rest.split_at(columns.numbers());
+        self.keys.extend_from_slice(keys);
+        self.numbers.extend(numbers.iter().map(|&bits| f32::from_bits(bits as u32)));
+        for entries in self.lists.iter_mut().take(columns.lists.len()) {
+            let (length, rest) = lists.split_at(1);
+            let (keys, rest) = rest.split_at(length[0] as usize);
+            entries.push(keys);
+            lists = rest;
+        }
     }
 
     /// Forgets all examples.
@@ -163,8 +211,7 @@ impl Facts {
         self.numbers.extend(columns.numbers.iter().map(|&column| numbers[column]));
         let (lists, behaviours) = self.lists.split_at_mut(columns.lists.len());
         for (entries, &list) in lists.iter_mut().zip(&columns.lists) {
-            let Ragged { starts, keys } = &batch.lists[list];
-            entries.push(&keys[starts[example] as usize..starts[example + 1] as usize]);
+            entries.push(listed(&batch.lists[list], example));
         }
         if let (Some((look, most)), [items, categories]) = (columns.history, behaviours) {
             let history = &batch.histories[look];
@@ -173,6 +220,21 @@ impl Facts {
             items.push(&history.items[start..end]);
             categories.push(&history.categories[start..end]);
         }
+    }
+
+    /// Whether words are those of an example of these columns.
+    pub(super) fn fits_packed(columns: &SideColumns, packed: &[u64]) -> bool {
+        let Some(mut lists) = packed.get(columns.keys() + columns.numbers()..) else {
+            return false;
+        };
+        for _ in &columns.lists {
+            let rest = lists.split_first().and_then(|(&length, rest)| {
+                usize::try_from(length).ok().and_then(|length| rest.get(length..))
+            });
+            let Some(rest) = rest else { return false };
+            lists = rest;
+        }
+        lists.is_empty()
     }
 
     /// Whether all parts have the lengths that `size` examples of these columns have.

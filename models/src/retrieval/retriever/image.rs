@@ -16,13 +16,15 @@ use sluice_features::ids::{salted_hash, stable_hash};
 use sluice_features::schema::Schema;
 use sluice_features::time::EventTime;
 
+use super::assortment::{Articles, Assortment};
+use super::columns::Facts;
 use super::touched::{Marks, Touched};
-use super::{Pending, Retriever, RetrieverSpec, unflatten};
+use super::{Pending, Retriever, RetrieverSpec, assortment_seed, unflatten};
 use crate::retrieval::LogQ;
 use crate::table::{FrozenRows, ImageError, RowStore, ShardImage};
 
 const MAGIC: [u8; 8] = *b"sluice.r";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Why a retrieval model cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +97,7 @@ struct State<'a> {
     mean: Cow<'a, [f32]>,
     square: Cow<'a, [f32]>,
     log_q: Cow<'a, LogQ>,
+    assortment: Cow<'a, Articles>,
     pending: Cow<'a, Pending>,
 }
 
@@ -112,6 +115,7 @@ impl State<'_> {
             mean: owned(self.mean),
             square: owned(self.square),
             log_q: owned(self.log_q),
+            assortment: owned(self.assortment),
             pending: owned(self.pending),
         }
     }
@@ -143,7 +147,7 @@ impl RetrieverImage {
 }
 
 impl Retriever {
-    /// Takes the image of the state: copies all but the rows, and freezes those.
+    /// Takes the image of the state: freezes rows, shares the pages of what is kept by item, and copies the rest, which is small.
     ///
     /// # Panics
     /// When an earlier image is neither written nor dropped.
@@ -222,6 +226,7 @@ impl Retriever {
             mean: Cow::Borrowed(mean),
             square: Cow::Borrowed(square),
             log_q: Cow::Borrowed(&self.log_q),
+            assortment: Cow::Borrowed(self.assortment.articles()),
             pending: Cow::Borrowed(&self.pending),
         }
     }
@@ -232,10 +237,17 @@ impl Retriever {
         let fits = dense.iter().all(|numbers| numbers.len() == self.parameters.len())
             && waiting < self.spec.batch
             && state.pending.users.fits(&self.columns.user, waiting)
-            && state.pending.items.fits(&self.columns.item, waiting);
-        if !fits {
+            && state.pending.items.fits(&self.columns.item, waiting)
+            && state
+                .assortment
+                .iter()
+                .all(|article| Facts::fits_packed(&self.columns.item, article.facts()));
+        let seed = assortment_seed(self.seed);
+        let assortment = Assortment::restore(seed, state.assortment.into_owned());
+        let Some(assortment) = assortment.filter(|_| fits) else {
             return Err(RetrieverError::Content { part: "state" });
-        }
+        };
+        self.assortment = assortment;
         self.adam.restore(state.steps, &state.mean, &state.square);
         self.parameters = state.parameters.into_owned();
         unflatten(Arc::make_mut(&mut self.model), &self.parameters);

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! batch --positives of the task--> pending --every `batch` of them--> step
-//! step: rows -> inputs -> two towers -> softmax over the pending items, each corrected by its ln q
+//!       --items that are offered--> assortment
+//! step: rows -> inputs -> two towers -> softmax over the pending items and some drawn evenly from the
+//!       assortment, each corrected by how often it is expected among them
 //!       gradients: Adam on the towers, row-wise Adagrad on the rows, summed by id before the update
 //! towers(): a snapshot that encodes users and items while learning goes on
 //! ```
@@ -11,6 +13,7 @@
 //! Steps are cut by the number of positives alone, so the size of the batches that bring them does not
 //! matter.
 
+mod assortment;
 mod columns;
 mod image;
 mod inputs;
@@ -36,6 +39,7 @@ use sluice_features::ids::{ItemId, UserId, salted_hash, unsalted};
 use sluice_features::schema::Schema;
 use sluice_features::time::EventTime;
 
+use self::assortment::Assortment;
 use self::columns::{Columns, Facts};
 use self::inputs::Inputs;
 use self::touched::Marks;
@@ -62,6 +66,7 @@ pub struct Retriever {
     parameters: Vec<f32>,
     adam: Adam<f32>,
     log_q: LogQ,
+    assortment: Assortment,
     pending: Pending,
     /// The newest positive's time.
     now: EventTime,
@@ -79,6 +84,8 @@ pub struct RetrieverStats {
     pub refused: u64,
     /// Positives that wait for a step.
     pub pending: usize,
+    /// Offered items that are drawn from.
+    pub offered: usize,
     /// Embedding rows.
     pub rows: RowStoreStats,
 }
@@ -99,8 +106,11 @@ struct StepWork {
     items: Grid<f32>,
     d_users: Grid<f32>,
     d_items: Grid<f32>,
+    /// An item's facts in words, and those of all items of the step: of the positives, then of the drawn ones.
+    packed: Vec<u64>,
+    facts: Facts,
     ids: Vec<u64>,
-    frequencies: Vec<f32>,
+    counts: Vec<f32>,
     weights: Vec<f32>,
     pass: Workspace<f32>,
     grads: TwoTower<f32>,
@@ -139,14 +149,15 @@ impl Retriever {
             adam: Adam::new(spec.dense_rate, parameters.len()),
             parameters,
             log_q: LogQ::new(spec.frequency_rate, spec.max_rows),
+            assortment: Assortment::new(assortment_seed(seed)),
             pending: Pending {
                 users: Facts::new(&columns.user),
                 items: Facts::new(&columns.item),
                 pairs: Vec::new(),
             },
+            work: StepWork::new(&model, &columns),
             columns: Arc::new(columns),
             rows: Arc::new(rows),
-            work: StepWork::new(&model),
             model: Arc::new(model),
             now: EventTime::MIN,
             refused: 0,
@@ -155,7 +166,7 @@ impl Retriever {
         }
     }
 
-    /// Takes the positives of a batch of examples and does a step whenever enough of them wait.
+    /// Takes the positives and the offered items of a batch of examples, and does a step whenever enough positives wait.
     /// Returns the mean loss of the steps, or nothing when there was none.
     ///
     /// # Panics
@@ -164,6 +175,7 @@ impl Retriever {
         let tasks = self.tasks;
         let (mut losses, mut steps) = (0.0, 0);
         for (example, about) in batch.about.iter().enumerate() {
+            self.offer(batch, example);
             let positive = |task: usize| {
                 let place = example * tasks + task;
                 let counts =
@@ -189,6 +201,22 @@ impl Retriever {
         (steps > 0).then(|| losses / f64::from(steps))
     }
 
+    /// Enters the item of an example among those that are drawn from, or takes it out.
+    fn offer(&mut self, batch: &Batch, example: usize) {
+        let about = &batch.about[example];
+        if self.spec.uniform == 0 {
+            return;
+        }
+        if about.offered {
+            // One number that is none would spoil every step that draws it.
+            if self.columns.item.pack(batch, example, &mut self.work.packed) {
+                self.assortment.see(about.item, about.time, &self.work.packed);
+            }
+        } else {
+            self.assortment.withdraw(about.item);
+        }
+    }
+
     /// Learns from all positives that wait. Returns the loss, or nothing when it was refused.
     fn step(&mut self) -> Option<f64> {
         let loss = self.gradients();
@@ -199,10 +227,8 @@ impl Retriever {
             self.adam.step(&mut self.parameters, &self.work.gradient);
             unflatten(Arc::make_mut(&mut self.model), &self.parameters);
             self.work.inputs.apply(&self.rows);
-            for &(user, item) in &self.pending.pairs {
-                self.marks.user(user);
-                self.marks.item(item);
-            }
+            self.pending.pairs.iter().for_each(|&(user, _)| self.marks.user(user));
+            self.work.ids.iter().for_each(|&item| self.marks.item(ItemId(item)));
         } else {
             self.refused += 1;
         }
@@ -210,17 +236,43 @@ impl Retriever {
         finite.then(|| f64::from(loss))
     }
 
-    /// Computes the loss of all positives that wait, and leaves the gradients in `self.work`.
-    fn gradients(&mut self) -> f32 {
-        let Self { work, pending, columns, .. } = self;
-        let (users, items) = (&pending.users, &pending.items);
+    /// Gathers the items of a step: those of all positives that wait, and some drawn evenly. With `B` positives and `M` drawn from `n` items,
+    /// item `j` is expected `B q_j + M / n` times among them, the latter where it may be drawn.
+    fn gather_items(&mut self) {
+        let Self { work, pending, columns, assortment, .. } = self;
         work.ids.clear();
         work.ids.extend(pending.pairs.iter().map(|&(_, item)| item.0));
         self.log_q.observe(&work.ids);
-        work.frequencies.clear();
-        work.frequencies.extend(work.ids.iter().map(|&id| self.log_q.log_q(id) as f32));
         work.weights.resize(work.ids.len(), 1.0);
+        work.facts.copy_from(&pending.items);
+        let steps = self.adam.steps() + self.refused;
+        let seed = salted_hash(self.seed, b"retrieval.uniform");
+        let mut random = ChaCha8Rng::seed_from_u64(salted_hash(seed, &steps.to_le_bytes()));
+        let positives = work.ids.len();
+        let (ids, facts) = (&mut work.ids, &mut work.facts);
+        assortment.draw(
+            self.spec.uniform,
+            self.now,
+            self.spec.expiry,
+            &mut random,
+            |item, packed| {
+                ids.push(item.0);
+                facts.push_packed(&columns.item, packed);
+            },
+        );
+        let each = (work.ids.len() - positives) as f64 / assortment.len().max(1) as f64;
+        work.counts.clear();
+        work.counts.extend(work.ids.iter().map(|&id| {
+            let drawn = if assortment.has(ItemId(id)) { each } else { 0.0 };
+            self.log_q.log_count(id, positives as f64, drawn) as f32
+        }));
+    }
 
+    /// Computes the loss of all positives that wait, and leaves the gradients in `self.work`.
+    fn gradients(&mut self) -> f32 {
+        self.gather_items();
+        let Self { work, pending, columns, .. } = self;
+        let (users, items) = (&pending.users, &work.facts);
         let [user_rows, item_rows] = work.inputs.learn(&self.rows, self.now, [users, items]);
         work.inputs.write(&columns.user, users, user_rows.clone(), &mut work.users);
         work.inputs.write(&columns.item, items, item_rows.clone(), &mut work.items);
@@ -231,7 +283,7 @@ impl Retriever {
             users: work.users.view(),
             items: work.items.view(),
             ids: &work.ids,
-            log_q: &work.frequencies,
+            log_q: &work.counts,
             weights: &work.weights,
         };
         let (d_users, d_items) = (work.d_users.view_mut(), work.d_items.view_mut());
@@ -280,6 +332,7 @@ impl Retriever {
             steps: self.adam.steps(),
             refused: self.refused,
             pending: self.pending.pairs.len(),
+            offered: self.assortment.len(),
             rows: self.rows.stats(),
         }
     }
@@ -294,21 +347,28 @@ impl Pending {
 }
 
 impl StepWork {
-    fn new(model: &TwoTower<f32>) -> Self {
+    fn new(model: &TwoTower<f32>, columns: &Columns) -> Self {
         Self {
             inputs: Inputs::default(),
             users: Grid::default(),
             items: Grid::default(),
             d_users: Grid::default(),
             d_items: Grid::default(),
+            packed: Vec::new(),
+            facts: Facts::new(&columns.item),
             ids: Vec::new(),
-            frequencies: Vec::new(),
+            counts: Vec::new(),
             weights: Vec::new(),
             pass: model.workspace(),
             grads: TwoTower::zeros(model.shape()),
             gradient: Vec::new(),
         }
     }
+}
+
+/// Decides which offered items are kept where there are too many.
+fn assortment_seed(seed: u64) -> u64 {
+    salted_hash(seed, b"retrieval.assortment")
 }
 
 /// Writes all parameters end to end.

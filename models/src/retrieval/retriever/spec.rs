@@ -20,6 +20,8 @@ pub struct RetrieverSpec {
     pub row_width: usize,
     /// Positives of a step; each of them has the items of all others as negatives.
     pub batch: usize,
+    /// Further negatives of a step, drawn evenly from the items that are offered.
+    pub uniform: usize,
     /// Adam's rate for the towers.
     pub dense_rate: f64,
     /// Row-wise Adagrad's rate for the rows.
@@ -48,6 +50,7 @@ impl Default for RetrieverSpec {
             temperature: 0.07,
             row_width: 16,
             batch: 128,
+            uniform: 64,
             dense_rate: 1e-3,
             row_rate: 0.05,
             row_deviation: 0.01,

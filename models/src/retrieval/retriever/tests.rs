@@ -1,4 +1,4 @@
-use ndarray::Array2;
+use ndarray::{Array2, s};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sluice_features::attributes::AttributeKey;
@@ -296,7 +296,7 @@ fn cut(batch: &Batch, example: usize) -> Batch {
 #[test]
 fn only_known_positives_of_the_task_count() {
     let mut shop = Shop::new(4);
-    let mut retriever = Retriever::new(spec(), &shop.schema, 1);
+    let mut retriever = Retriever::new(RetrieverSpec { uniform: 0, ..spec() }, &shop.schema, 1);
     let mut batch = shop.positives(6);
     batch.modes[2] = LabelMode::FnwPositive; // example 1
     batch.modes[4] = LabelMode::FnwNegative; // example 2
@@ -360,7 +360,10 @@ fn towers_give_the_vectors_that_the_step_saw() {
     let (model, mut pass) = (retriever.model.clone(), retriever.model.workspace());
     let (mut users, mut items) = (Array2::zeros((63, 16)), Array2::zeros((63, 16)));
     model.users(retriever.work.users.view(), &mut pass, users.view_mut());
-    model.items(retriever.work.items.view(), &mut pass, items.view_mut());
+    // Behind the items of the pairs are those that were drawn.
+    let pairs = retriever.work.items.view();
+    assert_eq!(pairs.nrows(), 63 + spec().uniform);
+    model.items(pairs.slice(s![..63, ..]), &mut pass, items.view_mut());
 
     let towers = retriever.towers();
     let (mut work, mut found) = (towers.work(), vec![9.0; 5]);
@@ -510,6 +513,112 @@ fn what_was_read_back_goes_on_to_the_bit() {
 }
 
 #[test]
+fn an_image_is_of_its_instant_while_learning_goes_on() {
+    let mut shop = Shop::new(12);
+    let mut retriever = trained(&mut shop, 6);
+    let (mut at_once, mut later) = (Vec::new(), Vec::new());
+    retriever.write(&mut at_once).unwrap();
+    let image = retriever.image();
+    for _ in 0..6 {
+        retriever.learn(&shop.examples(256));
+        retriever.sweep(EventTime(shop.time));
+    }
+    image.write(&mut later).unwrap();
+    assert!(at_once == later, "what is learned since changes the image");
+    let mut now = Vec::new();
+    retriever.write(&mut now).unwrap();
+    assert!(now != later);
+}
+
+/// Words of the items that a tower reads are what it reads of the examples themselves.
+#[test]
+fn a_packed_item_is_read_like_its_example() {
+    let mut shop = Shop::new(13);
+    let columns = Columns::new(&shop.schema, 20);
+    let batch = shop.examples(40);
+    let (mut plain, mut packed) = (Facts::new(&columns.item), Facts::new(&columns.item));
+    let mut words = Vec::new();
+    for example in 0..40 {
+        plain.push(&columns.item, &batch, example);
+        assert!(columns.item.pack(&batch, example, &mut words));
+        assert!(Facts::fits_packed(&columns.item, &words));
+        packed.push_packed(&columns.item, &words);
+        for wrong in [&words[..words.len() - 1], &[&words[..], &[0]].concat(), &[u64::MAX; 9]] {
+            assert!(!Facts::fits_packed(&columns.item, wrong), "{wrong:?}");
+        }
+    }
+    assert_eq!(packed, plain);
+    packed.push(&columns.item, &batch, 3);
+    packed.copy_from(&plain);
+    assert_eq!(packed, plain);
+}
+
+/// A shop where the last quarter of each group's items is shown as often as all others and never taken. Returns by how much a user's own items
+/// that are taken score higher than those that are not.
+fn preferred(uniform: usize) -> f32 {
+    let mut shop = Shop::new(14);
+    let taken = |item: u64| item < ITEMS * 3 / 4;
+    let mut retriever = Retriever::new(RetrieverSpec { uniform, ..spec() }, &shop.schema, 3);
+    for _ in 0..60 {
+        let mut batch = shop.batch();
+        for _ in 0..256 {
+            let user = shop.random.random_range(0..200);
+            let item = shop.item_of(user % GROUPS);
+            shop.add(&mut batch, user, item, &[], f32::from(u8::from(taken(item))));
+        }
+        retriever.learn(&batch);
+    }
+    let towers = retriever.towers();
+    let (mut work, mut users, mut items) = (towers.work(), Vec::new(), Vec::new());
+    let (mut all, mut of) = (shop.batch(), shop.batch());
+    (0..ITEMS).for_each(|item| shop.add(&mut all, 0, item, &[], 0.0));
+    (0..200).for_each(|user| shop.add(&mut of, user, 0, &[], 0.0));
+    towers.items(&all, &mut work, &mut items);
+    towers.users(&of, &mut work, &mut users);
+    let (mut sums, mut counts) = ([0.0; 2], [0.0; 2]);
+    for (user, u) in (0..).zip(users.chunks_exact(16)) {
+        for (item, v) in (0..).zip(items.chunks_exact(16)) {
+            if item % GROUPS == user % GROUPS {
+                sums[usize::from(taken(item))] += u.iter().zip(v).map(|(u, v)| u * v).sum::<f32>();
+                counts[usize::from(taken(item))] += 1.0;
+            }
+        }
+    }
+    sums[1] / counts[1] - sums[0] / counts[0]
+}
+
+#[test]
+fn items_that_nobody_takes_are_pushed_away_from_their_users() {
+    let (with, without) = (preferred(64), preferred(0));
+    assert!(without < 0.05, "in-batch negatives tell them apart by {without}");
+    assert!(with > 0.2 && with > 4.0 * without, "even ones by {with}, in-batch ones by {without}");
+}
+
+#[test]
+fn items_that_are_drawn_are_touched_and_what_is_not_offered_is_not_drawn() {
+    let mut shop = Shop::new(15);
+    let mut retriever = Retriever::new(spec(), &shop.schema, 1);
+    let mut shown = shop.batch();
+    (0..40).for_each(|item| shop.add(&mut shown, 1, 100 + item, &[], 0.0));
+    for example in 0..20 {
+        shown.about[example].offered = false;
+    }
+    shown.numbers[30 * 3] = f32::NAN; // the price of item 130
+    retriever.learn(&shown);
+    assert_eq!(retriever.stats().offered, 19);
+    let mut positives = shop.batch();
+    (0..64).for_each(|user| shop.add(&mut positives, user, user % 4, &[], 1.0));
+    assert!(retriever.learn(&positives).is_some_and(f64::is_finite));
+    let touched: Vec<u64> = retriever.touched().items.iter().map(|item| item.0 - 1).collect();
+    assert!(touched.iter().all(|item| *item < 4 || (120..140).contains(item) && *item != 130));
+    assert!(touched.len() > 15, "{touched:?}");
+    // What is sold out, or was not seen for long, is drawn no more.
+    shown.about.iter_mut().for_each(|about| about.offered = false);
+    retriever.learn(&shown);
+    assert_eq!(retriever.stats().offered, 4);
+}
+
+#[test]
 fn what_cannot_be_read_is_refused_in_words() {
     let mut shop = Shop::new(9);
     let retriever = trained(&mut shop, 2);
@@ -526,8 +635,8 @@ fn what_cannot_be_read_is_refused_in_words() {
     says(read(RetrieverSpec { hidden: 33, ..spec() }, &bytes), "configuration and schema");
     says(read(spec(), b"something that is no model at all"), "found other bytes");
     let mut newer = bytes.clone();
-    newer[8] = 2;
-    says(read(spec(), &newer), "found 2");
+    newer[8] = 3;
+    says(read(spec(), &newer), "found 3");
     // Every cut and every changed byte is noticed, never a panic.
     for length in (0..bytes.len()).step_by(211) {
         assert!(read(spec(), &bytes[..length]).is_err(), "cut at {length}");

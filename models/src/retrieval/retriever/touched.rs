@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 use sluice_features::ids::{ItemId, UserId};
 
@@ -30,9 +30,9 @@ pub(super) struct Marks {
     items: Kind,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Kind {
-    ids: HashSet<u64, FixedState>,
+    ids: HashSet<u64, RandomState>,
     all: bool,
 }
 
@@ -72,12 +72,6 @@ impl From<Touched> for Marks {
         marks.users.all |= touched.all_users;
         marks.items.all |= touched.all_items;
         marks
-    }
-}
-
-impl Default for Kind {
-    fn default() -> Self {
-        Self { ids: HashSet::with_hasher(FixedState::with_seed(0)), all: false }
     }
 }
 

@@ -63,12 +63,14 @@ fn gradients_are_the_slope_of_the_loss() {
     let mut point = flatten(&mut model);
     point.iter_mut().for_each(|p| *p += 0.1 * random.sample::<f64, _>(StandardNormal));
     unflatten(&mut model, &point);
-    let (mut users, items) = (normal(&mut random, 4, 5), normal(&mut random, 4, 4));
+    // Behind the four pairs are two items more, one of which is another one's own.
+    let (mut users, items) = (normal(&mut random, 4, 5), normal(&mut random, 6, 4));
     users.row_mut(1).fill(0.0); // nothing is known of this user
-    let (ids, log_q, weights) = ([7, 8, 7, 9], [-1.0, -3.0, -1.0, -2.0], [1.0, 0.4, 2.0, 0.0]);
+    let (ids, weights) = ([7, 8, 7, 9, 8, 3], [1.0, 0.4, 2.0, 0.0]);
+    let log_q = [-1.0, -3.0, -1.0, -2.0, -3.0, -4.0];
 
     let loss = |model: &TwoTower<f64>, users: ArrayView2<f64>, items: ArrayView2<f64>| {
-        let (mut du, mut di) = (Array2::zeros((4, 5)), Array2::zeros((4, 4)));
+        let (mut du, mut di) = (Array2::zeros((4, 5)), Array2::zeros((6, 4)));
         let (mut grads, mut work) = (TwoTower::zeros(SMALL), model.workspace());
         let pairs = Pairs { users, items, ids: &ids, log_q: &log_q, weights: &weights };
         let loss = model.gradients(&pairs, &mut work, &mut grads, du.view_mut(), di.view_mut());
@@ -84,7 +86,7 @@ fn gradients_are_the_slope_of_the_loss() {
         loss(&model, ArrayView2::from_shape((4, 5), x).unwrap(), items.view()).0
     });
     assert_slope(items.as_slice().unwrap(), di.as_slice().unwrap(), |x| {
-        loss(&model, users.view(), ArrayView2::from_shape((4, 4), x).unwrap()).0
+        loss(&model, users.view(), ArrayView2::from_shape((6, 4), x).unwrap()).0
     });
 }
 
@@ -270,7 +272,8 @@ fn what_users_take_is_found_by_search() {
         };
         let ids: Vec<u64> = pairs.iter().map(|pair| pair.1 as u64).collect();
         log_q.observe(&ids);
-        let frequencies: Vec<f32> = ids.iter().map(|&id| log_q.log_q(id) as f32).collect();
+        let frequencies: Vec<f32> =
+            ids.iter().map(|&id| log_q.log_count(id, 1.0, 0.0) as f32).collect();
         let (x, y) = (pick(&users, &|i| pairs[i].0), pick(&items, &|i| pairs[i].1));
         let pairs = Pairs {
             users: x.view(),
