@@ -46,14 +46,19 @@ pub struct Loan {
 }
 
 impl Loan {
-    /// Whether the key at this place had no row when it was asked for.
+    /// Whether the key at this place had no row when it was asked for, and each of its occurrences is to be told.
     pub fn is_late(&self, place: usize) -> bool {
         self.late[place]
     }
 
-    /// Whether there is any such key.
-    pub fn any_late(&self) -> bool {
-        self.late.contains(&true)
+    /// Whether the key at this place has a row by now.
+    pub fn has_row(&self, place: usize) -> bool {
+        self.places[place].row != NONE
+    }
+
+    /// Whether all keys have a row.
+    pub fn is_whole(&self) -> bool {
+        self.places.iter().all(|place| place.row != NONE)
     }
 
     fn fill(&mut self, place: usize, shard: &Shard, row: u32) {
@@ -74,15 +79,16 @@ fn copy(from: &[f32], to: &mut [f32]) {
 impl RowStore {
     /// Takes out the rows of distinct keys, counts their uses and marks the rows as used. New ids get their row at once, unless admission or want of room
     /// makes it a question of order: then they are [late](Loan::is_late), nothing of theirs is counted, and each of their occurrences is told to
-    /// [`Self::occur_late`].
+    /// [`Self::occur_late`]. Where there is no room at all there is no such question: their occurrences are refused at once.
     pub fn lend(&self, uses: &[Use], loan: &mut Loan) {
         let stride = self.width() + 1;
         loan.rows.resize(uses.len() * stride, 0.0);
         loan.places.clear();
         loan.late.clear();
         loan.removals = self.removals().load(Ordering::Relaxed);
-        let at_once = self.config().admission <= 1
-            && self.len().saturating_add(uses.len()) <= self.config().max_rows;
+        let (plain, most) = (self.config().admission <= 1, self.config().max_rows);
+        let at_once = plain && self.len().saturating_add(uses.len()) <= most;
+        let full = plain && self.len() >= most;
         let parts = uses.chunks(LENT).zip(loan.rows.chunks_mut(LENT * stride));
         for (uses, rows) in parts {
             let mut shards: [RwLockWriteGuard<Shard>; SHARDS] = self.each(RwLock::write);
@@ -99,9 +105,11 @@ impl RowStore {
             for row in rows.chunks_exact_mut(stride) {
                 let Some(turn) = ahead.next(&mut shards, search) else { break };
                 let (shard, used) = (&mut *shards[turn.shard()], uses[turn.number]);
-                let (mut place, late) = (turn.row, turn.row == NONE && !at_once);
-                if late {
+                let absent = turn.row == NONE && !at_once;
+                let (mut place, late) = (turn.row, absent && !full);
+                if absent {
                     row.fill(0.0);
+                    shard.refused += if full { used.count.into() } else { 0 };
                 } else if place == NONE {
                     place = self.occur(shard, used.key, used.seconds, used.count);
                     copy(shard.lent(place), row);

@@ -33,14 +33,17 @@ impl Side {
         self.shares.clear();
         self.shares.extend_from_slice(list.shares());
         store.lend(&list.uses, &mut self.loan);
-        if !self.loan.any_late() {
+        if self.loan.is_whole() {
             return;
         }
         for (number, example) in slice.clone().enumerate() {
+            let time = batch.about[example].time;
             for term in list.range(number) {
-                let (row, time) = (list.rows()[term] as usize, batch.about[example].time);
-                let late = |loan: &mut Loan| store.occur_late(list.uses[row].key, time, row, loan);
-                if self.loan.is_late(row) && !late(&mut self.loan) {
+                let row = list.rows()[term] as usize;
+                if self.loan.is_late(row) {
+                    store.occur_late(list.uses[row].key, time, row, &mut self.loan);
+                }
+                if !self.loan.has_row(row) {
                     self.shares[term] = 0.0;
                 }
             }

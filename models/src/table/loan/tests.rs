@@ -32,7 +32,7 @@ fn what_is_lent_comes_back_and_nothing_else_changes() {
     let keys: Vec<u64> = (1..=3000).collect();
     let mut loan = Loan::default();
     store.lend(&uses(&keys), &mut loan);
-    assert!(!loan.any_late());
+    assert!(loan.is_whole());
     let mut read = vec![0.0; 3000 * WIDTH];
     other.gather_or_insert_counted(&keys, &[2; 3000], EventTime(5000), &mut read);
     let lent = loan.rows.chunks_exact(WIDTH + 1);
@@ -69,6 +69,21 @@ fn late_keys_get_a_row_at_the_occurrence_that_is_due() {
     assert!(loan.rows[WIDTH + 1..].iter().any(|x| x.abs() > 0.0));
     store.take_back(&uses(&[8, 9]), &loan);
     assert_eq!((store.len(), store.stats().refused), (1, 1));
+}
+
+#[test]
+fn a_full_store_refuses_new_keys_at_once() {
+    let store = store(1, 2);
+    let mut loan = Loan::default();
+    store.lend(&uses(&[8, 9]), &mut loan);
+    store.take_back(&uses(&[8, 9]), &loan);
+    let mut asked = uses(&[10, 9]);
+    asked[0].count = 3;
+    store.lend(&asked, &mut loan);
+    assert!(!loan.is_late(0) && !loan.has_row(0) && loan.has_row(1) && !loan.is_whole());
+    assert!(loan.rows[..=WIDTH].iter().all(|x| x.abs() < f32::MIN_POSITIVE));
+    store.take_back(&asked, &loan);
+    assert_eq!((store.len(), store.stats().refused), (2, 3));
 }
 
 #[test]
