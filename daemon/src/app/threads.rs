@@ -186,6 +186,7 @@ impl Daemon {
         let publisher = Publisher::new(
             Arc::clone(serving),
             Arc::clone(&self.metrics),
+            Arc::clone(&self.readiness),
             KafkaOutlet::new(Arc::clone(&producers.outputs), &topics.embeddings, &topics.scores),
             Box::new(move || changes.trainer.lock().retriever_mut().touched()),
             settings,

@@ -303,7 +303,7 @@ section! {
         width: usize = 32,
         /// The task whose positives train it; empty: the first task.
         task: String = String::new(),
-        /// After so many steps all item vectors are encoded anew.
+        /// After so many steps of this model all item vectors are encoded anew; at first earlier, after 16, 32, 64, ... of them.
         refresh: u64 = 2000,
         /// Divides the similarities in the softmax.
         temperature: f64 = 0.1,

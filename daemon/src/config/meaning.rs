@@ -156,7 +156,7 @@ pub struct Retrieval {
     pub width: usize,
     /// The task whose positives train it.
     pub task: usize,
-    /// After so many steps all item vectors are encoded anew, at least 1.
+    /// After so many steps of this model all item vectors are encoded anew, at least 1; at first earlier, after 16, 32, 64, ... of them.
     pub refresh: u64,
     /// Divides the similarities in the softmax, above 0.
     pub temperature: f32,

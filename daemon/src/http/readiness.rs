@@ -13,6 +13,8 @@ pub enum Wait {
     Catalogue,
     /// Brokers cannot be reached.
     Kafka,
+    /// The retrieval index does not hold all items that the catalogue has named.
+    Index,
     /// Events are behind.
     Lag,
     /// A checkpoint could not be written.
@@ -38,6 +40,7 @@ impl Wait {
             Self::Starting => "starting",
             Self::Catalogue => "catalogue",
             Self::Kafka => "kafka",
+            Self::Index => "index",
             Self::Lag => "lag",
             Self::Checkpoint => "checkpoint",
             Self::Open => "open",
@@ -102,6 +105,7 @@ mod tests {
         assert!(readiness.clear(Wait::Starting) && !readiness.clear(Wait::Starting));
         assert_eq!(readiness.reasons(), [(Wait::Lag, "5 records".to_owned())]);
         assert!(!readiness.is_ready());
+        assert!(readiness.waits_for(Wait::Lag) && !readiness.waits_for(Wait::Starting));
         readiness.clear(Wait::Lag);
         assert!(readiness.is_ready());
     }

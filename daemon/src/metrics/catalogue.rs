@@ -191,6 +191,12 @@ pub const ALL: &[Description] = &[
     ),
     histogram("sluice_serve_seconds", &["kind"], "from taking a request to handing its answer on"),
     gauge("sluice_serve_waiting_requests", &[], "requests that wait for a scorer"),
+    gauge("sluice_publish_index_items", &[], "items in the retrieval index"),
+    gauge(
+        "sluice_publish_index_steps",
+        &[],
+        "steps of the retrieval model behind the index and the user tower in use",
+    ),
     counter("sluice_publish_embeddings_total", &[], "embeddings sent to Kafka"),
     counter("sluice_publish_scores_total", &[], "refreshed top lists sent to Kafka"),
     counter(

@@ -125,6 +125,7 @@ group! {
 group! {
     /// `sluice_publish_*` and `sluice_dead_letters_total`. `delivered` by output topic, `undelivered` by output topic, then cause.
     Publish {
+        index_items: Gauge, index_steps: Gauge,
         embeddings: Counter, scores: Counter, scores_put_off: Counter, delivered: Vec<Counter>,
         undelivered: Vec<Vec<Counter>>, dead_letters: Counter,
     }
@@ -227,6 +228,8 @@ impl Metrics {
             unjudged: r.counter("sluice_evaluate_unjudged_total"),
             serve: serve(&r, sets),
             publish: Publish {
+                index_items: r.gauge("sluice_publish_index_items"),
+                index_steps: r.gauge("sluice_publish_index_steps"),
                 embeddings: r.counter("sluice_publish_embeddings_total"),
                 scores: r.counter("sluice_publish_scores_total"),
                 scores_put_off: r.counter("sluice_publish_scores_put_off_total"),

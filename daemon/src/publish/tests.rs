@@ -52,11 +52,15 @@ struct Stand {
     publisher: Publisher<Kept>,
     kept: Kept,
     touched: Arc<Mutex<Touched>>,
+    readiness: Arc<Readiness>,
     shutdown: Shutdown,
 }
 
 fn stand(refresh: u64) -> Stand {
-    let shop = Shop::open();
+    stand_of(Shop::open(), refresh)
+}
+
+fn stand_of(shop: Shop, refresh: u64) -> Stand {
     let (kept, touched) = (Kept::default(), Arc::new(Mutex::new(Touched::default())));
     let words = |word: &str| vec![word.to_owned()];
     let metrics = Metrics::new(&LabelSets {
@@ -70,15 +74,16 @@ fn stand(refresh: u64) -> Stand {
         causes: words("no-right"),
         ..LabelSets::default()
     });
-    let drained = Arc::clone(&touched);
+    let (drained, readiness) = (Arc::clone(&touched), Arc::new(Readiness::default()));
     let publisher = Publisher::new(
         Arc::clone(&shop.serving),
         Arc::new(metrics),
+        Arc::clone(&readiness),
         kept.clone(),
         Box::new(move || std::mem::take(&mut *drained.lock())),
         Settings { interval: Duration::from_millis(1), refresh, lists: LISTS },
     );
-    Stand { shop, publisher, kept, touched, shutdown: Shutdown::new() }
+    Stand { shop, publisher, kept, touched, readiness, shutdown: Shutdown::new() }
 }
 
 impl Stand {
@@ -188,9 +193,9 @@ fn towers_stay_frozen_until_the_refresh_and_change_as_one_version() {
         let guard = stand.shop.serving.index.read();
         guard.as_ref().unwrap().towers.version()
     };
-    let (before, steps) = (version(&stand), stand.shop.learner.steps());
+    let before = version(&stand);
     let mut rounds = 0;
-    while stand.shop.learner.steps() < steps + 5 {
+    while stand.shop.retriever.stats().steps < before + 5 {
         assert_eq!((stand.round().len(), version(&stand)), (0, before), "frozen");
         rounds += 1;
         let begun = AFTER.0 + rounds * 1_000_000;
@@ -204,7 +209,6 @@ fn towers_stay_frozen_until_the_refresh_and_change_as_one_version() {
         stand.shop.settle(begun + 100_000);
         stand.shop.serving.pipeline.write().take_changed();
     }
-    assert!(stand.shop.retriever.towers().version() > before);
     let sent = stand.round();
     assert_eq!(sent.len(), ITEMS, "all items anew");
     assert_eq!(version(&stand), stand.shop.retriever.towers().version());
@@ -251,6 +255,72 @@ fn users_with_new_behaviour_get_a_list_an_interval_within_the_budget() {
     assert_eq!(lists.keys().collect::<Vec<_>>(), ["u3"]);
     let items = lists["u3"].as_ref().unwrap()["items"].to_string();
     assert!(!items.contains("i07"), "the newest behaviour is known: {items}");
+}
+
+#[test]
+fn refreshes_come_at_powers_of_two_until_the_interval_takes_over() {
+    let all = |interval: u64, count: usize| -> Vec<u64> {
+        let next = |version: &u64| Some(next_refresh(*version, interval));
+        std::iter::successors(Some(0), next).skip(1).take(count).collect()
+    };
+    assert_eq!(all(100, 6), [16, 32, 64, 128, 228, 328]);
+    assert_eq!(all(5, 4), [5, 10, 15, 20]);
+    // A round sees steps when it comes; the marks stay where they are.
+    assert_eq!([15, 16, 19, 33, 2000].map(|v| next_refresh(v, 2000)), [16, 32, 32, 64, 2048]);
+    assert_eq!(next_refresh(u64::MAX - 1, 7), u64::MAX);
+}
+
+#[test]
+fn the_daemon_waits_until_everything_that_the_catalogue_has_named_is_in_the_index() {
+    let mut stand = stand(1_000);
+    let waits = |stand: &Stand| stand.readiness.waits_for(Wait::Index);
+    stand.readiness.wait_for(Wait::Catalogue, "items are being read");
+    stand.round();
+    assert!(waits(&stand), "more items may come");
+    stand.shop.item(ITEMS + 1, AFTER.0, json!({}));
+    stand.readiness.clear(Wait::Catalogue);
+    assert!(waits(&stand));
+    stand.round();
+    assert!(!waits(&stand) && stand.indexed(ITEMS + 1).is_some());
+    // A reason that was taken down stays down, whatever comes later.
+    stand.shop.item(ITEMS + 2, AFTER.0, json!({}));
+    stand.round();
+    assert!(!waits(&stand));
+}
+
+#[test]
+fn a_daemon_without_items_does_not_wait_for_its_index() {
+    let mut stand = stand_of(Shop::empty(), 1_000);
+    assert!(stand.readiness.waits_for(Wait::Index));
+    assert_eq!(stand.round().len(), 0);
+    assert!(!stand.readiness.waits_for(Wait::Index));
+    assert!(stand.shop.serving.index.read().is_none());
+    stand.shop.item(1, AFTER.0, json!({}));
+    stand.round();
+    assert!(stand.indexed(1).is_some());
+}
+
+#[test]
+fn a_guard_that_is_not_sound_does_not_hold_up_the_first_index() {
+    let mut stand = stand(1_000);
+    stand.shop.snapshot(false, None);
+    stand.round();
+    assert!(!stand.readiness.waits_for(Wait::Index));
+}
+
+#[test]
+fn a_name_that_the_catalogue_does_not_know_is_neither_indexed_nor_published() {
+    let mut stand = stand(1_000);
+    stand.round();
+    stand.shop.impression("typo", 2, 7_777, AFTER.0, json!({}));
+    stand.shop.behaviour("click", "typo", 2, 7_777, AFTER.0 + 1);
+    let unknown = format!("item:{}", name(7_777));
+    let sent = stand.round();
+    assert!(sent.get(&unknown).is_none_or(Option::is_none), "{sent:?}");
+    assert!(stand.indexed(7_777).is_none());
+    stand.shop.item(7_777, AFTER.0 + 2, json!({}));
+    let sent = stand.round();
+    assert!(sent[&unknown].is_some() && stand.indexed(7_777).is_some(), "it was named too early");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use sluice_models::retrieval::{Index, Towers, VectorWork};
 use super::{Outlet, Output};
 use crate::error::Stop;
 use crate::pipeline::Pipeline;
-use crate::serve::{Asker, ItemIndex, Serving, Snapshot, append, is_available};
+use crate::serve::{Asker, ItemIndex, Serving, Snapshot, append};
 use crate::shutdown::Shutdown;
 
 /// Vectors that are encoded at a time; the pipeline is locked for no more.
@@ -33,7 +33,7 @@ enum State {
     Offered,
     /// Publish it; the item cannot be had.
     Hidden,
-    /// There is none any more.
+    /// There is none any more, or never was: the catalogue does not know the item.
     Gone,
 }
 
@@ -215,14 +215,10 @@ impl Vectors {
             let pipeline = serving.pipeline.read();
             for &id in ids {
                 let Some(name) = pipeline.shared().items.text(id.0) else { continue };
-                let state = serving.items.as_of(id.0, time, |found, features| {
-                    if found == Found::Gone {
-                        State::Gone
-                    } else if is_available(found, features, serving.rules.available) {
-                        State::Offered
-                    } else {
-                        State::Hidden
-                    }
+                let state = serving.items.as_of(id.0, time, |found, features| match found {
+                    _ if is_offered(serving, found, features) => State::Offered,
+                    Found::Gone | Found::Unknown => State::Gone,
+                    Found::AsOf | Found::Later => State::Hidden,
                 });
                 let expired = has_item_expired(&pipeline, towers, id, until);
                 self.entries.push(Entry { id: id.0, key: format!("item:{name}"), state, expired });
@@ -352,6 +348,11 @@ fn has_user_expired(
 /// Returns the time before which a row must have been used last to have expired.
 fn expired_before(towers: &Towers, until: Option<EventTime>) -> Option<EventTime> {
     Some(until? - towers.expiry()?)
+}
+
+/// Tells whether an item that was found with these features is offered.
+pub(super) fn is_offered(serving: &Serving, found: Found, features: Option<&Attributes>) -> bool {
+    serving.items.is_offered(found, features, serving.rules.available)
 }
 
 /// Returns the items of a piece by their numbers.

@@ -35,7 +35,6 @@ use crate::pipeline::{Pipeline, Rules};
 
 pub use answer::Scorer;
 pub(crate) use gather::{Asker, append};
-pub(crate) use sieve::is_available;
 pub use unanswered::{Code, KINDS, OUTCOMES, Outcome, Unanswered, kind_number};
 
 /// What the learner hands to readers, swapped as a whole.

@@ -1,7 +1,6 @@
 //! Which items may stand in an answer.
 
 use sluice_features::attributes::{AttributeKey, Attributes};
-use sluice_features::catalogue::Found;
 use sluice_features::ids::{CategoryId, ItemId, UserId};
 use sluice_features::maps::Set;
 use sluice_features::time::EventTime;
@@ -59,11 +58,11 @@ impl Sieve {
                 }))
     }
 
-    /// Tells whether an item may be a candidate: as [`Sieve::lets`], and it can be had.
+    /// Tells whether an item may be a candidate: as [`Sieve::lets`], and it is offered.
     pub(super) fn passes(&self, serving: &Serving, item: ItemId, time: EventTime) -> bool {
         !self.excluded.contains(&item.0)
             && serving.items.as_of(item.0, time, |found, features| {
-                is_available(found, features, serving.rules.available)
+                serving.items.is_offered(found, features, serving.rules.available)
                     && self.has_category(features, serving.rules.category)
             })
     }
@@ -73,11 +72,4 @@ impl Sieve {
         let category = features.and_then(|features| features.get(key)?.category());
         category.is_some_and(|category| wanted.contains(&CategoryId(category)))
     }
-}
-
-/// Tells whether an item can be had, by what the catalogue says: it is not gone, and its attribute `key`, where it has one, does not say no. What
-/// says neither yes nor no ([`sluice_features::attributes::Value::flag`]) counts as no: what cannot be had must not be recommended.
-pub(crate) fn is_available(found: Found, features: Option<&Attributes>, key: AttributeKey) -> bool {
-    let said = features.and_then(|features| features.get(key));
-    found != Found::Gone && said.is_none_or(|said| said.flag() == Some(true))
 }

@@ -189,6 +189,27 @@ fn a_recommendation_keeps_to_exclusion_category_availability_and_what_was_seen()
 }
 
 #[test]
+fn a_mistyped_item_is_no_candidate_for_anybody() {
+    let mut shop = Shop::open();
+    for (i, user) in (0..8).enumerate() {
+        let id = format!("typo{i}");
+        shop.impression(&id, user, 7_777, AFTER.0 - 4_000, json!({}));
+        shop.behaviour("click", &id, user, 7_777, AFTER.0 - 3_000);
+    }
+    shop.serving.pipeline.write().refresh_popular();
+    index(&shop);
+    let mut scorer = Scorer::new(shop.serving.clone());
+    for message in [
+        json!({"id": "q", "kind": "recommend", "user": "u11", "k": 40}),
+        json!({"id": "q", "kind": "similar", "items": ["never"], "k": 40}),
+        json!({"id": "q", "kind": "similar", "items": ["i05"], "k": 40}),
+    ] {
+        let found = names(&ask(&mut scorer, &message));
+        assert!(!found.is_empty() && !found.contains(&name(7_777)), "{found:?}");
+    }
+}
+
+#[test]
 fn a_user_is_recommended_what_the_index_holds_nearest() {
     let shop = Shop::open();
     index(&shop);

@@ -103,6 +103,17 @@ impl Shop {
 
     /// The same with another clock.
     pub(crate) fn open_with(clock: Clock) -> Self {
+        let mut shop = Self::empty_with(clock);
+        shop.fill();
+        shop
+    }
+
+    /// Opens a shop in which nothing is and nothing has happened.
+    pub(crate) fn empty() -> Self {
+        Self::empty_with(Clock::manual(AFTER))
+    }
+
+    fn empty_with(clock: Clock) -> Self {
         let (funnel, spec) = (funnel(), ModelSpec::default());
         let schema = schema(&spec, &funnel);
         let priors = default_priors(&funnel.parents());
@@ -146,9 +157,7 @@ impl Shop {
         let embeddings = Arc::clone(learner.embeddings());
         let serving =
             Serving::new(pipeline, snapshot, embeddings, settings, "default", clock.clone());
-        let mut shop = Self { serving: Arc::new(serving), clock, learner, retriever, offset: 0 };
-        shop.fill();
-        shop
+        Self { serving: Arc::new(serving), clock, learner, retriever, offset: 0 }
     }
 
     fn fill(&mut self) {
