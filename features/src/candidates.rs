@@ -156,7 +156,6 @@ impl Candidates {
             }
             batch.labels.extend(std::iter::repeat_n(0.0, schema.tasks));
             batch.modes.extend(std::iter::repeat_n(LabelMode::Masked, schema.tasks));
-            batch.offsets.push(0.0);
             batch.groups.push(u32::try_from(batch.about.len()).unwrap_or(u32::MAX));
             batch.about.push(*about);
         }

@@ -84,9 +84,6 @@ pub struct Batch {
     pub labels: Vec<f32>,
     /// `[size, tasks]`.
     pub modes: Vec<LabelMode>,
-    /// `[size]`: natural logarithm of the rate at which such an example was sampled if it is a negative of task 0, the view. Training
-    /// reads that task's logit as `logit - offset`, serving as `logit` (models.md 6.1, identity 18). 0 where nothing was sampled.
-    pub offsets: Vec<f32>,
     /// `[size]`: the number of the first example of its group. The examples of a group stand side by side (a view and its sampled negatives)
     /// and are all predicted before any of them is learned.
     pub groups: Vec<u32>,
@@ -137,7 +134,6 @@ impl Batch {
         self.groups.clear();
         self.labels.clear();
         self.modes.clear();
-        self.offsets.clear();
         self.about.clear();
         for list in &mut self.lists {
             list.keys.clear();

@@ -71,7 +71,7 @@ impl Funnel {
     /// Builds the funnel, checking that it is a tree whose parents come first and that no two event types share a name.
     ///
     /// With [`Entry::View`] the task 0 is the entry event itself (its name is `entry_name`), without a parent. It is nobody's parent:
-    /// its probability is that of a view among all items, the others' are those of an outcome given the view.
+    /// what is learned of it is its probability among one view and its negatives, of the others that of an outcome given the view.
     ///
     /// # Errors
     /// All mistakes at once.

@@ -222,17 +222,20 @@ fn attention_is_that_of_pytorch() {
 }
 
 /// Labels of examples that are all final.
-struct Finals(Vec<f32>, Vec<LabelMode>, Vec<f32>);
+struct Finals {
+    labels: Vec<f32>,
+    modes: Vec<LabelMode>,
+    tasks: usize,
+}
 
 impl Finals {
     fn new(labels: Vec<f32>, tasks: usize) -> Self {
-        let (modes, offsets) =
-            (vec![LabelMode::Final; labels.len()], vec![0.0; labels.len() / tasks]);
-        Self(labels, modes, offsets)
+        Self { modes: vec![LabelMode::Final; labels.len()], labels, tasks }
     }
 
     fn targets(&self) -> Targets<'_> {
-        Targets { labels: &self.0, modes: &self.1, offsets: &self.2, labelled: self.2.len() }
+        let labelled = self.labels.len() / self.tasks;
+        Targets { labels: &self.labels, modes: &self.modes, labelled }
     }
 }
 
@@ -407,7 +410,6 @@ fn occurrences(fixture: &Fixture) -> (Batch, Vec<f64>) {
     }
     batch.labels = fixture.labels();
     batch.modes = vec![LabelMode::Final; 15];
-    batch.offsets = vec![0.0; 5];
     batch.about = vec![
         About {
             impression: EventId(0),

@@ -195,7 +195,6 @@ impl Synthetic {
     fn example(&self, batch: &mut Batch, user: u64, item: u64, circumstances: [u64; 2]) {
         batch.keys.extend(self.keys(user, item, circumstances));
         batch.modes.extend([LabelMode::Final; PARENTS.len()]);
-        batch.offsets.push(0.0);
         batch.groups.push(batch.groups.len() as u32);
         batch.about.push(about(user, item));
     }

@@ -174,7 +174,6 @@ mod tests {
         }
         batch.labels = vec![0.0; examples * PARENTS.len()];
         batch.modes = vec![sluice_features::example::LabelMode::Final; batch.labels.len()];
-        batch.offsets = vec![0.0; examples];
         let about = testing::batch(&testing::schema(&ModelSpec::reference()), 1).about[0];
         batch.about = vec![about; examples];
         batch

@@ -118,14 +118,10 @@ impl Judge {
                 self.left_open += u64::from(*role == Role::Arrival);
                 continue;
             }
-            let mut seen = [0.0; MAX_TASKS];
-            let row = &mut seen[..tasks];
-            row.copy_from_slice(&p[i * tasks..(i + 1) * tasks]);
-            row[0] = among_sampled(row[0], batch.offsets[i]);
-            let row = &*row;
             if *role == Role::Update {
                 continue;
             }
+            let row = &p[i * tasks..(i + 1) * tasks];
             self.judged += u64::from(*role == Role::Judged);
             for (task, &p) in row.iter().enumerate() {
                 if batch.modes[i * tasks + task] == LabelMode::Final {
@@ -190,16 +186,6 @@ impl Judge {
 fn key(about: &About) -> u64 {
     let ids = [about.user.0, about.impression.0].map(u64::to_le_bytes);
     stable_hash(ids.as_flattened())
-}
-
-/// Returns the probability of task 0 among what was sampled: with log-odds lower by the offset. Labels of
-/// sampled items are judged beside this one; what is served is the probability among all items.
-fn among_sampled(p: f32, offset: f32) -> f32 {
-    if offset.abs() < f32::EPSILON {
-        return p;
-    }
-    let odds = f64::from(p) / (1.0 - f64::from(p)).max(1e-12) * f64::from(-offset).exp();
-    (odds / (1.0 + odds)) as f32
 }
 
 /// What one batch did.

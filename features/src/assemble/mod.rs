@@ -39,7 +39,7 @@ mod tests;
 pub use columns::MOST_LIST_ENTRIES;
 pub use history::{History, Past, UserHistory};
 pub use needs::{Needs, Owner};
-pub use negatives::{Negatives, sampling_offset};
+pub use negatives::{Negatives, sampling_rate};
 pub use values::{FieldValues, ValuePool};
 
 use columns::{Column, Cross, Given, MISSING, gap_id};
@@ -255,7 +255,6 @@ impl Assembler {
             batch.labels.push(example.labels.label(task));
             batch.modes.push(example.labels.mode(task));
         }
-        batch.offsets.push(0.0);
         batch.groups.push(u32::try_from(batch.about.len()).unwrap_or(u32::MAX));
         batch.about.push(About {
             impression: example.impression,

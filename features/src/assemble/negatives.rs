@@ -1,8 +1,9 @@
 //! Sampled negatives, where only views are known: `k` items drawn uniformly among the other known ones stand for all that were not
 //! viewed.
 //!
-//! Of `n - 1` other items each is drawn at the rate `r = k / (n - 1)`, so training sees the log-odds `l - ln r` where the true ones are
-//! `l` (models.md 6.1, identity 18): `ln r` is the offset of the view and of its negatives alike.
+//! Of `n - 1` other items each is drawn at the rate `r = k / (n - 1)`. An item that is the next one viewed with probability `q` is then a positive
+//! of the sample `q` times for each `(1 - q) r` times as a negative: its odds there are those among all items divided by `r`. So what is learned
+//! of the sample becomes the probability among all items, which is what is served, by odds times `r` ([`sampling_rate`]).
 
 use serde::{Deserialize, Serialize};
 
@@ -60,13 +61,10 @@ impl Negatives {
     }
 }
 
-/// Returns the offset of a view and its negatives: `ln(k / (n - 1))` with `k` negatives drawn among `n` known items, 0 where there was
-/// nothing to draw.
-pub fn sampling_offset(negatives: usize, known: usize) -> f32 {
-    if negatives == 0 || known < 2 {
-        return 0.0;
-    }
-    (negatives as f64 / (known - 1) as f64).ln() as f32
+/// Returns the rate at which each item is drawn beside a view of another: `k / (n - 1)` with `k` negatives among `n` items that can be drawn
+/// (above 1 where there are fewer others than negatives: they are drawn with replacement). 1 where there is nothing to draw.
+pub fn sampling_rate(negatives: usize, drawable: usize) -> f64 {
+    if drawable < 2 { 1.0 } else { negatives as f64 / (drawable - 1) as f64 }
 }
 
 #[cfg(test)]
@@ -121,8 +119,11 @@ mod tests {
     }
 
     #[test]
-    fn the_offset_is_the_logarithm_of_the_rate() {
-        assert!((sampling_offset(4, 401) - 0.01f32.ln()).abs() < 1e-6);
-        assert!(sampling_offset(4, 1).abs() < f32::EPSILON);
+    fn the_rate_is_that_of_each_other_item() {
+        let rates = [(4, 401, 0.01), (4, 3, 2.0), (4, 1, 1.0), (4, 0, 1.0)];
+        for (negatives, drawable, rate) in rates {
+            let found = sampling_rate(negatives, drawable);
+            assert!((found - rate).abs() < 1e-12, "{negatives} of {drawable}: {found}");
+        }
     }
 }

@@ -391,10 +391,6 @@ fn labels_modes_and_circumstances_follow_the_tasks() {
     );
     let masked = LabelMode::Masked;
     assert_eq!(batch.modes, [masked, LabelMode::FnwPositive, masked, masked]);
-    assert_eq!(
-        batch.offsets.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
-        [0.5f32.to_bits(); 2]
-    );
     let about = batch.about[0];
     assert_eq!((about.impression, about.user, about.item), (EventId(5), USER, ITEM));
     assert!(about.new_item && about.time == EventTime(NOON));

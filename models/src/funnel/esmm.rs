@@ -22,7 +22,7 @@ pub(super) fn probabilities<R: Real>(parents: &[Option<usize>], logits: &[R], p:
     }
 }
 
-/// Adds the losses of all tasks and their slopes by the logits. Task 0's own loss reads `logit - offset`.
+/// Adds the losses of all tasks and their slopes by the logits.
 pub(super) fn log_losses<R: Real>(
     parents: &[Option<usize>],
     example: &Example<'_>,

@@ -44,9 +44,8 @@ pub(super) fn evidence(
     out: &mut Vec<Option<Evidence>>,
 ) {
     out.clear();
-    for (task, &logit) in logits.iter().enumerate() {
+    for (task, &a) in logits.iter().enumerate() {
         let parent = parents[task].filter(|_| conditional);
-        let a = logit - example.offset(task) as f32;
         let p = a.sigmoid();
         let damping = p * (1.0 - p);
         out.push(meaning(example, task, parent).map(|meaning| match meaning {
@@ -93,7 +92,7 @@ mod tests {
         labels: [f32; 3],
         modes: [LabelMode; 3],
     ) -> (Vec<Option<Evidence>>, [f64; 3]) {
-        let targets = Targets { labels: &labels, modes: &modes, offsets: &[0.0], labelled: 1 };
+        let targets = Targets { labels: &labels, modes: &modes, labelled: 1 };
         let (mut loss, mut out) = ([0.0; 3], Vec::new());
         let example = targets.example(0, 3);
         evidence(&PARENTS, conditional, &example, &LOGITS, &mut loss, &mut out);
@@ -153,8 +152,7 @@ mod tests {
             [(0.0, LabelMode::Final), (1.0, LabelMode::Final), (0.0, LabelMode::FnwNegative)]
         {
             let at = |a: f32| {
-                let targets =
-                    Targets { labels: &[label], modes: &[mode], offsets: &[0.3], labelled: 1 };
+                let targets = Targets { labels: &[label], modes: &[mode], labelled: 1 };
                 let (mut loss, mut out) = ([0.0], Vec::new());
                 evidence(&[None], true, &targets.example(0, 1), &[a], &mut loss, &mut out);
                 (loss[0], out[0].unwrap())

@@ -60,7 +60,7 @@ pub struct FunnelTape<R> {
 }
 
 impl<R> FunnelTape<R> {
-    /// `[n, T]`: each task's probability on every impression, as it is served (without offsets).
+    /// `[n, T]`: each task's probability on every impression.
     pub fn p(&self) -> &Grid<R> {
         &self.p
     }

@@ -10,8 +10,8 @@
 //! with `p` the task's own probability on every impression as a constant: the mean over the stream of immediate negatives and later
 //! positives then has its minimum at the true rate. Every weight is divided by the number of examples with a label.
 //!
-//! Where negatives were sampled at a rate, they are those of the view, which is task 0: it is trained by `logit - offset`, the log-odds in the sample, and
-//! served by `logit`. All other tasks, with a parent or without, are learned on the views alone and know nothing of the sampling.
+//! Where negatives are sampled, they are those of the view, which is task 0: `p` is its probability in the sample. All other tasks, with a parent or
+//! without, are learned on the views alone: their `p` are those on a view.
 
 use sluice_features::example::{Batch, LabelMode};
 
@@ -27,8 +27,6 @@ pub struct Targets<'a> {
     pub labels: &'a [f32],
     /// `[n, T]`
     pub modes: &'a [LabelMode],
-    /// `[n]`, see [`Batch::offsets`].
-    pub offsets: &'a [f32],
     /// How many examples of the whole batch have a label of any task.
     pub labelled: usize,
 }
@@ -38,19 +36,13 @@ impl<'a> Targets<'a> {
     pub fn slice(batch: &'a Batch, slice: std::ops::Range<usize>, labelled: usize) -> Self {
         let tasks = batch.labels.len() / batch.size().max(1);
         let wide = slice.start * tasks..slice.end * tasks;
-        Self {
-            labels: &batch.labels[wide.clone()],
-            modes: &batch.modes[wide],
-            offsets: &batch.offsets[slice],
-            labelled,
-        }
+        Self { labels: &batch.labels[wide.clone()], modes: &batch.modes[wide], labelled }
     }
 
     pub(super) fn example(&self, i: usize, tasks: usize) -> Example<'a> {
         Example {
             labels: &self.labels[i * tasks..(i + 1) * tasks],
             modes: &self.modes[i * tasks..(i + 1) * tasks],
-            offset: self.offsets[i],
             share: 1.0 / self.labelled.max(1) as f64,
         }
     }
@@ -67,7 +59,6 @@ pub fn labelled(batch: &Batch) -> usize {
 pub(super) struct Example<'a> {
     pub(super) labels: &'a [f32],
     pub(super) modes: &'a [LabelMode],
-    offset: f32,
     /// One over the number of examples with a label.
     pub(super) share: f64,
 }
@@ -85,11 +76,6 @@ impl Example<'_> {
         Some(weight * self.share)
     }
 
-    /// What is subtracted from a task's logit in training.
-    pub(super) fn offset(&self, task: usize) -> f64 {
-        if task == 0 { f64::from(self.offset) } else { 0.0 }
-    }
-
     /// `w (softplus(a) - y a)` for each task, `da = w (σ(a) - y)`.
     pub(super) fn log_losses<R: Real>(&self, logits: &[R], dlogits: &mut [R], loss: &mut [f64]) {
         for (task, &logit) in logits.iter().enumerate() {
@@ -98,14 +84,7 @@ impl Example<'_> {
     }
 
     /// The log loss of one task.
-    pub(super) fn log_loss<R: Real>(
-        &self,
-        task: usize,
-        logit: R,
-        dlogit: &mut R,
-        loss: &mut [f64],
-    ) {
-        let a = logit - R::from_f64(self.offset(task));
+    pub(super) fn log_loss<R: Real>(&self, task: usize, a: R, dlogit: &mut R, loss: &mut [f64]) {
         let p = a.sigmoid();
         if let Some(weight) = self.weight(task, p.to_f64()) {
             let y = f64::from(self.labels[task]);

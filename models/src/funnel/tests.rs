@@ -8,12 +8,8 @@ use crate::layers::testing::wave;
 const CHAIN: [Option<usize>; 3] = [None, Some(0), Some(1)];
 
 fn build(spec: &FunnelSpec) -> (Funnel, Params<f64>) {
-    build_for(spec, &CHAIN)
-}
-
-fn build_for(spec: &FunnelSpec, parents: &[Option<usize>]) -> (Funnel, Params<f64>) {
     let mut layout = Layout::default();
-    let funnel = Funnel::new(&mut layout, spec, parents, Some(4), &[0.3, 0.1, 0.02]);
+    let funnel = Funnel::new(&mut layout, spec, &CHAIN, Some(4), &[0.3, 0.1, 0.02]);
     let mut params = Params::initial(Arc::new(layout), 4);
     // Heads that say something, and biases that keep most units open.
     params.visit(&mut |name, block| {
@@ -51,14 +47,8 @@ struct Learned {
     loss: [f64; 3],
 }
 
-fn learn(
-    funnel: &Funnel,
-    params: &Params<f64>,
-    labels: &[f32],
-    modes: &[LabelMode],
-    offsets: &[f32],
-) -> Learned {
-    let n = offsets.len();
+fn learn(funnel: &Funnel, params: &Params<f64>, labels: &[f32], modes: &[LabelMode]) -> Learned {
+    let n = labels.len() / CHAIN.len();
     let (streams, mut tape) = (streams(n), FunnelTape::default());
     funnel.forward(params, &streams, n, None, &mut tape);
     let mut learned = Learned {
@@ -68,7 +58,7 @@ fn learn(
         loss: [0.0; 3],
     };
     learned.dstreams.iter_mut().for_each(|d| d.zero(n, 4));
-    let targets = Targets { labels, modes, offsets, labelled: n };
+    let targets = Targets { labels, modes, labelled: n };
     funnel.backward(
         params,
         &streams,
@@ -93,7 +83,7 @@ fn esmm_with_certain_children_is_the_parent() {
     for p in probabilities(&funnel, &params, 6).chunks(3) {
         assert!((p[0] - p[1]).abs() < 1e-15 && (p[0] - p[2]).abs() < 1e-15, "{p:?}");
     }
-    let learned = learn(&funnel, &params, &[0.0; 3], &[LabelMode::Final; 3], &[0.0]);
+    let learned = learn(&funnel, &params, &[0.0; 3], &[LabelMode::Final; 3]);
     assert!(learned.dlogits.row(0)[1].abs() < 1e-200, "no slope where nothing can change");
     assert!(learned.dlogits.row(0)[0] > 0.0);
 }
@@ -104,7 +94,7 @@ fn esmm_stays_finite_at_extreme_logits() {
     for extreme in [-600.0, 600.0] {
         set(&mut params, "funnel.bias", |_| extreme);
         for label in [0.0, 1.0] {
-            let learned = learn(&funnel, &params, &[label; 3], &[LabelMode::Final; 3], &[0.0]);
+            let learned = learn(&funnel, &params, &[label; 3], &[LabelMode::Final; 3]);
             assert!(learned.loss.iter().all(|loss| loss.is_finite()), "{:?}", learned.loss);
             let slopes = learned.dlogits.values();
             assert!(slopes.iter().all(|d| d.abs() <= 3.0), "{slopes:?}");
@@ -119,7 +109,7 @@ fn esmm_slopes_are_those_of_the_plain_formula() {
     let masked = LabelMode::Masked;
     for label in [0.0_f32, 1.0] {
         let modes = [masked, LabelMode::Final, masked];
-        let learned = learn(&funnel, &params, &[0.0, label, 0.0], &modes, &[0.0]);
+        let learned = learn(&funnel, &params, &[0.0, label, 0.0], &modes);
         let (a, both) = (p[0], p[1]);
         let b = both / a;
         let g = (both - f64::from(label)) / (1.0 - both);
@@ -173,12 +163,12 @@ fn what_a_child_learns_reaches_the_tower_of_its_parent() {
     let (funnel, params) = build(&FunnelSpec::Aitm { tower: tower(), calibrator: 0.0 });
     let masked = LabelMode::Masked;
     let modes = [masked, masked, LabelMode::Final].repeat(4);
-    let learned = learn(&funnel, &params, &[1.0; 12], &modes, &[0.0; 4]);
+    let learned = learn(&funnel, &params, &[1.0; 12], &modes);
     for (task, dstream) in learned.dstreams.iter().enumerate() {
         assert!(dstream.values().iter().any(|&d| d != 0.0), "task {task} of the chain");
     }
     let (funnel, params) = build(&FunnelSpec::Independent { tower: tower() });
-    let learned = learn(&funnel, &params, &[1.0; 12], &modes, &[0.0; 4]);
+    let learned = learn(&funnel, &params, &[1.0; 12], &modes);
     assert!(learned.dstreams[0].values().iter().all(|&d| d == 0.0));
     assert_eq!(learned.loss[..2], [0.0, 0.0]);
 }
@@ -191,7 +181,7 @@ fn a_calibrator_pulls_a_child_below_its_parent() {
         let mut adam = crate::optimizers::Adam::new(0.01, params.values().len());
         for _ in 0..300 {
             let labels = [1.0, 1.0, 1.0, 0.0, 1.0, 1.0].repeat(4);
-            let learned = learn(&funnel, &params, &labels, &[LabelMode::Final; 24], &[0.0; 8]);
+            let learned = learn(&funnel, &params, &labels, &[LabelMode::Final; 24]);
             adam.step(params.values_mut(), learned.grads.values());
         }
         let p = probabilities(&funnel, &params, 8);
@@ -255,30 +245,8 @@ fn fnw_has_its_stationary_point_at_the_true_rate() {
     params.values_mut().fill(0.0);
     set(&mut params, "funnel.bias", |_| logit);
     let slope = |mode: LabelMode, label: f32| {
-        learn(&funnel, &params, &[label; 3], &[mode; 3], &[0.0]).dlogits.row(0)[0]
+        learn(&funnel, &params, &[label; 3], &[mode; 3]).dlogits.row(0)[0]
     };
     let sum = slope(LabelMode::FnwNegative, 0.0) + r * slope(LabelMode::FnwPositive, 1.0);
     assert!(sum.abs() < 1e-12, "{sum}");
-}
-
-#[test]
-fn an_offset_shifts_only_the_training_of_the_view() {
-    // Sampled negatives are those of task 0; a task beside it is learned on the views as it is, at arrival together with the view.
-    for spec in [
-        FunnelSpec::Independent { tower: tower() },
-        FunnelSpec::Esmm { tower: tower() },
-        FunnelSpec::Aitm { tower: tower(), calibrator: 0.0 },
-    ] {
-        let (funnel, params) = build_for(&spec, &[None, None, Some(1)]);
-        let p = probabilities(&funnel, &params, 1);
-        let modes = [LabelMode::Final, LabelMode::FnwNegative, LabelMode::FnwNegative];
-        let slopes = |offset: f32| {
-            learn(&funnel, &params, &[1.0, 0.0, 0.0], &modes, &[offset]).dlogits.row(0).to_vec()
-        };
-        let (shifted, plain) = (slopes(-0.7), slopes(0.0));
-        let wanted = (p[0] / (1.0 - p[0]) * (0.7_f32 as f64).exp()).ln().sigmoid() - 1.0;
-        assert!((shifted[0] - wanted).abs() < 1e-7, "{} {wanted}", shifted[0]);
-        assert!((plain[0] - (p[0] - 1.0)).abs() < 1e-12);
-        assert_eq!(shifted[1..], plain[1..]);
-    }
 }

@@ -86,7 +86,6 @@ pub(crate) fn batch(schema: &Schema, size: usize) -> Batch {
             2 => [LabelMode::Masked; 4],
             _ => [mode(click), LabelMode::Masked, LabelMode::Final, LabelMode::Masked],
         });
-        batch.offsets.push(if i % 5 == 0 { -0.7 } else { 0.0 });
         batch.groups.push(batch.groups.len() as u32);
         batch.about.push(About {
             impression: EventId(i),
@@ -100,11 +99,10 @@ pub(crate) fn batch(schema: &Schema, size: usize) -> Batch {
     batch
 }
 
-/// The same with every label final and no offsets.
+/// The same with every label final.
 pub(crate) fn final_batch(schema: &Schema, size: usize) -> Batch {
     let mut batch = batch(schema, size);
     batch.modes.fill(LabelMode::Final);
-    batch.offsets.fill(0.0);
     batch
 }
 

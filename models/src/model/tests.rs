@@ -38,13 +38,9 @@ impl Bench {
     /// The loss as its definition has it, from probabilities; `constant` are those that the weights are made of.
     fn loss(&self, p: &[f64], constant: &[f64]) -> f64 {
         let (tasks, mut sum) = (PARENTS.len(), 0.0);
-        let shifted = |p: f64, i: usize, t: usize| {
-            let offset = if t == 0 { f64::from(self.batch.offsets[i]) } else { 0.0 };
-            ((p / (1.0 - p)).ln() - offset).sigmoid()
-        };
         for k in 0..p.len() {
             let (i, t) = (k / tasks, k % tasks);
-            let (own, stopped) = (shifted(p[k], i, t), shifted(constant[k], i, t));
+            let (own, stopped) = (p[k], constant[k]);
             let y = f64::from(self.batch.labels[k]);
             let weight = match self.batch.modes[k] {
                 LabelMode::Masked => continue,

@@ -33,7 +33,6 @@ fn the_first_impressions_are_left_out_of_the_figures() {
         };
         work.batch.about.push(about);
         work.batch.modes.extend([LabelMode::FnwNegative; 3]);
-        work.batch.offsets.push(0.0);
         work.batch.groups.push(work.batch.groups.len() as u32);
         work.batch.labels.extend([0.0; 3]);
         work.roles.push(Role::Arrival);
@@ -169,16 +168,6 @@ fn refused_batches_stop_publishing_then_keeping_then_learning() {
     // A parameter that is no number is never written.
     let error = trainer.write(&mut Vec::new()).unwrap_err();
     assert!(error.to_string().contains("dense parameters"), "{error}");
-}
-
-#[test]
-fn a_sampled_probability_has_the_odds_of_the_sample() {
-    // One view among 101 items, 4 of the 100 others drawn: odds of 1 to 100 become 1 to 4.
-    let served = 1.0f32 / 101.0;
-    let offset = (4.0f32 / 100.0).ln();
-    assert!((among_sampled(served, offset) - 0.2).abs() < 1e-6);
-    assert!((among_sampled(0.3, 0.0) - 0.3).abs() < 1e-9);
-    assert!(among_sampled(1.0, offset).is_finite());
 }
 
 /// A small model whose rows live for an hour.

@@ -47,7 +47,6 @@ pub(super) fn one(batch: &Batch, i: usize) -> Batch {
     one.lists[0].starts.push(range.len() as u32);
     one.labels.extend_from_slice(&batch.labels[i * tasks..(i + 1) * tasks]);
     one.modes.extend_from_slice(&batch.modes[i * tasks..(i + 1) * tasks]);
-    one.offsets.push(batch.offsets[i]);
     one.groups.push(0);
     one.about.push(batch.about[i]);
     one
@@ -228,7 +227,6 @@ fn one_task_is_learned_by_the_formulas_in_double_precision_in_batches_of_any_siz
     for size in [1, 40, 7, 64] {
         let mut batch = tangled(&spec, size);
         batch.numbers[size / 2] = -0.3;
-        batch.offsets.fill(0.0);
         batch.modes.fill(LabelMode::Final);
         let first = |mut batch: Batch| {
             batch.labels = batch.labels.iter().step_by(PARENTS.len()).copied().collect();

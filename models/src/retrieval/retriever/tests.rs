@@ -123,7 +123,6 @@ impl Shop {
         }
         batch.labels.extend([label, 0.0]);
         batch.modes.extend([LabelMode::Final, LabelMode::Masked]);
-        batch.offsets.push(0.0);
         batch.about.push(About {
             impression: EventId(self.time as u64),
             user: UserId(1 + user),

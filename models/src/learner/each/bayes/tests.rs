@@ -209,7 +209,6 @@ fn a_rate_is_found_from_labels_that_come_late() {
     let mut learner = learner(&spec);
     let mut examples = tangled(&spec, 1);
     examples.numbers[0] = 0.0;
-    examples.offsets[0] = 0.0;
     let (negative, positive, masked) =
         (LabelMode::FnwNegative, LabelMode::FnwPositive, LabelMode::Masked);
     for i in 0..4000 {
