@@ -152,8 +152,21 @@ section! {
         window: Period = Period::seconds(1800),
         /// `fnw`: learned at once and corrected; `wait`: learned when the window closes.
         labels: String = "fnw".into(),
-        /// The probability that is expected before anything is learned.
-        prior: f64 = 0.05,
+        /// The probability that is expected before anything is learned, see [`Funnel::prior`].
+        prior: Option<f64> = None,
+    }
+}
+
+impl Funnel {
+    /// Returns the probability that is expected of a task before anything is learned; where none is given, a view as entry has its share of the
+    /// sample, other tasks have 1 in 20.
+    ///
+    /// # Panics
+    /// When there is no such task.
+    pub fn prior(&self, task: usize) -> f64 {
+        let view = task == 0 && self.entry != "impression";
+        let usual = if view { 1.0 / (1.0 + self.negatives as f64) } else { 0.05 };
+        self.tasks[task].prior.unwrap_or(usual)
     }
 }
 
@@ -408,7 +421,7 @@ fn default_tasks() -> Vec<Task> {
         name: name.into(),
         parent: parent.into(),
         window: Period::seconds(hours * 3600),
-        prior,
+        prior: Some(prior),
         ..Task::default()
     };
     vec![

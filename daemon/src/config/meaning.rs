@@ -132,7 +132,8 @@ pub struct Items {
 pub struct Model {
     /// The four slots, rates and limits of learning, limits of the embedding tables.
     pub spec: ModelSpec,
-    /// For each task, the probability that is expected before anything is learned, between 0 and 1.
+    /// For each task, the probability that is expected before anything is learned, between 0 and 1; with a view as entry that of a view in the
+    /// sample, of the other tasks that on a view.
     pub priors: Vec<f32>,
 }
 

@@ -63,6 +63,9 @@ impl Config {
     fn print_text(file: &str, environment: &[(String, String)]) -> Result<String, Mistakes> {
         let (mut file, _) = written(file, environment)?;
         hide_secrets(&mut file);
+        for task in 0..file.funnel.tasks.len() {
+            file.funnel.tasks[task].prior = Some(file.funnel.prior(task));
+        }
         toml::to_string_pretty(&file).map_err(|error| {
             let mut mistakes = Mistakes::none();
             mistakes.add_at(None, format!("the configuration cannot be written: {error}"));

@@ -462,6 +462,31 @@ fn the_default_model_is_that_of_the_models_crate() {
 }
 
 #[test]
+fn a_view_is_expected_as_often_as_it_stands_in_its_sample() {
+    let file = |negatives: usize, prior: &str| {
+        format!(
+            "[serve]\nscore = \"p.view\"\n[funnel]\nentry = \"view\"\nnegatives = {negatives}\n\
+             [[funnel.tasks]]\nname = \"view\"\n{prior}\n[[funnel.tasks]]\nname = \"cart\"\n"
+        )
+    };
+    let priors = |file: &str| Config::build(file, &[]).unwrap().model.priors;
+    assert_eq!(priors(&file(4, "")), [0.2, 0.05]);
+    assert_eq!(priors(&file(9, "")), [0.1, 0.05]);
+    assert_eq!(priors(&file(4, "prior = 0.3")), [0.3, 0.05]);
+    // What is in force is printed whole.
+    let printed = Config::print_text(&file(9, ""), &[]).unwrap();
+    assert!(printed.contains("prior = 0.1\n") && printed.contains("prior = 0.05\n"), "{printed}");
+    assert_eq!(priors(&printed), [0.1, 0.05]);
+    let found = mistakes(&file(4, "prior = 1.0"));
+    assert!(found.contains("funnel.tasks.0.prior: expected 0.000001 to 0.999999"), "{found}");
+    let found = mistakes(&file(0, ""));
+    assert!(
+        found.contains("funnel.negatives: expected 1 to 100") && !found.contains("prior"),
+        "{found}"
+    );
+}
+
+#[test]
 fn another_slot_is_taken_without_the_keys_of_the_default_one() {
     use sluice_models::spec::{FunnelSpec, InterestSpec, SharingSpec};
 

@@ -43,7 +43,7 @@ pub(super) fn validate(file: &file::Config, mut mistakes: Mistakes) -> Result<Co
         schema,
         model: Model {
             spec,
-            priors: file.funnel.tasks.iter().map(|task| task.prior as f32).collect(),
+            priors: (0..file.funnel.tasks.len()).map(|i| file.funnel.prior(i) as f32).collect(),
         },
         learn: learn(&file.learn, m),
         retrieval: retrieval(&file.retrieval, &funnel, m),
@@ -111,7 +111,9 @@ fn funnel(file: &file::Funnel, m: &mut Mistakes) -> Option<Funnel> {
         let rules = [("wait", LabelRule::Wait), ("fnw", LabelRule::Fnw)];
         let labels = one_of(m, &format!("{path}.labels"), &task.labels, &rules);
         within(m, &format!("{path}.window"), task.window, Period::default()..=YEAR);
-        within(m, &format!("{path}.prior"), task.prior, 1e-6..=1.0 - 1e-6);
+        if let Some(prior) = task.prior {
+            within(m, &format!("{path}.prior"), prior, 1e-6..=1.0 - 1e-6);
+        }
         tasks.push(Task {
             name: task.name.clone(),
             parent,
