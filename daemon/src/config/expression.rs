@@ -1,10 +1,17 @@
-//! The ranking score: an expression of task probabilities, such as `p.click + 20 * p.purchase`.
+//! The ranking score: an expression of probabilities, such as `p.click + 20 * p.purchase`.
+//!
+//! `p.TASK` is the task's probability on the candidate, `p.TASK | BEFORE` its probability once `BEFORE` has happened, which is a task above it in the
+//! funnel or the view that opens the funnel: `p.purchase = p.click * p.cart|click * p.purchase|cart`.
 //!
 //! ```text
 //! sum     = product (("+" | "-") product)*
 //! product = factor (("*" | "/") factor)*
-//! factor  = number | "p." task | "-" factor | "(" sum ")"
+//! factor  = number | "p." task ["|" task] | "-" factor | "(" sum ")"
 //! ```
+
+use sluice_features::funnel::{Entry, Funnel};
+
+use super::mistake::listed;
 
 /// An expression in postfix order: it is evaluated on a stack, without recursion.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +33,8 @@ pub struct ExpressionError {
 enum Step {
     Number(f32),
     Task(usize),
+    /// The first task's probability once the second has happened.
+    Given(usize, usize),
     Negate,
     Add,
     Subtract,
@@ -37,12 +46,12 @@ enum Step {
 const DEPTH: usize = 32;
 
 impl Expression {
-    /// Reads an expression over the tasks of these names.
+    /// Reads an expression over the tasks of a funnel.
     ///
     /// # Errors
     /// The first mistake in the text.
-    pub fn parse(text: &str, tasks: &[&str]) -> Result<Self, ExpressionError> {
-        let mut parser = Parser { text, at: 0, tasks, steps: Vec::new(), nesting: 0, held: 0 };
+    pub fn parse(text: &str, funnel: &Funnel) -> Result<Self, ExpressionError> {
+        let mut parser = Parser { text, at: 0, funnel, steps: Vec::new(), nesting: 0, held: 0 };
         parser.sum()?;
         match parser.peek() {
             None => Ok(Self { steps: parser.steps }),
@@ -55,7 +64,7 @@ impl Expression {
         Self { steps: vec![Step::Task(task)] }
     }
 
-    /// Returns the value for the probabilities of all tasks, in the funnel's order.
+    /// Returns the value for the probabilities of all tasks on a candidate, in the funnel's order.
     ///
     /// Always finite: a division by zero and the like count as the lowest score.
     ///
@@ -72,6 +81,10 @@ impl Expression {
                 }
                 Step::Task(task) => {
                     stack[top] = p[task];
+                    top += 1;
+                }
+                Step::Given(task, before) => {
+                    stack[top] = given(p[task], p[before]);
                     top += 1;
                 }
                 Step::Negate => stack[top - 1] = -stack[top - 1],
@@ -91,10 +104,15 @@ impl Expression {
     }
 }
 
+/// Returns the probability of a task once another has happened, between 0 and 1; 0 where neither can.
+fn given(task: f32, before: f32) -> f32 {
+    if task > 0.0 { (task / before).clamp(0.0, 1.0) } else { 0.0 }
+}
+
 struct Parser<'a> {
     text: &'a str,
     at: usize,
-    tasks: &'a [&'a str],
+    funnel: &'a Funnel,
     steps: Vec<Step>,
     nesting: usize,
     held: usize,
@@ -168,27 +186,70 @@ impl Parser<'_> {
         }
     }
 
-    /// Reads `p.TASK`. Names may hold `-`, so the longest task that fits is meant.
+    /// Reads `p.TASK`, or `p.TASK | BEFORE`.
     fn task(&mut self) -> Result<(), ExpressionError> {
-        let rest = &self.text[self.at + 2..];
-        let is_word = |c: char| c.is_alphanumeric() || c == '_';
-        let fits =
-            |name: &str| rest.strip_prefix(name).is_some_and(|behind| !behind.starts_with(is_word));
-        let task = (0..self.tasks.len())
-            .filter(|&task| fits(self.tasks[task]))
-            .max_by_key(|&task| self.tasks[task].len());
-        match task {
-            Some(task) => {
-                self.push(Step::Task(task))?;
-                self.at += 2 + self.tasks[task].len();
-                Ok(())
+        let start = self.at;
+        self.at += "p.".len();
+        let Some(task) = self.name() else {
+            let known: Vec<&str> = self.funnel.tasks().iter().map(|t| t.name.as_str()).collect();
+            let (found, known) = (self.word(), known.join(", "));
+            self.at = start;
+            return self.wrong(format!("no task \"{found}\" in the funnel: it has {known}"));
+        };
+        let step = match self.peek() {
+            Some('|') => {
+                self.at += 1;
+                Step::Given(task, self.before(task)?)
             }
-            None => {
-                let end = rest.find(|c| !is_word(c) && c != '-').unwrap_or(rest.len());
-                let known = self.tasks.join(", ");
-                self.wrong(format!("no task \"{}\" in the funnel: it has {known}", &rest[..end]))
+            _ => Step::Task(task),
+        };
+        self.push(step)
+    }
+
+    /// Reads what comes before a task.
+    fn before(&mut self, task: usize) -> Result<usize, ExpressionError> {
+        self.peek();
+        let start = self.at;
+        let (found, above) = (self.word(), above(self.funnel, task));
+        match self.name() {
+            Some(before) if above.contains(&before) => Ok(before),
+            _ => {
+                self.at = start;
+                let name = &self.funnel.tasks()[task].name;
+                let found =
+                    if found.is_empty() { "nothing".into() } else { format!("\"{found}\"") };
+                self.wrong(if above.is_empty() {
+                    format!(
+                        "nothing comes before \"{name}\": expected p.{name} alone, found | {found}"
+                    )
+                } else {
+                    let name_of = |&task: &usize| self.funnel.tasks()[task].name.as_str();
+                    let known: Vec<&str> = above.iter().rev().map(name_of).collect();
+                    let known = listed(&known);
+                    format!("expected what comes before \"{name}\": {known}, found {found}")
+                })
             }
         }
+    }
+
+    /// Reads a task's name. Names may hold `-`, so the longest that fits is meant.
+    fn name(&mut self) -> Option<usize> {
+        let rest = &self.text[self.at..];
+        let fits =
+            |name: &str| rest.strip_prefix(name).is_some_and(|behind| !behind.starts_with(is_word));
+        let tasks = self.funnel.tasks();
+        let task = (0..tasks.len())
+            .filter(|&task| fits(&tasks[task].name))
+            .max_by_key(|&task| tasks[task].name.len())?;
+        self.at += tasks[task].name.len();
+        Some(task)
+    }
+
+    /// Returns what stands where a name was expected.
+    fn word(&self) -> String {
+        let rest = &self.text[self.at..];
+        let end = rest.find(|c| !is_word(c) && !"-.".contains(c)).unwrap_or(rest.len());
+        rest[..end].to_owned()
     }
 
     fn push(&mut self, value: Step) -> Result<(), ExpressionError> {
@@ -217,52 +278,19 @@ impl Parser<'_> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn value(text: &str) -> f32 {
-        let tasks = ["click", "add", "add-to-cart"];
-        Expression::parse(text, &tasks).unwrap().value(&[0.5, 0.25, 0.125])
-    }
-
-    fn column(text: &str) -> usize {
-        Expression::parse(text, &["click"]).unwrap_err().column
-    }
-
-    #[test]
-    #[expect(clippy::float_cmp, reason = "the numbers are exact in binary")]
-    fn operators_bind_as_in_school() {
-        assert_eq!(value("p.click + 20 * p.add"), 5.5);
-        assert_eq!(value("(p.click+20)*-p.add"), -5.125);
-        assert_eq!(value("8 / 2 / 2 - 3 - 2"), -3.0);
-        assert_eq!(value("p.add-to-cart"), 0.125);
-        assert_eq!(value("p.add - 1"), -0.75);
-    }
-
-    #[test]
-    #[expect(clippy::float_cmp, reason = "the lowest score is one number")]
-    fn a_value_without_a_number_is_the_lowest_score() {
-        assert_eq!(value("1 / (p.click - 0.5)"), f32::MIN);
-        assert_eq!(value("0 / 0"), f32::MIN);
-    }
-
-    #[test]
-    fn mistakes_have_their_column() {
-        assert_eq!(column(""), 1);
-        assert_eq!(column("p.click + p.buy"), 11);
-        assert_eq!(column("p.click p.click"), 9);
-        assert_eq!(column("2 * (p.click"), 13);
-        assert_eq!(column("é"), 1);
-        assert_eq!(column("1.2.3"), 1);
-        assert_eq!(column(&"(".repeat(100)), 33);
-        assert_eq!(column(&"-".repeat(100)), 33);
-    }
-
-    #[test]
-    fn a_deep_expression_is_refused_and_a_long_one_is_not() {
-        let deep = (0..40).fold(String::from("1"), |inner, _| format!("1 + ({inner})"));
-        assert!(Expression::parse(&deep, &[]).is_err());
-        assert!(Expression::parse(&["1"; 1000].join(" + "), &[]).is_ok());
-    }
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
 }
+
+/// Returns what comes before a task, the nearest first: the tasks above it, and the view where that opens the funnel.
+fn above(funnel: &Funnel, task: usize) -> Vec<usize> {
+    let parent = |&task: &usize| funnel.tasks()[task].parent;
+    let mut above: Vec<usize> = std::iter::successors(parent(&task), parent).collect();
+    if task > 0 && matches!(funnel.entry(), Entry::View { .. }) {
+        above.push(0);
+    }
+    above
+}
+
+#[cfg(test)]
+mod tests;

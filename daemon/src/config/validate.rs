@@ -221,8 +221,7 @@ fn retrieval(file: &file::Retrieval, funnel: &Funnel, m: &mut Mistakes) -> Retri
 }
 
 fn serve(file: &file::Serve, funnel: &Funnel, m: &mut Mistakes) -> Serve {
-    let names: Vec<&str> = funnel.tasks().iter().map(|task| task.name.as_str()).collect();
-    let score = Expression::parse(&file.score, &names).unwrap_or_else(|error| {
+    let score = Expression::parse(&file.score, funnel).unwrap_or_else(|error| {
         m.add("serve.score", format!("{error} in \"{}\"", file.score));
         Expression::of_task(0)
     });

@@ -25,6 +25,7 @@ use sluice_models::retrieval::IndexError;
 use super::candidates::Candidates;
 use super::finder::Finder;
 use super::gather::{add, start};
+use super::joint::Joint;
 use super::{Asker, Code, Serving, Snapshot, Unanswered};
 use crate::pipeline::Pipeline;
 
@@ -35,7 +36,9 @@ pub struct Scorer {
     candidates: Candidates,
     examples: Examples,
     work: Scoring,
-    /// `[candidates, tasks]`; empty for `similar`.
+    /// What the model's probabilities become.
+    joint: Joint,
+    /// `[candidates, tasks]`, on the candidates; empty for `similar`.
     p: Vec<f32>,
     scores: Vec<f32>,
     order: Vec<usize>,
@@ -68,6 +71,7 @@ impl Scorer {
             candidates: Candidates::default(),
             examples,
             work: Scoring::default(),
+            joint: Joint::default(),
             p: Vec::new(),
             scores: Vec::new(),
             order: Vec::new(),
@@ -194,6 +198,7 @@ impl Scorer {
         if request.filter.seen == Some(false) {
             sieve.exclude_seen(&pipeline, asker.user, asker.time);
         }
+        self.joint = Joint::of(&pipeline);
         start(&pipeline, asker, &mut self.examples);
         for name in &request.items {
             let item = ItemId::of(name);
@@ -233,6 +238,7 @@ impl Scorer {
         for &item in found {
             self.candidates.push_known(&pipeline, item);
         }
+        self.joint = Joint::of(&pipeline);
         start(&pipeline, asker, &mut self.examples);
         for place in 0..self.candidates.len() {
             add(&pipeline, asker, self.candidates.id(place), &mut self.examples);
@@ -277,7 +283,7 @@ impl Scorer {
         Ok(unknown)
     }
 
-    /// Computes the probabilities of all candidates, and their scores.
+    /// Computes the probabilities on all candidates, and their scores.
     fn score(&mut self, snapshot: &Snapshot) -> Result<(), Unanswered> {
         let tasks = snapshot.model.tasks();
         self.p.resize(self.candidates.len() * tasks, 0.0);
@@ -286,6 +292,7 @@ impl Scorer {
         if self.p.iter().any(|p| !p.is_finite()) {
             return Err(not_finite());
         }
+        self.joint.apply(&mut self.p, tasks);
         let score = &self.serving.settings.score;
         self.scores.extend(self.p.chunks_exact(tasks).map(|p| score.value(p)));
         Ok(())

@@ -13,6 +13,7 @@ pub mod answer;
 mod candidates;
 mod finder;
 mod gather;
+mod joint;
 pub mod requests;
 mod sieve;
 mod unanswered;

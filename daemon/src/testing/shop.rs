@@ -139,8 +139,7 @@ impl Shop {
             seed: 7,
         };
         let settings = config::Serve {
-            score: config::Expression::parse("p.click + 20 * p.purchase", &["click", "purchase"])
-                .unwrap(),
+            score: config::Expression::parse("p.click + 20 * p.purchase", &rules.funnel).unwrap(),
             max_candidates: 30,
             candidates: 24,
             scorers: 1,

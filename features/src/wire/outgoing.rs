@@ -35,7 +35,7 @@ pub struct Scored<'a> {
     pub item: &'a str,
     /// What the order is made of.
     pub score: f32,
-    /// The probability of each task; empty for `similar`.
+    /// The probability of each task on the item, were it shown; empty for `similar`.
     #[serde(skip_serializing_if = "Probabilities::is_empty")]
     pub p: Probabilities<'a>,
     /// Nothing was known of the item: its score rests on the user and the circumstances.
