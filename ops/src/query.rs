@@ -301,10 +301,11 @@ fn table(answer: &Answer) -> String {
     }
     text.push('\n');
     for (rank, item) in answer.items.iter().enumerate() {
-        text.push_str(&format!("{:>4}  {:width$}  {:>10.5}", rank + 1, item.item, item.score));
+        let score = shown_number(item.score);
+        text.push_str(&format!("{:>4}  {:width$}  {score:>10}", rank + 1, item.item));
         for task in &tasks {
             let probability = item.p.get(*task).and_then(Value::as_f64).unwrap_or(f64::NAN);
-            text.push_str(&format!("  {probability:>10.5}"));
+            text.push_str(&format!("  {:>10}", shown_number(probability)));
         }
         text.push_str(if item.unknown { "  new\n" } else { "\n" });
     }
@@ -325,6 +326,14 @@ fn table(answer: &Answer) -> String {
     text.push_str(&notes.join(", "));
     text.push('\n');
     text
+}
+
+/// Returns a number with five digits behind the point, or where they would hide it by its power of ten.
+fn shown_number(number: f64) -> String {
+    match number.abs() {
+        small if small > 0.0 && small < 1e-3 => format!("{number:.2e}"),
+        _ => format!("{number:.5}"),
+    }
 }
 
 /// Returns milliseconds since 1970 as a date and time in UTC.
@@ -393,6 +402,12 @@ mod tests {
             lines[3],
             "model default/17, learned until 2022-04-24 15:06:39 UTC, took 0.8 ms"
         );
+    }
+
+    #[test]
+    fn one_item_among_millions_is_not_shown_as_nothing() {
+        let shown = [0.25, 0.001, -0.5, 0.0, 3.21e-7, -4.2e-9].map(shown_number);
+        assert_eq!(shown, ["0.25000", "0.00100", "-0.50000", "0.00000", "3.21e-7", "-4.20e-9"]);
     }
 
     #[test]
