@@ -247,7 +247,7 @@ mod tests {
         // All of them, and two in a hundred.
         for every in [1, 50] {
             let mut guard = Guard::new(1);
-            let refused = |i: u32| i % every == 0;
+            let refused = |i: u32| i.is_multiple_of(every);
             let last = (TOO_MANY - 1) * every;
             for i in 0..last {
                 assert_ne!(guard.batch(refused(i)), Refusals::TooMany, "{i}");

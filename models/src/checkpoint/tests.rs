@@ -138,7 +138,7 @@ fn numbers_that_are_not_finite_are_never_written() {
         // What a step would make of a row that is out of bounds.
         let learner = trained(&spec);
         let store = &learner.embeddings().stores()[0];
-        let mut shards: Vec<_> = store.freeze().into_iter().collect();
+        let mut shards: Vec<_> = store.freeze().collect();
         let shard = shards.iter().position(|shard| !shard.keys.is_empty()).unwrap();
         shards[shard].rows[0] = found;
         store.import(shard, shards.swap_remove(shard)).unwrap();
