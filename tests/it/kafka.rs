@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sluice_daemon::kafka::{
-    Admin, Consumer, ConsumerEvent, ConsumerSettings, Header, Lane, NextOffset, Outgoing, Probe,
-    Reader, Secret, Source, Start, TopicRole, Trouble,
+    Admin, Connection, Consumer, ConsumerEvent, ConsumerSettings, Header, Lane, NextOffset,
+    Outgoing, Probe, Reader, Secret, Source, Start, TopicRole, Trouble,
 };
 
 use crate::Test;
@@ -216,15 +216,21 @@ fn tls_and_passwords() -> Outcome {
     };
     anyhow::ensure!(told.contains("uthentication") && !told.contains("wrong-horse"), "{told}");
 
-    // A certificate that nobody vouches for: no connection, and the reason is told.
+    // A certificate that nobody vouches for, or no TLS at all: no connection, and the reason is told.
     let mut stranger = settings(&kafka, "secret", sources());
     stranger.connection.tls.ca = None;
-    let consumer = Consumer::start(stranger)?;
-    match consumer.events().recv_timeout(PATIENCE)? {
-        ConsumerEvent::BrokersDown { reason } => {
-            anyhow::ensure!(reason.contains("certificate"), "{reason}");
+    let plain = Connection::plain(&kafka.connection().brokers);
+    let plain = ConsumerSettings::new(plain, "secret", sources());
+    for (settings, told) in
+        [(stranger, "certificate"), (plain, "If it speaks TLS, set security to")]
+    {
+        let consumer = Consumer::start(settings)?;
+        match consumer.events().recv_timeout(PATIENCE)? {
+            ConsumerEvent::BrokersDown { reason } => {
+                anyhow::ensure!(reason.contains(told), "{reason}");
+            }
+            other => anyhow::bail!("{other:?}"),
         }
-        other => anyhow::bail!("{other:?}"),
     }
     Ok(())
 }

@@ -180,13 +180,16 @@ impl Probe {
         call: impl Fn(&BaseConsumer<Listener>, Duration) -> Result<T, KafkaError>,
     ) -> Result<T, Trouble> {
         let start = Instant::now();
-        self.client.context().forget_complaint();
         loop {
             self.listen(action, right, Duration::ZERO)?;
             let left = patience.saturating_sub(start.elapsed());
             let slice = left.clamp(Duration::from_millis(10), Duration::from_secs(1));
             let error = match call(&self.client, slice) {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    // Not before: the library says the same only once in 30 s, the first time perhaps before anybody asked.
+                    self.client.context().forget_complaint();
+                    return Ok(answer);
+                }
                 Err(error) => error,
             };
             self.judge(action, right, &error)?;

@@ -324,6 +324,10 @@ mod tests {
                 "the port does not: set security to plaintext",
             ),
             (
+                "ssl://k:1/bootstrap: Disconnected: SSL connection closed by peer (after 0ms in state SSL_HANDSHAKE)",
+                "the port does not: set security to plaintext",
+            ),
+            (
                 "ssl://k:1/bootstrap: SSL handshake failed: error:0A00010B:SSL routines::wrong version number (after 0ms in state \
                  SSL_HANDSHAKE)",
                 "the port does not: set security to plaintext",
