@@ -10,8 +10,7 @@
 //! ```
 
 use sluice_features::funnel::{Entry, Funnel};
-
-use super::mistake::listed;
+use sluice_features::words::listed;
 
 /// An expression in postfix order: it is evaluated on a stack, without recursion.
 #[derive(Clone, Debug, PartialEq)]

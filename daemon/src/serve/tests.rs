@@ -196,7 +196,6 @@ fn a_mistyped_item_is_no_candidate_for_anybody() {
         shop.impression(&id, user, 7_777, AFTER.0 - 4_000, json!({}));
         shop.behaviour("click", &id, user, 7_777, AFTER.0 - 3_000);
     }
-    shop.serving.pipeline.write().refresh_popular();
     index(&shop);
     let mut scorer = Scorer::new(shop.serving.clone());
     for message in [

@@ -193,8 +193,8 @@ fn a_calibrator_pulls_a_child_below_its_parent() {
 /// What the calibrator adds to the loss of each task, and its slopes by the logits of `n` examples whose labels are all final.
 fn calibrated(p: &[f64], weight: f64) -> ([f64; 3], Vec<f64>) {
     let n = p.len() / 3;
-    let (labels, modes, offsets) = (vec![0.0; 3 * n], vec![LabelMode::Final; 3 * n], vec![0.0; n]);
-    let targets = Targets { labels: &labels, modes: &modes, offsets: &offsets, labelled: n };
+    let (labels, modes) = (vec![0.0; 3 * n], vec![LabelMode::Final; 3 * n]);
+    let targets = Targets { labels: &labels, modes: &modes, labelled: n };
     let (mut loss, mut slopes) = ([0.0; 3], vec![0.0; p.len()]);
     for (i, (p, slopes)) in p.chunks(3).zip(slopes.chunks_mut(3)).enumerate() {
         aitm::calibrate(&CHAIN, &targets.example(i, 3), weight, p, slopes, &mut loss);

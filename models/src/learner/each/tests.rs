@@ -274,7 +274,7 @@ fn one_task_is_learned_by_the_formulas_in_double_precision_in_batches_of_any_siz
 
 #[test]
 fn a_group_is_predicted_before_any_of_it_is_learned() {
-    for spec in shallow().chain(beliefs()) {
+    for spec in shallow().chain(with_variances()) {
         let mut batch = tangled(&spec, 24);
         batch.numbers.fill(0.5);
         let mut singles = learner(&spec);
