@@ -24,6 +24,8 @@ pub(crate) enum On<'a> {
 /// What a rule denies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum To {
+    /// Knowing of it at all.
+    Describe,
     /// Reading records; committing offsets.
     Read,
     /// Writing records.
@@ -36,8 +38,8 @@ pub(crate) enum To {
 /// When the broker refuses the rule.
 pub(crate) fn deny(brokers: &str, to: To, on: On<'_>) -> anyhow::Result<()> {
     let (kind, name) = on.parts();
+    // What any rule speaks of is shown to nobody without a rule that allows it; a rule that denies stands above.
     let mut body = 2i32.to_be_bytes().to_vec();
-    // A topic that any rule speaks of is shown to nobody without a rule that allows it.
     for (operation, permission) in [(DESCRIBE, ALLOW), (to.code(), DENY)] {
         body.push(kind);
         text(&mut body, name);
@@ -108,6 +110,7 @@ impl<'a> On<'a> {
 impl To {
     fn code(self) -> u8 {
         match self {
+            To::Describe => DESCRIBE,
             To::Read => 3,
             To::Write => 4,
         }
