@@ -470,7 +470,7 @@ fn another_model_is_refused_in_words_and_taken_on_request() {
     let stop = again(&setup, &other).err().unwrap();
     assert_eq!(stop.exit(), Exit::Data);
     let told = stop.to_string();
-    for words in ["model sharing ple", "model sharing mmoe", "\"name\":\"mine\"", "--new-model"] {
+    for words in ["model sharing ple", "model sharing mmoe", "field mine", "--new-model"] {
         assert!(told.contains(words), "{told}");
     }
 

@@ -264,9 +264,12 @@ impl<O: Outlet> Publisher<O> {
     }
 }
 
-/// Returns the step of the towers from which on towers of this version are replaced: the next of 16, 32, 64, ..., and at the latest `interval`
-/// later, since what towers have learned is twice as much each time only at first.
+/// Returns the step of the towers from which on towers of this version are replaced: the next of 16, 32, 64, ... up to the `interval`, from there on
+/// an interval later each time.
 fn next_refresh(version: u64, interval: u64) -> u64 {
+    if version >= interval {
+        return version.saturating_add(interval);
+    }
     let doubled = version.saturating_add(1).checked_next_power_of_two().unwrap_or(u64::MAX);
     doubled.max(FIRST_REFRESH).min(version.saturating_add(interval))
 }
