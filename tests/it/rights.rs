@@ -51,38 +51,41 @@ fn a_topic_that_may_not_be_read() -> Outcome {
 fn without_a_right_on_the_group() -> Outcome {
     let kafka = shared()?;
     deny(&kafka.brokers(), To::Describe, On::Group("sluice-reader"))?;
-    // Without the right to know of the group its coordinator is not found.
-    let group = "unseen";
-    deny(&kafka.brokers(), To::Describe, On::Group(group))?;
-    let site = Site::new(&kafka, group, SMALL)?.with("CHECKPOINT__INTERVAL", "1s");
-    site.make_topics(2)?;
-    let daemon = site.start(&[])?;
-    daemon.wait_ready(None)?;
-    send_event(site.connection(), &site.topic("events"))?;
-    daemon.wait_taken(1)?;
-    wait_for("a warning", || Ok(field_of(&daemon.stderr(), NO_COMMITS, "remedy")))?;
-    let failed = "sluice_consume_commits_failed_total ";
-    wait_for("commits that fail", || {
-        let page = daemon.get("/metrics")?.1;
-        let line = page.lines().find_map(|line| line.strip_prefix(failed));
-        Ok(line.filter(|count| *count != "0").map(String::from))
-    })?;
-    // A reader commits nothing, and needs no right either.
-    let mut reader =
-        Reader::open(site.connection(), &site.topic("events"), Start::Beginning, PATIENCE)?;
-    expect_eq!(reader.read_to_end(PATIENCE)?.len(), 1);
-    // A right that comes later is noticed.
-    lift(&kafka.brokers(), On::Group(group))?;
-    wait_for("a commit", || {
-        let topic = site.topic("events");
-        let committed = Probe::committed(site.connection(), group, &topic, PATIENCE)?;
-        Ok(committed.iter().any(Option::is_some).then_some(()))
-    })?;
-    let ended = daemon.stop()?;
-    let told: Vec<_> = ended.stderr.lines().filter(|line| line.contains(NO_COMMITS)).collect();
-    expect_eq!(told.len(), 1);
-    let flags = format!("--operation Read --group {group}");
-    anyhow::ensure!(told[0].contains(&flags), "{}", told[0]);
+    // Who may not find the group's coordinator hears of it at once, who may not commit at the first commit.
+    for (group, to) in [("unseen", To::Describe), ("uncommitted", To::Read)] {
+        deny(&kafka.brokers(), to, On::Group(group))?;
+        let site = Site::new(&kafka, group, SMALL)?.with("CHECKPOINT__INTERVAL", "1s");
+        site.make_topics(2)?;
+        let daemon = site.start(&[])?;
+        daemon.wait_ready(None)?;
+        send_event(site.connection(), &site.topic("events"))?;
+        daemon.wait_taken(1)?;
+        wait_for("a warning", || Ok(field_of(&daemon.stderr(), NO_COMMITS, "remedy")))?;
+        if to == To::Read {
+            let failed = "sluice_consume_commits_failed_total ";
+            wait_for("commits that fail", || {
+                let page = daemon.get("/metrics")?.1;
+                let line = page.lines().find_map(|line| line.strip_prefix(failed));
+                Ok(line.filter(|count| *count != "0").map(String::from))
+            })?;
+        }
+        // A reader commits nothing, and needs no right either.
+        let mut reader =
+            Reader::open(site.connection(), &site.topic("events"), Start::Beginning, PATIENCE)?;
+        expect_eq!(reader.read_to_end(PATIENCE)?.len(), 1);
+        // A right that comes later is noticed.
+        lift(&kafka.brokers(), On::Group(group))?;
+        wait_for("a commit", || {
+            let topic = site.topic("events");
+            let committed = Probe::committed(site.connection(), group, &topic, PATIENCE)?;
+            Ok(committed.iter().any(Option::is_some).then_some(()))
+        })?;
+        let ended = daemon.stop()?;
+        let told: Vec<_> = ended.stderr.lines().filter(|line| line.contains(NO_COMMITS)).collect();
+        expect_eq!(told.len(), 1);
+        let flags = format!("--operation Read --group {group}");
+        anyhow::ensure!(told[0].contains(&flags), "{}", told[0]);
+    }
     lift(&kafka.brokers(), On::Group("sluice-reader"))
 }
 

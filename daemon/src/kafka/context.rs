@@ -1,14 +1,13 @@
 //! What the client library tells us beside records: log lines, errors, statistics.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use serde::Deserialize;
 
 use super::trouble::{explained, is_telling};
@@ -18,8 +17,8 @@ use super::trouble::{explained, is_telling};
 pub(super) struct Listener {
     said: Mutex<Option<String>>,
     statistics: Mutex<Option<Statistics>>,
-    commits_done: AtomicU64,
     commits_failed: AtomicU64,
+    commits_denied: AtomicBool,
 }
 
 impl Listener {
@@ -38,9 +37,23 @@ impl Listener {
         self.statistics.lock().take()
     }
 
-    /// Returns how many commits were answered, and how many of them failed.
-    pub(super) fn commits(&self) -> (u64, u64) {
-        (self.commits_done.load(Ordering::Relaxed), self.commits_failed.load(Ordering::Relaxed))
+    /// Tells whether a commit was refused because the user may not commit offsets of the group.
+    pub(super) fn are_commits_denied(&self) -> bool {
+        self.commits_denied.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many commits have failed. That one has succeeded the client does not tell.
+    pub(super) fn commits_failed(&self) -> u64 {
+        self.commits_failed.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of a commit that has failed: the client tells by a log line, for it calls back only those who set a callback of C.
+    fn note_failed_commit(&self, line: &str) {
+        tracing::debug!(line, "offsets not committed to kafka (our own are in the checkpoint)");
+        self.commits_failed.fetch_add(1, Ordering::Relaxed);
+        if line.contains("Group authorization failed") {
+            self.commits_denied.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -52,7 +65,12 @@ impl ClientContext for Listener {
                 | RDKafkaLogLevel::Alert
                 | RDKafkaLogLevel::Critical
                 | RDKafkaLogLevel::Error
+                | RDKafkaLogLevel::Warning
         );
+        if facility == "COMMITFAIL" {
+            self.note_failed_commit(line);
+            return;
+        }
         // Connection failures repeat with every attempt; the owner reports them once, with this text.
         if matches!(facility, "FAIL" | "ERROR") && (complains || is_telling(line)) {
             *self.said.lock() = Some(explained(line));
@@ -81,15 +99,7 @@ impl ClientContext for Listener {
     }
 }
 
-impl ConsumerContext for Listener {
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        if let Err(error) = result {
-            self.commits_failed.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(%error, "offsets not committed to kafka (our own are in the checkpoint)");
-        }
-        self.commits_done.fetch_add(1, Ordering::Relaxed);
-    }
-}
+impl ConsumerContext for Listener {}
 
 /// The few statistics of the library that we use.
 #[derive(Debug, Deserialize)]

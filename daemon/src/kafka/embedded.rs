@@ -103,6 +103,18 @@ impl EmbeddedBroker {
         self.order("slowing down", move |cluster| cluster.broker_round_trip_time(-1, delay))
     }
 
+    /// Refuses the next commits of offsets: the user may not.
+    #[cfg(test)]
+    pub(super) fn refuse_commits(&self, commits: usize) {
+        use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+        let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED;
+        self.order("refusing commits", move |cluster| {
+            cluster.request_errors(RDKafkaApiKey::OffsetCommit, &vec![denied; commits]);
+            Ok(())
+        })
+        .unwrap();
+    }
+
     fn order(
         &self,
         action: &'static str,

@@ -348,6 +348,28 @@ fn commits_are_answered() {
 }
 
 #[test]
+fn a_commit_that_is_refused_is_counted_and_reading_goes_on() {
+    let broker = broker(&[("t.events", 1)]);
+    let producer = producer(&broker);
+    send_numbers(&producer, "t.events", 0..100);
+    let consumer = Consumer::start(settings(&broker, events_source())).unwrap();
+    let mut seen = Seen::default();
+    watch(&consumer, &mut seen, |seen| seen.numbers.len() >= 100);
+    let lane = Lane { role: TopicRole::Events, partition: 0 };
+    broker.refuse_commits(1);
+    assert!(consumer.commit(vec![(lane, NextOffset(100))]));
+    wait_until("the refusal", || consumer.gauges().commits_failed == 1);
+    send_numbers(&producer, "t.events", 100..200);
+    watch(&consumer, &mut seen, |seen| seen.numbers.len() >= 200);
+    assert!(consumer.commit(vec![(lane, NextOffset(200))]));
+    let committed =
+        || Probe::committed(&broker.connection(), "test", "t.events", PATIENCE).unwrap();
+    wait_until("the commit", || committed() == [Some(NextOffset(200))]);
+    assert_eq!(consumer.gauges().commits_failed, 1);
+    consumer.stop(PATIENCE).unwrap();
+}
+
+#[test]
 fn a_full_queue_is_told_and_everything_arrives_later() {
     let broker = broker(&[("t.events", 1)]);
     let mut settings = ProducerSettings::new(broker.connection());

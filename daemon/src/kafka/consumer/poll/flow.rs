@@ -85,23 +85,18 @@ impl Poller {
         if list.count() == 0 {
             return;
         }
-        // The client keeps what it cannot commit until it may: one is enough to notice that.
-        if self.denied && consumer.context().commits().0 < self.commits_sent {
-            self.commits_unsent += 1;
-            return;
-        }
         match consumer.commit(&list, CommitMode::Async) {
-            Ok(()) => self.commits_sent += 1,
+            Ok(()) => self.has_committed = true,
             Err(error) => {
                 tracing::debug!(%error, "offsets not committed to kafka");
-                self.commits_unsent += 1;
+                self.commits_untaken += 1;
             }
         }
     }
 
     /// Says how many commits have failed.
     pub(super) fn count_commits(&self, consumer: &BaseConsumer<Listener>) {
-        let failed = consumer.context().commits().1 + self.commits_unsent;
+        let failed = consumer.context().commits_failed() + self.commits_untaken;
         self.shared.commits_failed.store(failed, Ordering::Relaxed);
     }
 }

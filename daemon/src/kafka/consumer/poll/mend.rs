@@ -35,6 +35,8 @@ impl Poller {
                 | RDKafkaErrorCode::UnknownPartition,
             ) => self.check_topics(),
             Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
+                // It would be taken for the cause of whatever comes next.
+                consumer.context().forget_complaint();
                 self.do_without_commits();
                 Ok(())
             }
@@ -51,7 +53,7 @@ impl Poller {
 
     /// The user may not commit offsets of the group: only lag tools miss them, for no group is joined and our own offsets are in the
     /// checkpoint.
-    fn do_without_commits(&mut self) {
+    pub(super) fn do_without_commits(&mut self) {
         let commits = self.settings.sources.iter().any(|source| source.role != TopicRole::Requests);
         if commits && !self.denied {
             let group = self.settings.group.as_str();

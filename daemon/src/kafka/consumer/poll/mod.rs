@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -32,7 +33,7 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 const DOWN_AFTER: u32 = 3;
 /// Statistics in a row with a connection after which brokers count as back: one may be older than the outage.
 const UP_AFTER: u32 = 2;
-/// How long a stopping thread waits for the answers to its commits.
+/// How long a stopping thread gives its last commits.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The poll thread's state.
@@ -58,9 +59,9 @@ pub(super) struct Poller {
     heard: u32,
     caught_up: Option<bool>,
     changed: Vec<bool>,
-    commits_sent: u64,
-    /// Commits that the client did not take, or was not given.
-    commits_unsent: u64,
+    has_committed: bool,
+    /// Commits that the client did not take.
+    commits_untaken: u64,
     /// The user may not commit offsets of the group.
     denied: bool,
 }
@@ -100,8 +101,8 @@ impl Poller {
             heard: 0,
             caught_up: None,
             changed,
-            commits_sent: 0,
-            commits_unsent: 0,
+            has_committed: false,
+            commits_untaken: 0,
             denied: false,
         })
     }
@@ -212,7 +213,9 @@ impl Poller {
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
             .set("allow.auto.create.topics", "false")
-            .set("statistics.interval.ms", "500");
+            .set("statistics.interval.ms", "500")
+            // Failed commits are told by a warning; without a logger of its own the client would keep those back.
+            .set_log_level(RDKafkaLogLevel::Warning);
         options
             .create_with_context(Listener::default())
             .map_err(|error| Trouble::from_client("connecting", &error, None))
@@ -288,11 +291,9 @@ impl Poller {
 
     fn finish(&mut self, consumer: &BaseConsumer<Listener>) {
         self.obey(consumer);
+        // The client does not tell when a commit is through: the last ones get a moment.
         let start = Instant::now();
-        while !self.denied
-            && consumer.context().commits().0 < self.commits_sent
-            && start.elapsed() < COMMIT_PATIENCE
-        {
+        while self.has_committed && !self.denied && start.elapsed() < COMMIT_PATIENCE {
             // Records that still come are given up: their offsets are not in any checkpoint.
             drop(consumer.poll(Duration::from_millis(10)));
         }

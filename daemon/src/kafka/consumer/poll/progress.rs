@@ -69,6 +69,10 @@ impl Poller {
             }
         }
         self.count_commits(consumer);
+        // A user who may find the group's coordinator learns only from the answer to a commit that it may not commit.
+        if consumer.context().are_commits_denied() {
+            self.do_without_commits();
+        }
         self.judge_lag();
     }
 
