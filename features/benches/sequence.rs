@@ -4,16 +4,27 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use sluice_features::event::BehaviourType;
+use sluice_features::funnel::{self, Funnel, LabelRule, Task};
 use sluice_features::ids::UserId;
-use sluice_features::sequence::{Entry, Sequences};
-use sluice_features::time::EventTime;
+use sluice_features::sequence::{Entry, KindNumbers, Kinds, Sequences};
+use sluice_features::time::{EventTime, Span};
 
 const ROUNDS: u32 = 2_000;
 const CATEGORIES: u32 = 400;
 
-fn main() {
+fn main() -> Result<(), String> {
     let user = UserId(1);
-    let read = [true; 4];
+    let task = |name: &str| Task {
+        name: name.into(),
+        parent: None,
+        window: Span::ZERO,
+        labels: LabelRule::Wait,
+    };
+    let tasks = ["view", "click", "cart", "purchase"].map(task).to_vec();
+    let funnel = Funnel::build(funnel::Entry::Impression, "impression", tasks, vec![])
+        .map_err(|mistakes| format!("{mistakes:?}"))?;
+    let kinds = KindNumbers::new(&funnel);
+    let (read, none) = (kinds.configured(), kinds.among(&[]));
     for length in [1_000usize, 10_000, 50_000] {
         let mut best = f64::INFINITY;
         let mut sequences = Sequences::new(length);
@@ -32,7 +43,7 @@ fn main() {
                 let entry = Entry {
                     item: number % 100_000,
                     category,
-                    kind: BehaviourType((number % 4) as u8),
+                    kind: kinds.number(BehaviourType((number % 4) as u8)),
                     time: EventTime(time),
                 };
                 black_box(sequences.append(user, entry, EventTime::MAX));
@@ -44,7 +55,7 @@ fn main() {
         let newest = micros(|sum| {
             sequences.newest(user, now, 50, &read, |entry| *sum += u64::from(entry.item));
         });
-        let search = |category: u32, limit: usize, read: &[bool]| {
+        let search = |category: u32, limit: usize, read: &Kinds| {
             micros(|sum| {
                 sequences.matching(user, category, now, limit, read, |entry| {
                     *sum += u64::from(entry.item);
@@ -58,10 +69,11 @@ fn main() {
             search(3, 50, &read),
             search(CATEGORIES - 1, 50, &read),
             search(CATEGORIES + 1, 50, &read),
-            search(3, 50, &[false; 4]),
+            search(3, 50, &none),
             search(3, usize::MAX, &read),
         );
     }
+    Ok(())
 }
 
 /// Returns the median time of a look in microseconds, warm.

@@ -66,6 +66,8 @@ pub struct FunnelError {
 
 /// The most tasks that a funnel may have.
 pub const MAX_TASKS: usize = 16;
+/// The most types of behaviour that a funnel may have, tasks included.
+pub const MAX_BEHAVIOURS: usize = 200;
 
 impl Funnel {
     /// Builds the funnel, checking that it is a tree whose parents come first and that no two event types share a name.
@@ -90,8 +92,11 @@ impl Funnel {
                 format!("expected 1 to {MAX_TASKS} tasks, found {}", tasks.len()),
             );
         }
-        if tasks.len() + extras.len() > 200 {
-            wrong("behaviours".into(), "expected at most 200 event types in total".into());
+        if tasks.len() + extras.len() > MAX_BEHAVIOURS {
+            wrong(
+                "behaviours".into(),
+                format!("expected at most {MAX_BEHAVIOURS} event types in total"),
+            );
         }
         let mut names: Vec<&str> = vec!["impression", "search", "erase"];
         let typed =
@@ -190,12 +195,7 @@ impl Funnel {
 
     /// Returns the type of a behaviour's name, or `None` when it is neither a task nor an extra behaviour.
     pub fn behaviour_type(&self, name: &str) -> Option<BehaviourType> {
-        let names = self
-            .tasks
-            .iter()
-            .map(|task| task.name.as_str())
-            .chain(self.extras.iter().map(String::as_str));
-        names
+        self.behaviour_names()
             .zip(0u8..)
             .find_map(|(known, number)| (known == name).then_some(BehaviourType(number)))
     }
@@ -211,6 +211,12 @@ impl Funnel {
         self.tasks
             .get(number)
             .map_or_else(|| self.extras[number - self.tasks.len()].as_str(), |task| &task.name)
+    }
+
+    /// Returns the names of all types of behaviour, tasks first.
+    pub fn behaviour_names(&self) -> impl Iterator<Item = &str> {
+        let tasks = self.tasks.iter().map(|task| task.name.as_str());
+        tasks.chain(self.extras.iter().map(String::as_str))
     }
 
     /// Returns how many types of behaviour there are, tasks included.

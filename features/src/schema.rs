@@ -230,7 +230,7 @@ pub struct Schema {
     pub counters: Vec<Counter>,
     /// Looks into the history, in the order of [`crate::example::Batch::histories`].
     pub lookups: Vec<Lookup>,
-    /// Which behaviour types the looks read, by number.
+    /// Which behaviours the looks read, by [`crate::event::BehaviourType`].
     pub read: Vec<bool>,
     /// Index of the table of behaviours' items.
     pub item_table: usize,

@@ -14,6 +14,7 @@ use crate::harness::{Outcome, PATIENCE};
 
 pub(crate) const TESTS: &[Test] = &[
     ("another_model_keeps_the_state_on_request_and_is_refused_without", another_model),
+    ("a_task_added_before_further_behaviours_keeps_what_everybody_did", a_task_more),
     ("at_the_bound_of_open_impressions_reading_waits_and_answers_go_on", a_bound_that_is_reached),
     ("partitions_that_are_added_end_the_run_with_a_remedy", partitions_that_are_added),
 ];
@@ -56,6 +57,71 @@ fn another_model() -> Outcome {
     let daemon = site.start(&[])?;
     let steps = count(&daemon.wait_taken(all)?, "steps");
     anyhow::ensure!(steps >= count(&status, "steps"), "{steps} steps");
+    daemon.stop().map(drop)
+}
+
+/// A funnel of `click`, of `like` after it where there is one, and the further behaviour `fav`.
+fn funnel(like: bool) -> String {
+    let task = |name: &str, more: &str| {
+        format!(
+            "[[funnel.tasks]]\nname = \"{name}\"\nwindow = \"30m\"\nlabels = \"wait\"\n{more}\n"
+        )
+    };
+    let like = if like { task("like", "parent = \"click\"\nprior = 0.05") } else { String::new() };
+    let click = task("click", "prior = 0.1");
+    format!(
+        "{SMALL}\n[funnel]\nbehaviours = [\"fav\"]\n{click}{like}[serve]\nscore = \"p.click\"\n"
+    )
+}
+
+fn a_task_more() -> Outcome {
+    let site = Site::new(&*shared()?, "tasks", &funnel(false))?;
+    site.make_topics(2)?;
+    // Everybody is shown four items, clicks at the first, and has another as a favourite.
+    let users = 20;
+    let mut lines = Vec::new();
+    for user in 0..users {
+        let mut line = |kind: &str, place: i64| {
+            let (item, ts) = (user + place, 1_700_000_000_000 + 10_000 * user + 1_000 * place);
+            lines.push(format!(
+                "{{\"topic\":\"events\",\"type\":\"{kind}\",\"id\":\"{kind}{user}-{place}\",\"ts\":{ts},\"user\":\"u{user}\",\"item\":\"i{item}\"}}\n"
+            ));
+        };
+        (0..4).for_each(|place| line("impression", place));
+        line("click", 0);
+        line("fav", 7);
+    }
+    let (file, events) = (site.path("events.jsonl"), lines.len() as u64);
+    std::fs::write(&file, lines.concat())?;
+    site.produce(&file)?;
+    let daemon = site.start(&[])?;
+    let before = daemon.wait_taken(events)?;
+    expect_eq!(count(&before, "behaviours"), 2 * users as u64);
+    daemon.stop()?;
+
+    std::fs::write(site.path("sluice.toml"), funnel(true))?;
+    let refused = site.with_config("sluiced", &["run"])?.wait()?;
+    expect_eq!(refused.code, Some(5));
+    for word in ["task like", "--new-model"] {
+        anyhow::ensure!(refused.stderr.contains(word), "{}", refused.stderr);
+    }
+    let daemon = site.start(&["--new-model"])?;
+    let status = daemon.wait_taken(events)?;
+    expect_eq!(count(&status, "behaviours"), 2 * users as u64);
+    // What was clicked and what is a favourite is not recommended: both are still known as what they were.
+    let seen = |user: i64| [0, 7].map(|place| format!("\"i{}\"", user + place));
+    for user in [0, 11] {
+        let name = format!("u{user}");
+        let query = ["query", "recommend", "--user", &name, "--k", "40", "--json"];
+        let answer = site.with_config("sluice", &query)?.wait()?.succeeded()?.stdout;
+        anyhow::ensure!(!seen(user).iter().any(|item| answer.contains(item)), "{answer}");
+        anyhow::ensure!(answer.contains(&format!("\"i{}\"", user + 5)), "{answer}");
+    }
+    daemon.stop()?;
+    // And back: the numbers are found again.
+    std::fs::write(site.path("sluice.toml"), funnel(false))?;
+    let daemon = site.start(&["--new-model"])?;
+    expect_eq!(count(&daemon.wait_taken(events)?, "behaviours"), 2 * users as u64);
     daemon.stop().map(drop)
 }
 

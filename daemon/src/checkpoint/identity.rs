@@ -1,7 +1,6 @@
 //! What a checkpoint belongs to, in words, so that a difference can be told and not only noticed.
 
 use serde::{Deserialize, Serialize};
-use sluice_features::event::BehaviourType;
 use sluice_features::ids::salted_hash;
 
 use super::difference;
@@ -10,7 +9,7 @@ use crate::pipeline::Rules;
 /// Lines in words that say what state and parameters were made with. Equal lines mean that they fit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// The types of behaviour by number: sequences hold the numbers.
+    /// The types of behaviour as they are configured, tasks first: joins hold their places.
     behaviours: Vec<String>,
     /// Tasks, fields, tables, counters and looks: open impressions hold their columns.
     schema: Vec<String>,
@@ -24,9 +23,7 @@ impl Identity {
     /// Windows are not part of it: they may change under a checkpoint, and open impressions then close by the new ones.
     pub fn new(rules: &Rules, model: Vec<String>) -> Self {
         let funnel = &rules.funnel;
-        let behaviours = (0..funnel.behaviours())
-            .map(|kind| funnel.behaviour_name(BehaviourType(kind as u8)).to_owned())
-            .collect();
+        let behaviours = funnel.behaviour_names().map(str::to_owned).collect();
         let mut schema = vec![format!("entry {} {}", funnel.entry_name(), json(&funnel.entry()))];
         schema.extend(funnel.tasks().iter().map(|task| {
             let below = task.parent.map_or(funnel.entry_name(), |p| &funnel.tasks()[p].name);
@@ -55,16 +52,6 @@ impl Identity {
         self.behaviours == other.behaviours && self.schema == other.schema
     }
 
-    /// Tells whether sequences of an older identity read the same here: every type of behaviour has kept its number.
-    pub fn keeps_behaviours(&self, older: &Self) -> bool {
-        self.behaviours.starts_with(&older.behaviours)
-    }
-
-    /// Returns the types of behaviour, by number.
-    pub fn behaviours(&self) -> &[String] {
-        &self.behaviours
-    }
-
     /// Returns, in words, what an older identity has otherwise: which fields, tables, tasks and parts of the model, and what of them; empty when
     /// there is no difference.
     pub fn difference(&self, older: &Self) -> String {
@@ -76,8 +63,7 @@ impl Identity {
     }
 
     fn lines(&self) -> Vec<String> {
-        let behaviours =
-            self.behaviours.iter().enumerate().map(|(i, name)| format!("behaviour {i} {name}"));
+        let behaviours = self.behaviours.iter().map(|name| format!("behaviour {name}"));
         let model = self.model.iter().map(|line| format!("model {line}"));
         behaviours.chain(self.schema.iter().cloned()).chain(model).collect()
     }
@@ -111,16 +97,5 @@ mod tests {
         assert_ne!(turned.fingerprint(), old.fingerprint());
         assert!(!new.same_schema(&old));
         assert!(identity(&["field a", "field b"], &["sharing mmoe"]).same_schema(&old));
-    }
-
-    #[test]
-    fn new_types_of_behaviour_may_come_behind_the_old_ones_only() {
-        let named = |names: &[&str]| Identity {
-            behaviours: names.iter().map(|name| String::from(*name)).collect(),
-            ..Identity::default()
-        };
-        assert!(named(&["click", "like"]).keeps_behaviours(&named(&["click"])));
-        assert!(!named(&["cart", "click"]).keeps_behaviours(&named(&["click"])));
-        assert!(!named(&["click"]).keeps_behaviours(&named(&["click", "like"])));
     }
 }

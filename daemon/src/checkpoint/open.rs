@@ -199,13 +199,6 @@ fn fits(commit: &Commit, setup: &Setup) -> Result<Option<String>, Trouble> {
         return Ok(None);
     }
     let difference = ours.difference(theirs);
-    if !ours.keeps_behaviours(theirs) {
-        return Err(Trouble::Stop(Stop::data(format!(
-            "the sequences in {folder} hold types of behaviour by number, and the numbers have changed from {} to {}: add new types behind the others, {elsewhere}",
-            theirs.behaviours().join(", "),
-            ours.behaviours().join(", ")
-        ))));
-    }
     if !setup.new_model {
         return Err(Trouble::Stop(Stop::data(format!(
             "the checkpoint in {folder} belongs to another model ({difference}): go back to that configuration, or start with --new-model to keep the state and learn new parameters"
@@ -251,7 +244,13 @@ impl From<StoreError> for Trouble {
 
 impl From<StateError> for Trouble {
     fn from(error: StateError) -> Self {
-        Self::Damage(error.into())
+        match error {
+            StateError::Kinds(_) => {
+                let message = "the checkpoint cannot go on with this funnel: name its types of behaviour otherwise, or set checkpoint.path to another folder, to begin anew";
+                Self::Stop(Stop::config(message).because(error))
+            }
+            other => Self::Damage(other.into()),
+        }
     }
 }
 

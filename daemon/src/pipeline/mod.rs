@@ -38,6 +38,7 @@ use sluice_features::funnel::{Entry, Funnel, LabelRule, MAX_TASKS};
 use sluice_features::ids::{ItemId, UserId};
 use sluice_features::reject::Rejection;
 use sluice_features::schema::Schema;
+use sluice_features::sequence::KindNumbers;
 use sluice_features::time::{EventTime, Span};
 use sluice_features::wire::Scratch;
 
@@ -118,6 +119,12 @@ pub struct Pipeline {
 impl Pipeline {
     /// Creates the pipeline of so many partitions, with nothing in it.
     pub fn new(rules: Rules, partitions: usize) -> Self {
+        let kinds = KindNumbers::new(&rules.funnel);
+        Self::with_kinds(rules, partitions, kinds)
+    }
+
+    /// The same where types of behaviour have their numbers already.
+    fn with_kinds(rules: Rules, partitions: usize, kinds: KindNumbers) -> Self {
         let tasks = rules.funnel.tasks();
         let alike = tasks.windows(2).all(|pair| pair[0].window == pair[1].window);
         let judged_by_step = alike
@@ -125,11 +132,12 @@ impl Pipeline {
             && rules.funnel.longest_window() <= SHORT
             && tasks.iter().all(|task| task.labels == LabelRule::Wait);
         Self {
-            assembler: Assembler::new(&rules.schema, rules.category).offering(rules.available),
+            assembler: Assembler::new(&rules.schema, rules.category, &kinds)
+                .offering(rules.available),
             shards: (0..partitions.max(1) as u32)
                 .map(|number| Shard::new(&rules, number))
                 .collect(),
-            shared: Shared::new(&rules),
+            shared: Shared::new(&rules, kinds),
             batcher: Batcher::new(rules.batch, &rules.schema),
             counts: Counts::default(),
             notes: Notes::new(&rules),

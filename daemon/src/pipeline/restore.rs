@@ -1,7 +1,9 @@
 //! Putting the state back: the other half of [`super::state`].
 
 use sluice_features::attribution::Joiner;
+use sluice_features::event::BehaviourType;
 use sluice_features::ids::{ItemId, UserId};
+use sluice_features::schema::Counter;
 use sluice_features::time::EventTime;
 
 use super::state::{Features, NAMES, Piece, StateError, Stored, Whole, decode};
@@ -18,13 +20,15 @@ pub struct Restoring {
 
 impl Restoring {
     /// Begins with the whole. `keep_open` says whether open impressions belong to the schema of `rules`; they are dropped otherwise,
-    /// with all that their joiners know, and so are counters that the schema does not have like that.
+    /// with all that their joiners know, and so are counters that the schema does not have like that, of the same tasks by name. Types of behaviour
+    /// keep their numbers.
     ///
     /// # Errors
-    /// When the bytes are no state, or one of another funnel.
+    /// When the bytes are no state, or one of another funnel; [`StateError::Kinds`] when there is no number left for a new type of behaviour.
     pub fn new(rules: Rules, whole: &[u8], keep_open: bool) -> Result<Self, StateError> {
         let whole: Whole = decode("state of the shards", whole)?;
-        let mut pipeline = Pipeline::new(rules, whole.shards.len());
+        let kinds = whole.kinds.configured_as(&rules.funnel).map_err(StateError::Kinds)?;
+        let mut pipeline = Pipeline::with_kinds(rules, whole.shards.len(), kinds);
         let mut dropped = 0;
         for (shard, state) in pipeline.shards.iter_mut().zip(whole.shards) {
             let rules = &pipeline.rules;
@@ -44,7 +48,12 @@ impl Restoring {
         for id in whole.categories {
             shared.categories.enter(id);
         }
-        if whole.counters.count_by(&pipeline.rules.schema.counters) {
+        let counters = &pipeline.rules.schema.counters;
+        let same_task = |counter: &Counter| {
+            let task = BehaviourType(counter.task as u8);
+            whole.kinds.name(task) == shared.kinds.name(task)
+        };
+        if whole.counters.count_by(counters) && counters.iter().all(same_task) {
             shared.counters = whole.counters;
         }
         shared.popular = whole.popular;
@@ -66,7 +75,7 @@ impl Restoring {
                 let shard = self.pipeline.shards.get_mut(shard as usize).ok_or({
                     StateError::Pieces { what: "shards", expected, found: shard as usize + 1 }
                 })?;
-                shard.sequences.restore(key, bytes).map_err(StateError::Segment)?;
+                shard.sequences.restore(key, bytes, &shared.kinds).map_err(StateError::Segment)?;
             }
             // They stay where they are until somebody asks for them.
             Piece::Open { .. } => {}

@@ -7,7 +7,7 @@ use sluice_features::attributes::AttributeKey;
 use sluice_features::catalogue::Catalogue;
 use sluice_features::counters::{Counters, Subjects};
 use sluice_features::ids::{CategoryId, Collision, Dictionary, ItemId, Numbers, UserId};
-use sluice_features::sequence::{NO_CATEGORY, Sequences};
+use sluice_features::sequence::{KindNumbers, NO_CATEGORY, Sequences};
 use sluice_features::time::{EventTime, Span};
 use sluice_features::wire::Role;
 
@@ -28,6 +28,8 @@ pub struct Shared {
     pub categories: Numbers,
     /// Users by number.
     pub users: Dictionary,
+    /// Types of behaviour in sequences by number.
+    pub kinds: KindNumbers,
     /// Features of items.
     pub item_features: Arc<Catalogue>,
     /// Features of users.
@@ -44,14 +46,15 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Creates what is shared, with nothing in it.
-    pub fn new(rules: &Rules) -> Self {
+    /// Creates what is shared, with nothing in it but the numbers of types of behaviour.
+    pub fn new(rules: &Rules, kinds: KindNumbers) -> Self {
         let mut item_attributes = rules.schema.item_attributes();
         item_attributes.extend([rules.category, rules.available]);
         Self {
             items: Dictionary::default(),
             categories: Numbers::default(),
             users: Dictionary::default(),
+            kinds,
             item_features: Arc::new(Catalogue::new(item_attributes)),
             user_features: Arc::new(Catalogue::new(rules.schema.user_attributes())),
             counters: Counters::new(&rules.schema.counters, COUNTER_ENTRIES),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | sequences, names, features of items and users | in pieces ([`Piece`]); only changed ones are written again |
 //! | features of open impressions that wait longer than their first window | in pages ([`super::spill`]), written when they are full |
-//! | other open impressions, counters, popularity, counts, watermarks, offsets | as a whole ([`Picture`]), written anew each time |
+//! | other open impressions, numbers of categories and of types of behaviour, counters, popularity, counts, watermarks, offsets | as a whole ([`Picture`]), written anew each time |
 //!
 //! Nothing of a batch is kept: before its state is taken, everything in the pipeline is cut and fetched.
 //!
@@ -19,7 +19,7 @@ use sluice_features::assemble::{FieldValues, Negatives};
 use sluice_features::attribution::{JoinerPicture, JoinerState, OtherFunnel};
 use sluice_features::catalogue::Version;
 use sluice_features::counters::Counters;
-use sluice_features::sequence::{Change, SegmentError, SegmentKey};
+use sluice_features::sequence::{Change, KindNumbers, SegmentError, SegmentKey, TooManyKinds};
 use sluice_features::time::EventTime;
 use sluice_features::watermark::Watermark;
 use sluice_features::wire::Role as Whose;
@@ -104,6 +104,9 @@ pub enum StateError {
     /// The joins are those of another funnel.
     #[error("the stored joins cannot be used")]
     Funnel(#[source] OtherFunnel),
+    /// The configured funnel has too many types of behaviour that are new to the state.
+    #[error("the stored sequences cannot take these types of behaviour")]
+    Kinds(#[source] TooManyKinds),
     /// Pieces are missing, or there are too many.
     #[error("expected {expected} {what} in the stored state, found {found}")]
     Pieces {
@@ -123,6 +126,7 @@ pub struct Picture {
     items: usize,
     users: usize,
     categories: Vec<u64>,
+    kinds: KindNumbers,
     counters: Counters,
     popular: Popular,
     negatives: Negatives,
@@ -136,6 +140,7 @@ pub(super) struct Whole {
     pub(super) items: usize,
     pub(super) users: usize,
     pub(super) categories: Vec<u64>,
+    pub(super) kinds: KindNumbers,
     pub(super) counters: Counters,
     pub(super) popular: Popular,
     pub(super) negatives: Negatives,
@@ -256,6 +261,7 @@ impl Pipeline {
             items: self.shared.items.len(),
             users: self.shared.users.len(),
             categories: self.shared.categories.ids_from(0).to_vec(),
+            kinds: self.shared.kinds.clone(),
             counters: self.shared.counters.clone(),
             popular: self.shared.popular.picture(),
             negatives: self.shared.negatives,

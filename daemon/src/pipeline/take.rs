@@ -501,6 +501,7 @@ impl Pipeline {
         time: EventTime,
     ) {
         let category = self.shared.category_number(category);
+        let kind = self.shared.kinds.number(kind);
         let entry = SequenceEntry { item, category, kind, time };
         let shard = &mut self.shards[number];
         // An impression that is open was shown at most the longest window before the watermark.

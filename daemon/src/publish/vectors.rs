@@ -339,7 +339,7 @@ fn has_user_expired(
     let Some(before) = expired_before(towers, until).filter(|_| towers.lacks_user(user)) else {
         return false;
     };
-    let all = vec![true; pipeline.rules().funnel.behaviours()];
+    let all = pipeline.shared().kinds.configured();
     let mut newest = None;
     pipeline.past(user).newest(EventTime::MAX, 1, &all, |past| newest = Some(past.time));
     newest.is_some_and(|newest| newest < before)

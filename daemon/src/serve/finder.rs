@@ -68,7 +68,7 @@ impl Finder {
                 self.categories.extend(numbers.take(CATEGORIES));
             }
             None => {
-                let read = &pipeline.rules().schema.read;
+                let read = &shared.kinds.among(&pipeline.rules().schema.read);
                 let past = pipeline.past(asker.user);
                 let categories = &mut self.categories;
                 let (user, time) = (asker.user, asker.time);

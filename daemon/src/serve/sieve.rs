@@ -17,8 +17,6 @@ const SEEN: usize = 1_000;
 pub(super) struct Sieve {
     excluded: Set<u64>,
     categories: Option<Vec<CategoryId>>,
-    /// Every type of behaviour counts as seen.
-    read: Vec<bool>,
 }
 
 impl Sieve {
@@ -34,12 +32,11 @@ impl Sieve {
         self.excluded.insert(item.0);
     }
 
-    /// Leaves out what a user has had to do with before a time.
+    /// Leaves out what a user has had to do with before a time, by any type of behaviour.
     pub(super) fn exclude_seen(&mut self, pipeline: &Pipeline, user: UserId, time: EventTime) {
-        self.read.clear();
-        self.read.resize(pipeline.rules().funnel.behaviours(), true);
+        let all = pipeline.shared().kinds.configured();
         let past = pipeline.past(user);
-        past.sequences.newest(user, time, SEEN, &self.read, |entry| {
+        past.sequences.newest(user, time, SEEN, &all, |entry| {
             self.excluded.insert(past.items.id(entry.item));
         });
     }

@@ -1,7 +1,7 @@
 //! What assembling asks of a user's behaviours.
 
 use crate::ids::{Dictionary, Numbers, UserId};
-use crate::sequence::{Entry, NO_CATEGORY, Sequences};
+use crate::sequence::{Entry, Kinds, NO_CATEGORY, Sequences};
 use crate::time::EventTime;
 
 /// A past behaviour.
@@ -17,9 +17,8 @@ pub struct Past {
 
 /// Looks into one user's behaviours.
 pub trait History {
-    /// Calls `visit` with the newest behaviours strictly before `before`, at most `limit`, newest first, of the types that `read` has
-    /// by number.
-    fn newest(&self, before: EventTime, limit: usize, read: &[bool], visit: impl FnMut(Past));
+    /// Calls `visit` with the newest behaviours strictly before `before`, at most `limit`, newest first, of the types that `read` has.
+    fn newest(&self, before: EventTime, limit: usize, read: &Kinds, visit: impl FnMut(Past));
 
     /// The same, only of the behaviours with this category.
     fn matching(
@@ -27,7 +26,7 @@ pub trait History {
         category: u64,
         before: EventTime,
         limit: usize,
-        read: &[bool],
+        read: &Kinds,
         visit: impl FnMut(Past),
     );
 }
@@ -53,7 +52,7 @@ impl UserHistory<'_> {
 }
 
 impl History for UserHistory<'_> {
-    fn newest(&self, before: EventTime, limit: usize, read: &[bool], mut visit: impl FnMut(Past)) {
+    fn newest(&self, before: EventTime, limit: usize, read: &Kinds, mut visit: impl FnMut(Past)) {
         self.sequences.newest(self.user, before, limit, read, |entry| visit(self.past(entry)));
     }
 
@@ -62,7 +61,7 @@ impl History for UserHistory<'_> {
         category: u64,
         before: EventTime,
         limit: usize,
-        read: &[bool],
+        read: &Kinds,
         mut visit: impl FnMut(Past),
     ) {
         // A category without a number was never in a sequence.

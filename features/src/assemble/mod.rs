@@ -51,6 +51,7 @@ use crate::counters::{Counters, Subjects};
 use crate::example::{About, Batch, Histories};
 use crate::ids::{EventId, ItemId, UserId, salted_key};
 use crate::schema::{EventField, Lookup, Schema, Source};
+use crate::sequence::{KindNumbers, Kinds};
 use crate::time::EventTime;
 
 /// What is shown to whom: an impression, or a candidate of a request at the request's time.
@@ -128,7 +129,7 @@ pub struct Assembler {
     /// The place of each number column among those that are a candidate's own, or among the others.
     number_places: Vec<usize>,
     lookups: Vec<Lookup>,
-    read: Vec<bool>,
+    read: Kinds,
     category: AttributeKey,
     /// The attribute of items that says whether they can be had.
     available: AttributeKey,
@@ -139,11 +140,12 @@ pub struct Assembler {
 }
 
 impl Assembler {
-    /// Creates the assembler of a schema. `category` names the attribute of items that is their category.
+    /// Creates the assembler of a schema. `category` names the attribute of items that is their category; `kinds` numbers the behaviours of the
+    /// histories.
     ///
     /// # Panics
     /// When a field or history names a table that the schema does not have.
-    pub fn new(schema: &Schema, category: AttributeKey) -> Self {
+    pub fn new(schema: &Schema, category: AttributeKey, kinds: &KindNumbers) -> Self {
         let columns = |fields: Vec<usize>| -> Vec<Column> {
             fields.into_iter().map(|field| Column::new(schema, field)).collect()
         };
@@ -163,7 +165,7 @@ impl Assembler {
                 .collect(),
             numbers,
             lookups: schema.lookups.clone(),
-            read: schema.read.clone(),
+            read: kinds.among(&schema.read),
             category,
             available: AttributeKey::of("available"),
             item_salt: schema.tables[schema.item_table].salt(),

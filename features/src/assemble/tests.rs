@@ -7,23 +7,22 @@ use super::*;
 use crate::attributes::{Reads, number_id};
 use crate::attribution::Kept;
 use crate::candidates::Candidates;
-use crate::event::BehaviourType;
 use crate::example::LabelMode;
 use crate::funnel::{Entry, Funnel, LabelRule, Task};
 use crate::ids::{Dictionary, Numbers, stable_hash};
 use crate::schema::{Counter, Field, Kind, Missing, Reading, Subject, Table};
-use crate::sequence::{self, NO_CATEGORY, Sequences};
+use crate::sequence::{self, KindNumber, NO_CATEGORY, Sequences};
 use crate::time::Span;
 
 /// A user's behaviours as a plain list.
 #[derive(Clone, Debug, Default)]
-struct Listed(Vec<(Past, BehaviourType)>);
+struct Listed(Vec<(Past, KindNumber)>);
 
 impl Listed {
     fn back(
         &self,
         before: EventTime,
-        read: &[bool],
+        read: &Kinds,
         limit: usize,
         wanted: impl Fn(&Past) -> bool,
         visit: impl FnMut(Past),
@@ -31,7 +30,7 @@ impl Listed {
         let mut past: Vec<Past> = self
             .0
             .iter()
-            .filter(|(past, kind)| past.time < before && read[usize::from(kind.0)])
+            .filter(|(past, kind)| past.time < before && read.has(*kind))
             .map(|(past, _)| *past)
             .filter(wanted)
             .collect();
@@ -41,7 +40,7 @@ impl Listed {
 }
 
 impl History for Listed {
-    fn newest(&self, before: EventTime, limit: usize, read: &[bool], visit: impl FnMut(Past)) {
+    fn newest(&self, before: EventTime, limit: usize, read: &Kinds, visit: impl FnMut(Past)) {
         self.back(before, read, limit, |_| true, visit);
     }
 
@@ -50,7 +49,7 @@ impl History for Listed {
         category: u64,
         before: EventTime,
         limit: usize,
-        read: &[bool],
+        read: &Kinds,
         visit: impl FnMut(Past),
     ) {
         self.back(before, read, limit, |past| past.category == Some(category), visit);
@@ -108,6 +107,18 @@ fn schema(fields: &[(Source, Kind, Missing)]) -> Schema {
     }
 }
 
+/// The assembler of a schema, over histories with the behaviours 0 to 2.
+fn assembler(schema: &Schema) -> Assembler {
+    let tasks = ["a", "b", "c"].map(|name| Task {
+        name: name.into(),
+        parent: None,
+        window: Span::ZERO,
+        labels: LabelRule::Wait,
+    });
+    let funnel = Funnel::build(Entry::Impression, "impression", tasks.into(), vec![]).unwrap();
+    Assembler::new(schema, key(CATEGORY), &KindNumbers::new(&funnel))
+}
+
 /// What the tests assemble from.
 struct World {
     schema: Schema,
@@ -133,13 +144,12 @@ impl World {
     fn snapshot(&self, shown: &Shown<'_>) -> (FieldValues, Looked) {
         let known = Known { items: &self.items, users: &self.users, counters: &self.counters };
         let mut values = FieldValues::default();
-        let looked =
-            Assembler::new(&self.schema, key(CATEGORY)).snapshot(shown, &known, &mut values);
+        let looked = assembler(&self.schema).snapshot(shown, &known, &mut values);
         (values, looked)
     }
 
     fn row(&self, shown: &Shown<'_>) -> Batch {
-        let assembler = Assembler::new(&self.schema, key(CATEGORY));
+        let assembler = assembler(&self.schema);
         let mut batch = assembler.batch();
         let (values, _) = self.snapshot(shown);
         assembler.append(&labelled(&values, shown, Labels::default()), &self.history, &mut batch);
@@ -331,8 +341,8 @@ fn every_source_is_read() {
     assert_eq!(batch.numbers[0].to_bits(), 0f32.to_bits(), "no surface, no counter");
 }
 
-fn past(item: u64, category: Option<u64>, time: i64, kind: u8) -> (Past, BehaviourType) {
-    (Past { item, category, time: EventTime(time) }, BehaviourType(kind))
+fn past(item: u64, category: Option<u64>, time: i64, kind: u8) -> (Past, KindNumber) {
+    (Past { item, category, time: EventTime(time) }, KindNumber(kind))
 }
 
 #[test]
@@ -375,7 +385,7 @@ fn histories_are_read_strictly_before_the_impression_newest_last() {
 #[test]
 fn labels_modes_and_circumstances_follow_the_tasks() {
     let world = World::new(&[]);
-    let assembler = Assembler::new(&world.schema, key(CATEGORY));
+    let assembler = assembler(&world.schema);
     let nothing = Attributes::default();
     let shown = Shown { new_item: true, ..shown(&nothing) };
     let (values, _) = world.snapshot(&shown);
@@ -461,7 +471,7 @@ proptest! {
         // Counters are read at arrival: what was kept is what is learned.
         let seen = Subjects { surface: Some(9), ..Subjects::default() };
         world.counters.impression(&seen, None, EventTime(300));
-        let assembler = Assembler::new(&world.schema, key(CATEGORY));
+        let assembler = assembler(&world.schema);
         let mut batch = assembler.batch();
         assembler.append(&labelled(&values, &asked, Labels::default()), &world.history, &mut batch);
         prop_assert_eq!(batch, row);
@@ -485,7 +495,7 @@ proptest! {
             world.history.0.push(past(item, category(item), time, kind));
             let number = items.enter(item, &item.to_string()).unwrap();
             let category = category(item).map_or(NO_CATEGORY, |id| categories.enter(id));
-            let (kind, time) = (BehaviourType(kind), EventTime(time));
+            let (kind, time) = (KindNumber(kind), EventTime(time));
             let entry = sequence::Entry { item: number, category, kind, time };
             sequences.append(USER, entry, EventTime::MIN);
             sequences.append(UserId(1), entry, EventTime::MIN);
@@ -498,7 +508,7 @@ proptest! {
         let nothing = Attributes::default();
         let asked = Shown { item: ItemId(item), time: EventTime(time), ..shown(&nothing) };
         let (values, _) = world.snapshot(&asked);
-        let assembler = Assembler::new(&world.schema, key(CATEGORY));
+        let assembler = assembler(&world.schema);
         let mut batch = assembler.batch();
         let history = UserHistory {
             sequences: &sequences,
@@ -515,7 +525,7 @@ proptest! {
 fn an_impression_that_was_open_and_a_candidate_give_the_same_row() {
     let mut world = everything();
     world.history.0 = vec![past(1, Some(stable_hash(b"39")), 50, 0)];
-    let assembler = Assembler::new(&world.schema, key(CATEGORY));
+    let assembler = assembler(&world.schema);
     let nothing = Attributes::default();
     let task = Task { name: "t".into(), parent: None, window: Span(9), labels: LabelRule::Wait };
     let funnel = Funnel::build(Entry::Impression, "impression", vec![task], vec![]).unwrap();
@@ -581,7 +591,7 @@ fn candidates_of_one_request_are_the_same_rows_however_they_are_looked_up() {
     let categories = [b"39", b"40", b"39"].map(|name| Some(stable_hash(name)));
     world.history.0 = (0..3).map(|i| past(i as u64 + 1, categories[i], 50 + i as i64, 0)).collect();
     world.items.apply(4, EventTime(1), Some(attributes(&[(CATEGORY, text("40"))])), EventTime::MIN);
-    let assembler = Assembler::new(&world.schema, key(CATEGORY));
+    let assembler = assembler(&world.schema);
     let nothing = Attributes::default();
     let (mut apart, mut alike) = (assembler.batch(), assembler.batch());
     for item in [1, 4, 3, 2] {
@@ -615,7 +625,7 @@ fn candidates_hold_the_rows_of_a_batch_with_what_is_common_once() {
     world.counters = Counters::new(&world.schema.counters, 100);
     let subjects = Subjects { user: USER.0, category: categories[0], ..Subjects::default() };
     world.counters.impression(&subjects, None, EventTime(60));
-    let assembler = Assembler::new(&world.schema, key(CATEGORY));
+    let assembler = assembler(&world.schema);
     let known = Known { items: &world.items, users: &world.users, counters: &world.counters };
     let nothing = Attributes::default();
     let mut candidates = Candidates::new(&world.schema);
@@ -649,7 +659,7 @@ fn candidates_hold_the_rows_of_a_batch_with_what_is_common_once() {
 #[should_panic(expected = "append it by itself")]
 fn another_time_is_not_alike() {
     let world = everything();
-    let assembler = Assembler::new(&world.schema, key(CATEGORY));
+    let assembler = assembler(&world.schema);
     let nothing = Attributes::default();
     let mut batch = world.row(&shown(&nothing));
     let later = Shown { time: EventTime(NOON + 1), ..shown(&nothing) };
@@ -661,7 +671,7 @@ fn another_time_is_not_alike() {
 #[test]
 fn memory_of_closed_impressions_serves_again() {
     let world = everything();
-    let assembler = Assembler::new(&world.schema, key(CATEGORY));
+    let assembler = assembler(&world.schema);
     let known = Known { items: &world.items, users: &world.users, counters: &world.counters };
     let nothing = Attributes::default();
     let mut pool = ValuePool::new(1);

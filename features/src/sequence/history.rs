@@ -1,7 +1,7 @@
 //! The behaviours of one user: full segments, oldest first, and an open tail.
 
-use super::segment::{MOST, Segment, is_read};
-use super::{Appended, Entry};
+use super::segment::{MOST, Segment};
+use super::{Appended, Entry, Kinds};
 use crate::time::EventTime;
 
 /// How many behaviours of a full tail are packed; the rest stays open for those that come a little late.
@@ -147,7 +147,7 @@ impl History {
     pub(super) fn visit_category_back(
         &self,
         category: u32,
-        read: &[bool],
+        read: &Kinds,
         before: EventTime,
         most: usize,
         mut visit: impl FnMut(Entry) -> bool,
@@ -157,7 +157,7 @@ impl History {
         let packed = self.count - self.tail.len();
         let tail = self.tail[..end].iter().skip(skip.saturating_sub(packed)).rev();
         for entry in tail {
-            if entry.category == category && is_read(read, entry.kind.0) && !visit(*entry) {
+            if entry.category == category && read.has(entry.kind) && !visit(*entry) {
                 return;
             }
         }

@@ -6,27 +6,29 @@
 //! ```
 //!
 //! A segment is packed, about 10 bytes a behaviour, and does not change once it is full, unless a behaviour comes so late that it belongs
-//! inside. Behaviours of the same time stay in the order of their arrival. Items and categories are numbers of a dictionary
-//! ([`crate::ids::Dictionary`], [`crate::ids::Numbers`]) that the caller keeps.
+//! inside. Behaviours of the same time stay in the order of their arrival. Items, categories and types of behaviour are numbers of tables
+//! ([`crate::ids::Dictionary`], [`crate::ids::Numbers`], [`KindNumbers`]) that the caller keeps beside the sequences; without them a segment says
+//! nothing. A type of behaviour keeps its number whatever is configured later: one that is configured no more stays and is not read.
 //!
 //! Costs: an append is O(1) amortised; the newest N are one read; a search by category ([SIM](https://arxiv.org/abs/2006.05639)'s hard search) looks
 //! at one short list a segment and scans a byte column where it is found.
 
 mod history;
+mod kinds;
 mod search;
 mod segment;
 
 #[cfg(test)]
 mod tests;
 
-use crate::event::BehaviourType;
 use crate::ids::UserId;
 use crate::maps::Map;
 use crate::time::EventTime;
 
 use history::{History, Stored};
-use segment::{Segment, is_read};
+use segment::Segment;
 
+pub use kinds::{KindNumber, KindNumbers, Kinds, TooManyKinds};
 pub use segment::SegmentError;
 
 /// Category of a behaviour whose item has none.
@@ -43,7 +45,7 @@ pub struct Entry {
     /// The number of the item's category at that time, or [`NO_CATEGORY`].
     pub category: u32,
     /// What was done.
-    pub kind: BehaviourType,
+    pub kind: KindNumber,
     /// When.
     pub time: EventTime,
 }
@@ -127,14 +129,13 @@ impl Sequences {
         appended
     }
 
-    /// Calls `visit` with the newest behaviours strictly before a time, at most `limit`, newest first, of the types that `read` has by
-    /// number.
+    /// Calls `visit` with the newest behaviours strictly before a time, at most `limit`, newest first, of the types that `read` has.
     pub fn newest(
         &self,
         user: UserId,
         before: EventTime,
         limit: usize,
-        read: &[bool],
+        read: &Kinds,
         visit: impl FnMut(Entry),
     ) {
         if let Some(history) = self.users.get(&user) {
@@ -143,14 +144,14 @@ impl Sequences {
     }
 
     /// Calls `visit` with the newest behaviours in a category strictly before a time, at most `limit`, newest first, of the types that
-    /// `read` has by number.
+    /// `read` has.
     pub fn matching(
         &self,
         user: UserId,
         category: u32,
         before: EventTime,
         limit: usize,
-        read: &[bool],
+        read: &Kinds,
         visit: impl FnMut(Entry),
     ) {
         if let Some(history) = self.users.get(&user) {
@@ -166,7 +167,7 @@ impl Sequences {
         user: UserId,
         before: EventTime,
         limit: usize,
-        read: &[bool],
+        read: &Kinds,
         out: &mut Vec<u32>,
     ) {
         out.clear();
@@ -248,12 +249,17 @@ impl Sequences {
         }
     }
 
-    /// Puts back a segment or a tail, in any order; nothing else may have been added before the last of them.
+    /// Puts back a segment or a tail, in any order; nothing else may have been added before the last of them. `kinds` gave the numbers in it.
     ///
     /// # Errors
     /// [`SegmentError`], and nothing is changed.
-    pub fn restore(&mut self, key: SegmentKey, bytes: &[u8]) -> Result<(), SegmentError> {
-        let segment = Segment::parse(bytes)?;
+    pub fn restore(
+        &mut self,
+        key: SegmentKey,
+        bytes: &[u8],
+        kinds: &KindNumbers,
+    ) -> Result<(), SegmentError> {
+        let segment = Segment::parse(bytes, kinds.given())?;
         let history = self.users.entry(key.user).or_default();
         let before = history.length(self.max_length);
         let free = if key.place == SegmentKey::TAIL {
@@ -267,10 +273,10 @@ impl Sequences {
 }
 
 /// Passes on the behaviours of the types read until there are enough.
-fn limited(limit: usize, read: &[bool], mut visit: impl FnMut(Entry)) -> impl FnMut(Entry) -> bool {
+fn limited(limit: usize, read: &Kinds, mut visit: impl FnMut(Entry)) -> impl FnMut(Entry) -> bool {
     let mut left = limit;
     move |entry| {
-        if left > 0 && is_read(read, entry.kind.0) {
+        if left > 0 && read.has(entry.kind) {
             left -= 1;
             visit(entry);
         }

@@ -14,8 +14,7 @@
 //! checksum is the store's.
 
 use super::search::{find_number, visit_back};
-use super::{Entry, NO_CATEGORY};
-use crate::event::BehaviourType;
+use super::{Entry, KindNumber, Kinds, NO_CATEGORY};
 use crate::time::EventTime;
 
 /// The most behaviours of a segment.
@@ -103,11 +102,11 @@ impl Segment {
         Self(bytes.into_boxed_slice())
     }
 
-    /// Takes bytes as a segment if they are one in every respect, so that reading it never fails.
+    /// Takes bytes as a segment if they are one in every respect, so that reading it never fails. So many types of behaviour have a number.
     ///
     /// # Errors
     /// [`SegmentError`].
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, SegmentError> {
+    pub(super) fn parse(bytes: &[u8], kinds: usize) -> Result<Self, SegmentError> {
         let damaged = |what| Err(SegmentError::Damaged(what));
         let Some(&version) = bytes.first() else {
             return damaged("nothing there");
@@ -130,6 +129,9 @@ impl Segment {
         let columns = segment.columns();
         if columns.which.iter().any(|&place| usize::from(place) >= distinct) {
             return damaged("a category that is not there");
+        }
+        if columns.kinds.iter().any(|&kind| usize::from(kind) >= kinds) {
+            return damaged("a type of behaviour that has no name");
         }
         let (mut place, mut before) = (0, segment.first().0);
         for i in 0..count {
@@ -223,7 +225,7 @@ impl Segment {
         category: u32,
         from: usize,
         to: usize,
-        read: &[bool],
+        read: &Kinds,
         mut visit: impl FnMut(Entry) -> bool,
     ) -> bool {
         if from >= to {
@@ -237,7 +239,7 @@ impl Segment {
         visit_back(&columns.which[from..to], which as u8, |place| {
             let i = from + place;
             // Times are unpacked only for what is wanted: a common category may have few behaviours of the types read.
-            if !is_read(read, columns.kinds[i]) {
+            if !read.has(KindNumber(columns.kinds[i])) {
                 return true;
             }
             let known = group.take().filter(|group| group.number == i / GROUP);
@@ -292,15 +294,10 @@ impl Columns<'_> {
         Entry {
             item: number_at(self.items, i),
             category: number_at(self.categories, which),
-            kind: BehaviourType(self.kinds[i]),
+            kind: KindNumber(self.kinds[i]),
             time: EventTime(group.times[i % GROUP]),
         }
     }
-}
-
-/// Tells whether a type of behaviour is among those read.
-pub(super) fn is_read(read: &[bool], kind: u8) -> bool {
-    read.get(usize::from(kind)).is_some_and(|read| *read)
 }
 
 /// Returns the time and the place of what follows of a group other than the first.

@@ -7,8 +7,27 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
+use crate::event::BehaviourType;
+use crate::funnel::{self, Funnel, LabelRule, Task};
+use crate::time::Span;
 
 const KINDS: usize = 4;
+
+/// A funnel of these tasks, with these further behaviours.
+fn funnel(tasks: &[&str], extras: &[String]) -> Funnel {
+    let task = |name: &&str| Task {
+        name: (*name).into(),
+        parent: None,
+        window: Span::ZERO,
+        labels: LabelRule::Wait,
+    };
+    let tasks = tasks.iter().map(task).collect();
+    Funnel::build(funnel::Entry::Impression, "impression", tasks, extras.into()).unwrap()
+}
+
+fn kinds() -> KindNumbers {
+    KindNumbers::new(&funnel(&["a", "b", "c", "d"], &[]))
+}
 
 /// The same by brute force: everything, sorted by time and then by arrival.
 struct Plain {
@@ -42,11 +61,10 @@ impl Plain {
         category: Option<u32>,
         before: EventTime,
         limit: usize,
-        read: &[bool],
+        read: &Kinds,
     ) -> Vec<Entry> {
         let of = |entry: &&Entry| {
-            read[usize::from(entry.kind.0)]
-                && category.is_none_or(|category| entry.category == category)
+            read.has(entry.kind) && category.is_none_or(|category| entry.category == category)
         };
         let before = self.entries.iter().rev().filter(|entry| entry.time < before);
         before.take(self.most).filter(of).take(limit).copied().collect()
@@ -58,7 +76,7 @@ fn entry(random: &mut ChaCha8Rng, time: i64) -> Entry {
     Entry {
         item: random.random_range(0..1000),
         category: if category == 6 { NO_CATEGORY } else { category },
-        kind: BehaviourType(random.random_range(0..KINDS as u8)),
+        kind: KindNumber(random.random_range(0..KINDS as u8)),
         time: EventTime(time),
     }
 }
@@ -79,6 +97,7 @@ fn compare(sequences: &Sequences, plain: &Plain, user: UserId, random: &mut ChaC
         let before = before.max(plain.horizon);
         let limit = [0, 1, 5, 50, usize::MAX][random.random_range(0..5)];
         let read: Vec<bool> = (0..KINDS).map(|_| random.random_bool(0.7)).collect();
+        let read = kinds().among(&read);
         let mut found = Vec::new();
         sequences.newest(user, before, limit, &read, |entry| found.push(entry));
         assert_eq!(found, plain.newest(None, before, limit, &read));
@@ -152,7 +171,7 @@ fn sequences_equal_sorted_lists_under_any_order_and_limit() {
         let mut stored: Vec<_> = store.0.iter().collect();
         stored.shuffle(&mut random);
         for (key, bytes) in stored {
-            restored.restore(*key, bytes).unwrap();
+            restored.restore(*key, bytes, &kinds()).unwrap();
         }
         let total: usize = plain.values().map(Plain::length).sum();
         for sequences in [&sequences, &restored] {
@@ -194,7 +213,7 @@ fn an_as_of_read_does_not_see_what_comes_later() {
     for time in 0..2000 {
         sequences.append(user, entry(&mut random, time), EventTime::MIN);
     }
-    let read = [true; KINDS];
+    let read = kinds().configured();
     let look = |sequences: &Sequences| {
         let mut found = Vec::new();
         sequences.newest(user, EventTime(1500), 50, &read, |entry| found.push(entry));
@@ -251,9 +270,9 @@ fn damaged_segments_are_refused_and_never_panic() {
     let key = SegmentKey { user: UserId(1), place: 0 };
     let restore = |bytes: &[u8]| {
         let mut restored = Sequences::new(1000);
-        restored.restore(key, bytes)?;
+        restored.restore(key, bytes, &kinds())?;
         let mut count = 0;
-        restored.newest(UserId(1), EventTime::MAX, 1000, &[true; 256], |_| count += 1);
+        restored.newest(UserId(1), EventTime::MAX, 1000, &kinds().configured(), |_| count += 1);
         assert_eq!(count, restored.length(UserId(1)));
         Ok(())
     };
@@ -273,15 +292,15 @@ fn damaged_segments_are_refused_and_never_panic() {
     assert_eq!(restore(&bytes), Err(SegmentError::Version(9)));
     let mut restored = Sequences::new(10);
     bytes[0] = 1;
-    assert_eq!(restored.restore(key, &bytes), Ok(()));
-    assert_eq!(restored.restore(key, &bytes), Err(SegmentError::Doubled));
+    assert_eq!(restored.restore(key, &bytes, &kinds()), Ok(()));
+    assert_eq!(restored.restore(key, &bytes, &kinds()), Err(SegmentError::Doubled));
 }
 
 #[test]
 fn an_open_impression_reads_what_it_saw_however_much_has_come_since() {
     let mut random = ChaCha8Rng::seed_from_u64(17);
     let (user, shown) = (UserId(1), EventTime(1_000));
-    let read = [true; KINDS];
+    let read = kinds().configured();
     let mut sequences = Sequences::new(50);
     let look = |sequences: &Sequences| {
         let mut found = Vec::new();
@@ -303,4 +322,81 @@ fn an_open_impression_reads_what_it_saw_however_much_has_come_since() {
     let mut kept = 0;
     sequences.visit_all(|key, _| kept += usize::from(key.place != SegmentKey::TAIL));
     assert!(kept <= (50 + 4096) / 224 + 1, "{kept} segments");
+}
+
+#[test]
+fn a_segment_with_a_type_that_has_no_name_is_refused() {
+    let mut sequences = Sequences::new(10);
+    let entry = Entry { item: 1, category: 2, kind: KindNumber(3), time: EventTime(5) };
+    sequences.append(UserId(1), entry, EventTime::MIN);
+    let fewer = KindNumbers::new(&funnel(&["a", "b", "c"], &[]));
+    sequences.visit_all(|key, bytes| {
+        assert_eq!(Sequences::new(10).restore(key, bytes, &kinds()), Ok(()));
+        let refused = Sequences::new(10).restore(key, bytes, &fewer);
+        assert_eq!(refused, Err(SegmentError::Damaged("a type of behaviour that has no name")));
+    });
+}
+
+/// Funnels come and go at random, and each writes some behaviours: what was written is read under its name and no other.
+#[test]
+fn a_name_keeps_its_number_whatever_is_configured() {
+    for seed in 0..50 {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let names: Vec<String> = (0..12).map(|i| format!("n{i}")).collect();
+        let mut numbers: Option<KindNumbers> = None;
+        let (user, mut sequences) = (UserId(1), Sequences::new(100_000));
+        let mut written: Vec<&str> = Vec::new();
+        for _ in 0..20 {
+            let mut chosen: Vec<&str> = names.iter().map(String::as_str).collect();
+            chosen.shuffle(&mut random);
+            chosen.truncate(random.random_range(1..8));
+            let (tasks, extras) = chosen.split_at(random.random_range(1..=chosen.len()));
+            let extras: Vec<String> = extras.iter().map(|name| String::from(*name)).collect();
+            let funnel = funnel(tasks, &extras);
+            let now = match &numbers {
+                None => KindNumbers::new(&funnel),
+                Some(before) => before.configured_as(&funnel).unwrap(),
+            };
+            for _ in 0..random.random_range(0..30) {
+                let name = chosen[random.random_range(0..chosen.len())];
+                let kind = now.number(funnel.behaviour_type(name).unwrap());
+                let time = EventTime(written.len() as i64);
+                let entry = Entry { item: 0, category: 0, kind, time };
+                sequences.append(user, entry, EventTime::MIN);
+                written.push(name);
+            }
+            let places = |wanted: &dyn Fn(&str) -> bool| -> Vec<i64> {
+                (0..written.len()).rev().filter(|&i| wanted(written[i])).map(|i| i as i64).collect()
+            };
+            let look = |read: &Kinds| {
+                let mut found = Vec::new();
+                let visit = |entry: Entry| found.push(entry.time.0);
+                sequences.newest(user, EventTime::MAX, usize::MAX, read, visit);
+                found
+            };
+            for (kind, name) in (0u8..).zip(funnel.behaviour_names()) {
+                assert_eq!(now.name(BehaviourType(kind)), Some(name));
+                let mut read = vec![false; usize::from(kind)];
+                read.push(true);
+                assert_eq!(look(&now.among(&read)), places(&|written| written == name));
+            }
+            assert_eq!(look(&now.configured()), places(&|written| chosen.contains(&written)));
+            numbers = Some(now);
+        }
+    }
+}
+
+#[test]
+fn beyond_two_hundred_names_a_new_one_is_refused() {
+    let extras =
+        |from: usize, to: usize| -> Vec<String> { (from..to).map(|i| format!("n{i}")).collect() };
+    let mut numbers = KindNumbers::new(&funnel(&["click"], &extras(0, 150)));
+    numbers = numbers.configured_as(&funnel(&["like"], &extras(150, 198))).unwrap();
+    let known = funnel(&["click", "like"], &extras(0, 198));
+    assert_eq!(known.behaviours(), 200);
+    assert_eq!(numbers.configured_as(&known).unwrap().configured_as(&known).unwrap().given(), 200);
+    let error = numbers.configured_as(&funnel(&["click", "share"], &[])).unwrap_err();
+    assert_eq!(error, TooManyKinds { known: 200, new: vec!["share".into()] });
+    let told = error.to_string();
+    assert!(told.contains("at most 200") && told.contains("found 200 and the new share"), "{told}");
 }

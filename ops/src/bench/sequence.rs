@@ -6,10 +6,11 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use sluice_daemon::config::Config;
 use sluice_daemon::store::{Batch, SledStore, Store, keys};
 use sluice_features::event::BehaviourType;
 use sluice_features::ids::UserId;
-use sluice_features::sequence::{Change, Entry, Sequences};
+use sluice_features::sequence::{Change, Entry, KindNumbers, Sequences};
 use sluice_features::time::EventTime;
 
 use super::report::{Report, Row, Target};
@@ -20,7 +21,8 @@ const USER: UserId = UserId(1);
 /// Categories that a user visits; half of the behaviours are in the first [`COMMON`].
 const CATEGORIES: u32 = 400;
 const COMMON: u32 = 16;
-const KINDS: u32 = 4;
+/// Beside the tasks click, cart and purchase.
+const FUNNEL: &str = "[funnel]\nbehaviours = [\"look\"]\n";
 /// What a search wants.
 const WANTED: usize = 50;
 /// Runs of an append; looks of a search, of which the median counts.
@@ -36,8 +38,11 @@ const CACHE: u64 = 64 << 20;
 /// When the store fails.
 pub(super) fn measure(report: &mut Report) -> Result<()> {
     let mut rows = Vec::new();
+    let config = Config::build(FUNNEL, &[])?;
+    let kinds = KindNumbers::new(&config.funnel);
+    let all = kinds.configured();
     for length in LENGTHS {
-        let behaviours: Vec<Entry> = behaviours().take(length).collect();
+        let behaviours: Vec<Entry> = behaviours(&kinds).take(length).collect();
         let mut sequences = Sequences::new(length);
         let mut best = Duration::MAX;
         for _ in 0..RUNS {
@@ -51,13 +56,13 @@ pub(super) fn measure(report: &mut Report) -> Result<()> {
         let name = format!("appends to {length}");
         rows.push(Row::new(GROUP, name, length as f64 / best.as_secs_f64() / 1e6, "M/s"));
         let newest = median(|sum| {
-            sequences.newest(USER, EventTime::MAX, WANTED, &ALL, |e| *sum += u64::from(e.item));
+            sequences.newest(USER, EventTime::MAX, WANTED, &all, |e| *sum += u64::from(e.item));
         });
         rows.push(Row::new(GROUP, format!("newest {WANTED} of {length}"), newest, "us"));
         let scan = plain_scan(&behaviours);
         for (what, category) in [("common", 3), ("rare", CATEGORIES - 1), ("absent", CATEGORIES)] {
             let time = median(|sum| {
-                sequences.matching(USER, category, EventTime::MAX, WANTED, &ALL, |entry| {
+                sequences.matching(USER, category, EventTime::MAX, WANTED, &all, |entry| {
                     *sum += u64::from(entry.item);
                 });
             });
@@ -69,16 +74,15 @@ pub(super) fn measure(report: &mut Report) -> Result<()> {
         let row = Row::new(GROUP, format!("memory of {length}"), bytes, "bytes/behaviour");
         rows.push(row.target(Target::AtMost(12.0)));
     }
-    let row = Row::new(GROUP, "on disk, 10000 a user", on_disk()?, "bytes/behaviour");
+    let row = Row::new(GROUP, "on disk, 10000 a user", on_disk(&kinds)?, "bytes/behaviour");
     rows.push(row.target(Target::AtMost(40.0)));
     rows.into_iter().for_each(|row| report.push(row));
     Ok(())
 }
 
-const ALL: [bool; KINDS as usize] = [true; KINDS as usize];
-
 /// Behaviours minutes apart, in the order of their times.
-fn behaviours() -> impl Iterator<Item = Entry> {
+fn behaviours(kinds: &KindNumbers) -> impl Iterator<Item = Entry> {
+    let kinds = [0, 1, 2, 3].map(|kind| kinds.number(BehaviourType(kind)));
     let (mut state, mut time) = (1_u64, 1_650_812_741_436);
     std::iter::repeat_with(move || {
         // Knuth's 64-bit linear congruential generator: good enough for a load.
@@ -89,7 +93,7 @@ fn behaviours() -> impl Iterator<Item = Entry> {
         Entry {
             item: number % 100_000,
             category: number / 2 % categories,
-            kind: BehaviourType((number / 7 % KINDS) as u8),
+            kind: kinds[(number / 7) as usize % kinds.len()],
             time: EventTime(time),
         }
     })
@@ -119,12 +123,12 @@ fn median(mut look: impl FnMut(&mut u64)) -> f64 {
 }
 
 /// Bytes that a behaviour takes in a store of users with 10,000 each, written segment by segment as checkpoints do.
-fn on_disk() -> Result<f64> {
+fn on_disk(kinds: &KindNumbers) -> Result<f64> {
     let folder = tempfile::tempdir()?;
     let store = SledStore::open(folder.path(), CACHE)?;
     let empty = store.bytes()?;
     let mut sequences = Sequences::new(LENGTHS[0]);
-    for (i, entry) in behaviours().take(LENGTHS[0]).enumerate() {
+    for (i, entry) in behaviours(kinds).take(LENGTHS[0]).enumerate() {
         for user in 1..=STORED {
             sequences.append(UserId(user), entry, EventTime::MAX);
         }

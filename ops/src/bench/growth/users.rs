@@ -117,7 +117,8 @@ fn fill(pipeline: &mut Pipeline, users: usize) -> Result<()> {
             let category = CategoryId(stable_hash(category_of(item).to_string().as_bytes()));
             let time = EventTime(START - 1_000_000 + 1_000 * i as i64);
             let number = shared.category_number(Some(category));
-            let entry = Entry { item: item as u32, category: number, kind: BehaviourType(0), time };
+            let kind = shared.kinds.number(BehaviourType(0));
+            let entry = Entry { item: item as u32, category: number, kind, time };
             shard.sequences.append(id, entry, EventTime::MAX);
             if i == 0 {
                 let (item, category) = (ItemId::of(&item.to_string()).0, Some(category.0));
