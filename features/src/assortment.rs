@@ -1,34 +1,24 @@
-//! Which items may be drawn as negatives of a view and found as candidates for everybody.
+//! Which items may be drawn as negatives of a view: those that are offered ([`crate::catalogue::Catalogue::is_offered`]).
 //!
-//! | | drawn as a negative | found as a candidate |
-//! |---|---|---|
-//! | there is a catalogue (some item's record has come) | a record says so: the item is not gone and available | the same |
-//! | there is none | an event has named it | events of two users have named it |
-//!
-//! One event with a typing mistake, or a script for a name, makes no item for others. A positive that could not have been drawn as a negative says
-//! nothing about the difference: it is masked by the caller.
+//! Where some item's record has come, that is what records say can be had; where there is no catalogue, what events have named. A positive that
+//! could not have been drawn as a negative says nothing about the difference between the two: the caller masks it.
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::UserId;
 use crate::pages::PagedVec;
 
 /// Items that are copied together where a checkpoint is being written.
 const PAGE: usize = 256;
 
 /// An event has named the item.
-const NAMED: u32 = 1;
-/// Events of two users have.
-const SHARED: u32 = 2;
+const NAMED: u8 = 1;
 /// Its record says that it can be had.
-const OFFERED: u32 = 4;
-/// Bits below the hash of the first user who named it.
-const FLAGS: u32 = 3;
+const OFFERED: u8 = 2;
 
 /// The standing of all items, by their number.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Assortment {
-    items: PagedVec<u32, PAGE>,
+    items: PagedVec<u8, PAGE>,
     /// Some record has come.
     catalogue: bool,
     /// Which are drawable, as sums (Fenwick, 1994): place `i` has those of the numbers from `i + 1 - lowest bit of (i + 1)` to `i`.
@@ -40,13 +30,8 @@ pub struct Assortment {
 
 impl Assortment {
     /// Takes note that an event names an item.
-    pub fn named(&mut self, item: u32, user: UserId) {
-        let hash = (user.0 >> (32 + FLAGS)) as u32;
-        self.change(item, |standing| match (standing & NAMED > 0, standing >> FLAGS == hash) {
-            (false, _) => standing & OFFERED | NAMED | hash << FLAGS,
-            (true, true) => standing,
-            (true, false) => standing | SHARED,
-        });
+    pub fn named(&mut self, item: u32) {
+        self.change(item, |standing| standing | NAMED);
     }
 
     /// Takes note of an item's record: whether it can be had. One that is gone cannot.
@@ -61,12 +46,6 @@ impl Assortment {
     /// Tells whether an item may be drawn as a negative.
     pub fn is_drawable(&self, item: u32) -> bool {
         self.items.get(item as usize).is_some_and(|standing| self.draws(*standing))
-    }
-
-    /// Tells whether an item may be found as a candidate.
-    pub fn is_candidate(&self, item: u32) -> bool {
-        let wanted = if self.catalogue { OFFERED } else { SHARED };
-        self.items.get(item as usize).is_some_and(|standing| standing & wanted > 0)
     }
 
     /// Tells whether records say what can be had.
@@ -119,11 +98,11 @@ impl Assortment {
         }
     }
 
-    fn draws(&self, standing: u32) -> bool {
+    fn draws(&self, standing: u8) -> bool {
         standing & if self.catalogue { OFFERED } else { NAMED } > 0
     }
 
-    fn change(&mut self, item: u32, new: impl Fn(u32) -> u32) {
+    fn change(&mut self, item: u32, new: impl Fn(u8) -> u8) {
         let place = item as usize;
         while self.items.len() <= place {
             self.push();
@@ -178,7 +157,7 @@ mod tests {
             if step > 2_000 && random(2) == 0 {
                 assortment.recorded(item, random(3) > 0);
             } else {
-                assortment.named(item, UserId(random(1 << 20) << 40));
+                assortment.named(item);
             }
             if step % 50 == 0 {
                 if step % 100 == 0 {
@@ -204,20 +183,13 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_one_user_is_nobody_elses_candidate_and_a_catalogue_decides() {
+    fn where_there_is_a_catalogue_it_decides() {
         let mut assortment = Assortment::default();
-        let [a, b] = [UserId(1 << 40), UserId(2 << 40)];
-        for user in [a, a, a] {
-            assortment.named(0, user);
-        }
-        assert!(assortment.is_drawable(0) && !assortment.is_candidate(0));
-        assortment.named(0, b);
-        assert!(assortment.is_candidate(0));
+        assortment.named(0);
+        assert!(assortment.is_drawable(0));
         assortment.recorded(5, true);
-        assert!(assortment.is_candidate(5) && assortment.is_drawable(5));
-        assert!(!assortment.is_candidate(0) && !assortment.is_drawable(0), "no record names it");
+        assert!(assortment.is_drawable(5) && !assortment.is_drawable(0), "no record names it");
         assortment.recorded(5, false);
-        assert!(!assortment.is_candidate(5));
-        assert_eq!(assortment.drawable(), 0);
+        assert_eq!((assortment.drawable(), assortment.nth(0)), (0, None));
     }
 }

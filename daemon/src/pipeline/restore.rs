@@ -58,6 +58,8 @@ impl Restoring {
         }
         shared.popular = whole.popular;
         shared.popular.rank();
+        shared.assortment = whole.assortment;
+        shared.assortment.sum_up();
         shared.negatives = whole.negatives;
         pipeline.counts = whole.counts;
         Ok(Self { pipeline, items: whole.items, users: whole.users, dropped })

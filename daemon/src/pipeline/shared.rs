@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use sluice_features::assemble::{Known, Negatives, UserHistory};
+use sluice_features::assortment::Assortment;
 use sluice_features::attributes::AttributeKey;
 use sluice_features::catalogue::Catalogue;
 use sluice_features::counters::{Counters, Subjects};
@@ -40,6 +41,8 @@ pub struct Shared {
     pub popular: Popular,
     /// When each item was first seen, by number: in an event, or in the catalogue where no event is older.
     pub first_seen: Vec<EventTime>,
+    /// Which items may be drawn.
+    pub assortment: Assortment,
     /// Draws the items that were not viewed, where views open the funnel.
     pub negatives: Negatives,
     pub(super) stored: Stored,
@@ -60,6 +63,7 @@ impl Shared {
             counters: Counters::new(&rules.schema.counters, COUNTER_ENTRIES),
             popular: Popular::new(POPULAR),
             first_seen: Vec::new(),
+            assortment: Assortment::default(),
             negatives: Negatives::new(rules.seed),
             stored: Stored::default(),
         }

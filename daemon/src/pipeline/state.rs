@@ -16,6 +16,7 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 use sluice_features::assemble::{FieldValues, Negatives};
+use sluice_features::assortment::Assortment;
 use sluice_features::attribution::{JoinerPicture, JoinerState, OtherFunnel};
 use sluice_features::catalogue::Version;
 use sluice_features::counters::Counters;
@@ -129,6 +130,7 @@ pub struct Picture {
     kinds: KindNumbers,
     counters: Counters,
     popular: Popular,
+    assortment: Assortment,
     negatives: Negatives,
     counts: Counts,
 }
@@ -143,6 +145,7 @@ pub(super) struct Whole {
     pub(super) kinds: KindNumbers,
     pub(super) counters: Counters,
     pub(super) popular: Popular,
+    pub(super) assortment: Assortment,
     pub(super) negatives: Negatives,
     pub(super) counts: Counts,
 }
@@ -264,6 +267,7 @@ impl Pipeline {
             kinds: self.shared.kinds.clone(),
             counters: self.shared.counters.clone(),
             popular: self.shared.popular.picture(),
+            assortment: self.shared.assortment.clone(),
             negatives: self.shared.negatives,
             counts: self.counts.clone(),
         }

@@ -24,6 +24,9 @@ use super::work::{Role, Verdict};
 /// The view, where it opens the funnel: task 0.
 const VIEW: TaskSet = TaskSet::EMPTY.with(0);
 
+/// Draws for each negative that is wanted, where some items are too new.
+const TRIES: usize = 4;
+
 /// User and item of an event.
 struct Entered {
     user: UserId,
@@ -32,8 +35,8 @@ struct Entered {
     category: Option<CategoryId>,
     /// The time that it counts as.
     at: EventTime,
-    /// Nothing was known of the item before.
-    first_sight: bool,
+    /// The item might have been drawn as a negative before this event.
+    drawable: bool,
 }
 
 /// The impression that has just come.
@@ -127,6 +130,12 @@ impl Pipeline {
                 let number = entered.map_err(|c| collision("item", &c))?;
                 let applied = self.shared.item_features.apply(item.0, time, features, horizon);
                 self.counts.dropped_versions += u64::from(applied.dropped);
+                // The newest version decides, whatever the order of updates.
+                let catalogue = &self.shared.item_features;
+                let offered = catalogue.as_of(item.0, EventTime::MAX, |found, features| {
+                    catalogue.is_offered(found, features, self.rules.available)
+                });
+                self.shared.assortment.recorded(number, offered);
                 self.changed.get_mut().item(item);
                 self.shared.stored.features_changed(whose, number);
                 self.counts.items += 1;
@@ -249,7 +258,7 @@ impl Pipeline {
             // Nothing is learned yet, but the prediction is made now.
             self.effects.insert(0, Effect::Example { place, labels: Labels::default() });
         }
-        let arrival = Arrival { id: impression.id, judged, sampled: !about.first_sight };
+        let arrival = Arrival { id: impression.id, judged, sampled: about.drawable };
         self.run_effects(number, Some(arrival), arrived);
         if let Entry::View { .. } = self.rules.funnel.entry() {
             self.remember(number, user, item_number, category, BehaviourType(0), impression.time);
@@ -429,13 +438,20 @@ impl Pipeline {
         for (_, values) in self.drawn.drain(..) {
             self.pool.put(values);
         }
-        if about.first_sight {
+        if !about.drawable {
             return;
         }
-        for _ in 0..count {
-            let Shared { negatives, items, .. } = &mut self.shared;
-            let Some(item) = negatives.draw(items, shown.item) else { return };
-            let number = self.shared.items.number(item.0).unwrap_or(u32::MAX);
+        for _ in 0..TRIES * count {
+            if self.drawn.len() == count {
+                break;
+            }
+            let Shared { negatives, assortment, first_seen, .. } = &mut self.shared;
+            let Some(number) = negatives.draw(assortment, about.item_number) else { return };
+            // Another partition may be ahead: what it has named first after the view was not there yet.
+            if !assortment.has_catalogue() && first_seen[number as usize] >= shown.time {
+                continue;
+            }
+            let item = ItemId(self.shared.items.id(number));
             let new_item = self.shared.is_new(number, shown.time, self.rules.new_for);
             let shown = Shown { item, new_item, ..*shown };
             let mut values = self.pool.get();
@@ -519,15 +535,15 @@ impl Pipeline {
     ) -> Result<Entered, Rejection> {
         let item = ItemId::of(text);
         let category = self.shared.category_of(item, at, self.rules.category);
-        let known = self.shared.items.len();
         let entered = self.shared.enter_item(item, text, category, at);
         let item_number = entered.map_err(|c| collision("item", &c))?;
         // A time that is out of order by more than the lateness is not believed.
         if at < self.shared.first_seen[item_number as usize] && at >= self.horizon() {
             self.shared.seen_before(item_number, at);
         }
-        let first_sight = item_number as usize >= known;
-        Ok(Entered { user, item, item_number, category, at, first_sight })
+        let drawable = self.shared.assortment.is_drawable(item_number);
+        self.shared.assortment.named(item_number);
+        Ok(Entered { user, item, item_number, category, at, drawable })
     }
 
     /// Tells whether an impression is among the share that is judged, by its id alone.

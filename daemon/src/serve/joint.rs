@@ -24,7 +24,8 @@ impl Joint {
         let rate = match pipeline.rules().funnel.entry() {
             Entry::Impression => None,
             Entry::View { negatives } => {
-                Some(sampling_rate(negatives, pipeline.shared().items.len()))
+                let offered = pipeline.shared().assortment.drawable();
+                Some(sampling_rate(negatives, offered as usize))
             }
         };
         Self { rate }

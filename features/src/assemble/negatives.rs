@@ -1,4 +1,4 @@
-//! Sampled negatives, where only views are known: `k` items drawn uniformly among the other known ones stand for all that were not
+//! Sampled negatives, where only views are known: `k` items drawn uniformly among the others that are offered stand for all that were not
 //! viewed.
 //!
 //! Of `n - 1` other items each is drawn at the rate `r = k / (n - 1)`. An item that is the next one viewed with probability `q` is then a positive
@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Dictionary, ItemId};
+use crate::assortment::Assortment;
 
 /// A seeded generator of negatives. Its state is part of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,18 +21,16 @@ impl Negatives {
         Self { state: seed }
     }
 
-    /// Draws a known item that is not the viewed one, all with the same probability; `None` when there is no other.
-    pub fn draw(&mut self, known: &Dictionary, viewed: ItemId) -> Option<ItemId> {
-        let all = u32::try_from(known.len()).unwrap_or(u32::MAX);
-        let viewed = known.number(viewed.0);
-        let others = if viewed.is_some() { all.saturating_sub(1) } else { all };
+    /// Draws the number of an offered item that is not the viewed one, all with the same probability; `None` when there is no other.
+    pub fn draw(&mut self, offered: &Assortment, viewed: u32) -> Option<u32> {
+        let out = offered.is_drawable(viewed);
+        let others = offered.drawable() - u32::from(out);
         if others == 0 {
             return None;
         }
         let drawn = self.below(others);
-        // The last item takes the place of the viewed one.
-        let number = if Some(drawn) == viewed { all - 1 } else { drawn };
-        Some(ItemId(known.id(number)))
+        let behind = out && drawn >= offered.rank(viewed);
+        offered.nth(drawn + u32::from(behind))
     }
 
     /// Returns a place among so many (at least one), all with the same probability: where a view stands among its negatives.
@@ -71,29 +69,28 @@ pub fn sampling_rate(negatives: usize, drawable: usize) -> f64 {
 mod tests {
     use super::*;
 
-    fn items(count: u64) -> Dictionary {
-        let mut items = Dictionary::default();
-        for id in 1..=count {
-            items.enter(id, &id.to_string()).unwrap();
-        }
+    /// Items 0, 1, 2, ..., of which every third is not offered.
+    fn items(count: u32) -> Assortment {
+        let mut items = Assortment::default();
+        (0..count).for_each(|item| items.recorded(item, item % 3 < 2));
         items
     }
 
     #[test]
     fn all_other_items_are_drawn_alike_and_never_the_viewed_one() {
-        let items = items(5);
-        for viewed in [1, 3, 5] {
+        let items = items(7);
+        for viewed in [0, 2, 4, 6] {
             let mut negatives = Negatives::new(7);
-            let mut drawn = [0u32; 6];
+            let mut drawn = [0u32; 7];
             for _ in 0..40_000 {
-                let item = negatives.draw(&items, ItemId(viewed)).unwrap();
-                drawn[usize::try_from(item.0).unwrap()] += 1;
+                drawn[negatives.draw(&items, viewed).unwrap() as usize] += 1;
             }
-            for (item, &count) in (0u64..).zip(&drawn).skip(1) {
-                if item == viewed {
-                    assert_eq!(count, 0);
+            let offered = if viewed == 2 { 5 } else { 4 };
+            for (item, &count) in (0u32..).zip(&drawn) {
+                if item == viewed || item % 3 == 2 {
+                    assert_eq!(count, 0, "{item}");
                 } else {
-                    assert!(count.abs_diff(10_000) < 400, "{item}: {count}");
+                    assert!(count.abs_diff(40_000 / offered) < 500, "{item}: {count}");
                 }
             }
         }
@@ -101,20 +98,20 @@ mod tests {
 
     #[test]
     fn one_item_alone_has_no_negatives() {
-        assert_eq!(Negatives::new(1).draw(&items(1), ItemId(1)), None);
-        assert_eq!(Negatives::new(1).draw(&items(1), ItemId(2)), Some(ItemId(1)));
-        assert_eq!(Negatives::new(1).draw(&items(0), ItemId(2)), None);
+        assert_eq!(Negatives::new(1).draw(&items(1), 0), None);
+        assert_eq!(Negatives::new(1).draw(&items(1), 9), Some(0));
+        assert_eq!(Negatives::new(1).draw(&items(0), 2), None);
     }
 
     #[test]
     fn a_stored_generator_goes_on_where_it_was() {
         let items = items(1000);
         let mut negatives = Negatives::new(3);
-        negatives.draw(&items, ItemId(1));
+        negatives.draw(&items, 1);
         let text = serde_json::to_string(&negatives).unwrap();
         let mut again: Negatives = serde_json::from_str(&text).unwrap();
         for _ in 0..20 {
-            assert_eq!(negatives.draw(&items, ItemId(1)), again.draw(&items, ItemId(1)));
+            assert_eq!(negatives.draw(&items, 1), again.draw(&items, 1));
         }
     }
 
