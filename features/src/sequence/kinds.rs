@@ -106,6 +106,7 @@ impl Kinds {
     }
 
     /// Tells whether a type is among them.
+    #[inline]
     pub fn has(&self, kind: KindNumber) -> bool {
         self.0[usize::from(kind.0)]
     }
