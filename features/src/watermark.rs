@@ -1,13 +1,13 @@
 //! How far the event time of a partition has come, and which times are to be believed about that.
 //!
 //! A sender's clock may be wrong by minutes or years, and one wrong clock must not close a window, empty a counter or move anything else. So a time
-//! that would move a partition's event time by more than [`JUMP`] has to be plausible:
+//! that would move a partition's event time far has to be plausible:
 //!
 //! | the time | is believed |
 //! |---|---|
-//! | at most [`JUMP`] beyond the newest | at once |
+//! | at most [`JUMP`] beyond the newest, or four times the longest step of late: few events come far apart | at once |
 //! | further ahead, of a stream whose newest record, as this one, came within [`JUMP`] of its own time | at once: the receiver's clock agrees |
-//! | further ahead otherwise (a log of the past, a stream that was silent) | when events of [`CONFIRMED`] users have come beyond that mark and none in time between them; then the earliest of them counts |
+//! | further ahead otherwise (a log of the past, a stream that was silent) | when events of [`CONFIRMED`] users have come beyond that mark and none in time between them; then the earliest of them counts, and those that are no jump from it |
 //! | the first of a partition | at once, but windows stay open until [`CONFIRMED`]` - 1` further events have come near it; one far before it takes its place |
 //!
 //! A partition that is read up and silent lets the clock decide: [`Watermark::settle`].
@@ -33,6 +33,8 @@ pub struct Watermark {
     live: bool,
     /// Events near the first one, up to [`CONFIRMED`].
     support: usize,
+    /// The longest step that the newest time has made; a step of a 512th less with each event.
+    stride: Span,
     /// Times beyond the mark, each of another user.
     ahead: [Option<(UserId, EventTime)>; CONFIRMED],
 }
@@ -40,7 +42,14 @@ pub struct Watermark {
 impl Watermark {
     /// Creates the watermark of a partition that has seen nothing.
     pub fn new(lateness: Span) -> Self {
-        Self { newest: EventTime::MIN, lateness, live: false, support: 0, ahead: [None; CONFIRMED] }
+        Self {
+            newest: EventTime::MIN,
+            lateness,
+            live: false,
+            support: 0,
+            stride: Span::ZERO,
+            ahead: [None; CONFIRMED],
+        }
     }
 
     /// Goes on with another lateness.
@@ -77,9 +86,8 @@ impl Watermark {
         if time + JUMP >= self.newest {
             self.support = CONFIRMED.min(self.support + 1);
         }
-        if time > self.newest {
-            (self.newest, self.live) = (time, live);
-        }
+        let live = if time > self.newest { live } else { self.live };
+        self.move_to(time.max(self.newest), live);
         true
     }
 
@@ -88,7 +96,7 @@ impl Watermark {
         self.support = CONFIRMED;
         let ahead = self.ahead.iter().flatten().map(|(_, time)| *time);
         if let Some(time) = ahead.min() {
-            self.newest = self.newest.max(time);
+            self.move_to(time.max(self.newest), self.live);
             self.ahead = [None; CONFIRMED];
         }
     }
@@ -108,8 +116,14 @@ impl Watermark {
         if self.support < CONFIRMED { EventTime::MIN } else { self.newest - self.lateness }
     }
 
+    /// Returns the time beyond which a jump begins.
     fn mark(&self) -> EventTime {
-        self.newest + JUMP
+        self.newest + JUMP.max(Span(self.stride.0.saturating_mul(4)))
+    }
+
+    fn move_to(&mut self, newest: EventTime, live: bool) {
+        self.stride = (newest - self.newest).max(Span(self.stride.0 - self.stride.0 / 512));
+        (self.newest, self.live) = (newest, live);
     }
 
     fn is_far_before_the_first(&self, time: EventTime) -> bool {
@@ -130,13 +144,20 @@ impl Watermark {
                 }
             }
         }
-        let times = self.ahead.iter().flatten().map(|(_, time)| *time);
-        let earliest = times.clone().min().unwrap_or(time);
-        if times.count() < CONFIRMED {
+        if self.ahead.iter().any(Option::is_none) {
             return false;
         }
-        (self.newest, self.live, self.ahead) = (earliest, live, [None; CONFIRMED]);
+        // The earliest is believed, and whatever is no jump from there.
+        let mut times = self.ahead.map(|ahead| ahead.map_or(time, |(_, time)| time));
+        times.sort_unstable();
+        self.move_to(times[0], live);
+        for time in times {
+            if time <= self.mark() {
+                self.move_to(time, live);
+            }
+        }
         self.support = CONFIRMED;
+        self.ahead = [None; CONFIRMED];
         time <= self.mark()
     }
 }
@@ -174,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_waits_for_three_other_users_and_the_earliest_counts() {
+    fn a_jump_waits_for_three_other_users_and_an_absurd_one_does_not_count() {
         let mut watermark = begun(Span::ZERO);
         let before = watermark.value();
         assert!(!watermark.observe(later(365 * DAY), UserId(1), PLAYED));
@@ -185,7 +206,7 @@ mod tests {
         assert!(!watermark.observe(later(DAY + 5), UserId(3), PLAYED));
         assert!(watermark.is_jumping() && watermark.value() == before);
         assert!(watermark.observe(later(DAY + 9), UserId(4), PLAYED));
-        assert_eq!((watermark.value(), watermark.is_jumping()), (later(DAY), false));
+        assert_eq!((watermark.value(), watermark.is_jumping()), (later(DAY + 9), false));
     }
 
     #[test]
@@ -197,6 +218,30 @@ mod tests {
             assert!(watermark.observe(later(step * 1000), UserId(9), PLAYED));
         }
         assert_eq!(watermark.newest(), later(999_000));
+    }
+
+    #[test]
+    fn where_few_events_come_far_apart_a_step_like_those_before_it_is_no_jump() {
+        let mut watermark = begun(Span::ZERO);
+        for user in 1..5 {
+            let time = later(user * 5 * HOUR);
+            assert_eq!(watermark.observe(time, UserId(user as u64), PLAYED), user == 4);
+        }
+        // Each user comes some hours after the one before and does a hundred things.
+        let mut time = 20 * HOUR;
+        for user in 5..200 {
+            time += 3 * HOUR + user % 7 * HOUR;
+            for step in 0..100 {
+                let believed = watermark.observe(later(time + step), UserId(user as u64), PLAYED);
+                assert!(believed, "{user}");
+            }
+        }
+        assert!(!watermark.observe(later(time + 365 * DAY), UserId(1), PLAYED));
+        // And after an hour of an event a second it is one again.
+        for second in 0..3600 {
+            assert!(watermark.observe(later(time + second * 1000), UserId(2), PLAYED));
+        }
+        assert!(!watermark.observe(later(time + 3 * HOUR), UserId(1), PLAYED));
     }
 
     #[test]

@@ -158,14 +158,13 @@ impl Probe {
         while start.elapsed() < patience {
             match client.poll(LISTENING) {
                 Some(Ok(_)) => return Ok(()),
-                Some(Err(error)) => {
+                Some(Err(error))
                     if error.rdkafka_error_code()
-                        == Some(RDKafkaErrorCode::TopicAuthorizationFailed)
-                    {
-                        return Err(Trouble::unreadable(topic, &error));
-                    }
+                        == Some(RDKafkaErrorCode::TopicAuthorizationFailed) =>
+                {
+                    return Err(Trouble::unreadable(topic, &error));
                 }
-                None => {}
+                Some(Err(_)) | None => {}
             }
         }
         Ok(())

@@ -28,6 +28,10 @@ pub(super) enum Due {
 
 /// What the pipeline has to hand on.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart at once, and a box would be an allocation a batch"
+)]
 pub enum Next {
     /// The next batch for the learner, in order.
     Batch(LearnBatch),

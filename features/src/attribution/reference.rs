@@ -138,19 +138,20 @@ pub(super) fn known(
         log.iter().map(|(record, after)| (Some(record), *after)).chain([(None, i64::MAX)])
     {
         match record {
-            Some(Record::Impression(impression)) => {
-                if ids.insert((impression.user, 0, impression.id)) {
-                    let over = |task: &Task| impression.time.0 + task.window.0 < watermark;
-                    let mut masked: Vec<bool> = Vec::new();
-                    for (i, task) in tasks.iter().enumerate() {
-                        let above = task.parent.is_some_and(|parent| masked[parent]);
-                        masked.push((over(task) || above) && !(view && i == 0));
-                    }
-                    // The window of a view itself is over where it is late, and its label is certain.
-                    let closed = tasks.iter().map(|task| over(task).then_some(view)).collect();
-                    shown.push(Shown { impression, masked, closed });
+            Some(Record::Impression(impression))
+                if ids.insert((impression.user, 0, impression.id)) =>
+            {
+                let over = |task: &Task| impression.time.0 + task.window.0 < watermark;
+                let mut masked: Vec<bool> = Vec::new();
+                for (i, task) in tasks.iter().enumerate() {
+                    let above = task.parent.is_some_and(|parent| masked[parent]);
+                    masked.push((over(task) || above) && !(view && i == 0));
                 }
+                // The window of a view itself is over where it is late, and its label is certain.
+                let closed = tasks.iter().map(|task| over(task).then_some(view)).collect();
+                shown.push(Shown { impression, masked, closed });
             }
+            Some(Record::Impression(_)) => {}
             Some(Record::Outcome(outcome)) => {
                 let kind = usize::from(outcome.kind.0);
                 if ids.insert((outcome.user, kind + 1, outcome.id)) && kind < tasks.len() {

@@ -78,7 +78,7 @@ impl Stand {
         let mut settings = ConsumerSettings::new(broker.connection(), "test", sources);
         settings.clock = clock.clone();
         let letters = Producer::open(&ProducerSettings::new(broker.connection())).unwrap();
-        let (work, worked) = crossbeam_channel::unbounded();
+        let (work, worked) = bounded(1024);
         let (reuse, used) = bounded(1);
         let (checkpoints, jobs) = bounded(1);
         let (done, checkpointed) = bounded(1);
