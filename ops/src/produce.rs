@@ -197,7 +197,7 @@ impl Sender {
         let unkeyed = key.is_none();
         let key = key.as_ref().map(|key| key.as_bytes());
         let record = Outgoing { topic: &name, key, value: Some(message), headers: &[] };
-        self.producer.send(&record, self.patience)?;
+        self.producer.send_or_refuse(&record, self.patience)?;
         self.sent += 1;
         self.unkeyed += u64::from(unkeyed);
         Ok(())

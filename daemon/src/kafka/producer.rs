@@ -231,6 +231,33 @@ impl Producer {
         tag: usize,
         patience: Duration,
     ) -> Result<(), Trouble> {
+        if let Some(error) = self.queue(record, tag, patience)? {
+            self.inner.context().note(record.topic, Some(&error), tag);
+        }
+        Ok(())
+    }
+
+    /// As [`Self::send`], for a caller who can do something about it: a record of which the client knows already that Kafka refuses it is an
+    /// error, and is not counted.
+    ///
+    /// # Errors
+    /// As [`Self::send`], and [`Trouble::TooLarge`] and its like.
+    pub fn send_or_refuse(&self, record: &Outgoing<'_>, patience: Duration) -> Result<(), Trouble> {
+        match self.queue(record, 0, patience)? {
+            None => Ok(()),
+            Some(error) => {
+                Err(Trouble::from_client(&format!("sending to {}", record.topic), &error, None))
+            }
+        }
+    }
+
+    /// Queues a record. Returns why Kafka would refuse it, as far as the client knows.
+    fn queue(
+        &self,
+        record: &Outgoing<'_>,
+        tag: usize,
+        patience: Duration,
+    ) -> Result<Option<KafkaError>, Trouble> {
         let mut outgoing = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, tag);
         outgoing.key = record.key;
         outgoing.payload = record.value;
@@ -244,7 +271,7 @@ impl Producer {
         let start = Instant::now();
         loop {
             let error = match self.inner.send(outgoing) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(None),
                 Err((error, returned)) => {
                     outgoing = returned;
                     error
@@ -252,8 +279,7 @@ impl Producer {
             };
             if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
                 if Undelivered::of(&error).is_final() {
-                    self.inner.context().note(record.topic, Some(&error), tag);
-                    return Ok(());
+                    return Ok(Some(error));
                 }
                 self.check()?;
                 return Err(Trouble::from_client(
