@@ -10,7 +10,7 @@
 //! beside the usual one of its category; 0 where nothing was shown yet.
 //!
 //! Read as of an impression's time, a counter holds what was known strictly before it: an impression from its own time on, an outcome from the
-//! outcome's, although both decay from the impression's. What cannot be told any more is missing ([`decayed`]).
+//! outcome's, although both decay from the impression's. What cannot be told any more is missing (the page of `decayed`).
 //!
 //! Counters by the same subjects with the same half-life share their entries (impressions once, outcomes by task), and all of one
 //! half-life share the overall counts: an event costs one look and one power for each such group, not for each counter.

@@ -304,10 +304,11 @@ fn table(outcome: &Outcome, kernels: &str, out: &mut String) -> Result<()> {
     )?;
     writeln!(
         out,
-        "events       {}, refused {}, skewed {}",
+        "events       {}, refused {}, skewed {}, jumped {}",
         counts.events,
         counts.all_rejected(),
-        counts.skewed
+        counts.skewed,
+        counts.jumped
     )?;
     writeln!(
         out,

@@ -31,6 +31,8 @@ pub enum Wait {
     Cold,
     /// Most records are refused.
     Rejects,
+    /// Event time has jumped in a partition, and nobody confirms it.
+    Time,
 }
 
 impl Wait {
@@ -48,6 +50,7 @@ impl Wait {
             Self::Guard => "guard",
             Self::Cold => "model-cold",
             Self::Rejects => "rejects",
+            Self::Time => "time",
         }
     }
 }

@@ -59,6 +59,7 @@ impl Live {
             "most_refused": refusals,
             "replayed": counts.replayed,
             "skewed": counts.skewed,
+            "jumped": counts.jumped,
             "split_users": self.split_users.load(Ordering::Relaxed),
             "undelivered": self.undelivered.load(Ordering::Relaxed),
             "impressions": joined.opened,

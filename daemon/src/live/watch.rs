@@ -18,6 +18,9 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Figures that need a walk through all sequences or histograms are looked at once in so many rounds.
 const SLOW: u32 = 5;
 
+/// A jump of event time that nobody confirms for so long is told.
+const JUMP_LASTS: Duration = Duration::from_secs(60);
+
 /// What is watched.
 pub struct Watch {
     /// The threads' shared state.
@@ -36,7 +39,7 @@ impl Watch {
     /// # Errors
     /// When a producer has ended for good: nothing can be written any more.
     pub fn run(mut self, shutdown: &Shutdown) -> Result<(), Stop> {
-        let (mut round, mut notices) = (0u32, Notices::default());
+        let (mut round, mut notices, mut jumping) = (0u32, Notices::default(), None);
         while !shutdown.wait(EVERY) {
             self.shared
                 .metrics
@@ -46,6 +49,7 @@ impl Watch {
             self.consumer();
             self.pipeline(round.is_multiple_of(SLOW));
             self.refusals();
+            self.jumps(&mut jumping);
             if round.is_multiple_of(SLOW) {
                 self.notices(&mut notices);
                 self.figures();
@@ -92,6 +96,35 @@ impl Watch {
         }
     }
 
+    /// Says when the newest events of a partition lie far beyond those before them and nobody confirms it: its windows stay open meanwhile.
+    fn jumps(&self, since: &mut Option<Duration>) {
+        let jumping: Vec<usize> = {
+            let pipeline = self.shared.pipeline.read();
+            let shards = pipeline.shards().iter().enumerate();
+            shards.filter(|(_, shard)| shard.watermark.is_jumping()).map(|(i, _)| i).collect()
+        };
+        self.shared.metrics.events.jumping_partitions.set(jumping.len() as f64);
+        let now = self.shared.clock.steady();
+        let begun = match *since {
+            Some(begun) if !jumping.is_empty() => begun,
+            _ => now,
+        };
+        *since = (!jumping.is_empty()).then_some(begun);
+        if now.saturating_sub(begun) < JUMP_LASTS {
+            self.shared.readiness.clear(Wait::Time);
+            return;
+        }
+        let text = format!(
+            "partitions {jumping:?}: the newest events lie hours beyond those before them, and no other users confirm it"
+        );
+        if self.shared.readiness.wait_for(Wait::Time, text) {
+            tracing::warn!(
+                ?jumping,
+                "the newest events of these partitions lie hours beyond those before them: windows stay open until events of four users in a row, or the clock once the partition is silent, confirm it; look at the senders' clocks"
+            );
+        }
+    }
+
     /// Says what was noticed of values and names.
     fn notices(&self, notices: &mut Notices) {
         let now = self.shared.clock.steady();
@@ -119,6 +152,8 @@ impl Watch {
         }
         metrics.events.replayed.absolute(counts.replayed);
         metrics.events.skewed.absolute(counts.skewed);
+        metrics.events.jumped.absolute(counts.jumped);
+        metrics.events.untold_counters.absolute(counts.untold_counters);
         metrics.events.unknown_fields.absolute(counts.unknown_fields);
         metrics.events.later_features.absolute(counts.later_features);
         metrics.state.catalogue_unknown_ends.absolute(counts.unknown_ends);

@@ -93,6 +93,21 @@ pub const ALL: &[Description] = &[
         &[],
         "events too far ahead of their record's arrival to move the watermark",
     ),
+    counter(
+        "sluice_events_jumped_total",
+        &[],
+        "events whose time lies far beyond their partition's and is not confirmed: they move nothing",
+    ),
+    gauge(
+        "sluice_events_jumping_partitions",
+        &[],
+        "partitions whose newest events lie far beyond those before them and wait to be confirmed",
+    ),
+    counter(
+        "sluice_events_untold_counters_total",
+        &[],
+        "impressions that came so late that counters as of their time cannot be told: these are missing",
+    ),
     counter("sluice_events_unknown_fields_total", &[], "unknown fields in valid records, ignored"),
     gauge(
         "sluice_events_split_users",

@@ -92,6 +92,7 @@ group! {
     /// `sluice_events_*`. `taken` by type, `rejected` by reason, `unusable` and `always_missing` by field.
     Events {
         taken: Vec<Counter>, rejected: Vec<Counter>, replayed: Counter, skewed: Counter,
+        jumped: Counter, jumping_partitions: Gauge, untold_counters: Counter,
         unknown_fields: Counter, split_users: Gauge,
         unusable: Vec<Counter>, always_missing: Vec<Gauge>, later_features: Counter,
     }
@@ -187,6 +188,9 @@ impl Metrics {
                 rejected: r.counters("sluice_events_rejected_total", "reason", &sets.reasons),
                 replayed: r.counter("sluice_events_replayed_total"),
                 skewed: r.counter("sluice_events_skewed_total"),
+                jumped: r.counter("sluice_events_jumped_total"),
+                jumping_partitions: r.gauge("sluice_events_jumping_partitions"),
+                untold_counters: r.counter("sluice_events_untold_counters_total"),
                 unknown_fields: r.counter("sluice_events_unknown_fields_total"),
                 split_users: r.gauge("sluice_events_split_users"),
                 unusable: r.counters("sluice_events_unusable_total", "field", &sets.needs),

@@ -130,12 +130,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_that_leaves_no_more_memory_in_use_allocates_none() {
+    fn a_record_that_leaves_no_more_memory_in_use_allocates_next_to_nothing() {
         let stream = shop(12_000, 1_000.0).unwrap();
         for (name, text) in CONFIGS {
             let config = Config::build(text, &[]).unwrap();
             let Allocations { working, growing } = count(&config, &stream).unwrap();
-            assert!(working <= 0.0, "{name}: {working} allocations an event");
+            // One now and then for what many events share: a page of 128 event ids that takes the place of older ones.
+            assert!(working < 1.0 / 64.0, "{name}: {working} allocations an event");
             assert!(growing < 1.0, "{name}: {growing} allocations an event");
         }
     }
