@@ -7,7 +7,7 @@
 //!
 //! Bad figures heal by learning on: what is true has changed, and older parameters would be worse. Refused batches do not: a batch is
 //! refused because its loss or a gradient is not finite, and the parameters may be the cause. So they are not kept while that goes on, nor
-//! within [`CLEAN`] batches of a refused one, and [`TOO_MANY`] refused ones without a sound window between them end the run: the
+//! within `CLEAN` batches of a refused one, and [`TOO_MANY`] refused ones without a sound window between them end the run: the
 //! next start goes on from the checkpoint before, parameters and state together.
 
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,6 @@
 //! Whether most of what comes is refused: then nothing is learned, however healthy everything else looks.
 //!
-//! Of each topic the records of the last minute are looked at, second by second. With at least [`FEWEST`] records in the minute, more than half
+//! Of each topic the records of the last minute are looked at, second by second. With at least `FEWEST` records in the minute, more than half
 //! of them refused is an incident; it is over when fewer than a quarter are. A minute without that many records changes nothing.
 
 use std::collections::VecDeque;

@@ -3,8 +3,8 @@
 //! | noticed | how |
 //! |---|---|
 //! | values that their field cannot use | each record, by field |
-//! | fields that are always missing | one of [`EVERY`] impressions is looked at; missing in [`RUN`] of these in a row |
-//! | names that no field declares | the newest [`NAMES`] frequent ones: unknown outermost fields of each record, attributes of a sample |
+//! | fields that are always missing | one of `EVERY` impressions is looked at; missing in `RUN` of these in a row |
+//! | names that no field declares | the newest `NAMES` frequent ones: unknown outermost fields of each record, attributes of a sample |
 //! | ends of items and users that are not known | each record |
 
 use sluice_features::assemble::{Needs, Owner, Shown};

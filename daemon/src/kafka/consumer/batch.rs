@@ -27,7 +27,7 @@ pub struct Record<'a> {
     pub offset: i64,
     /// The record's stamp in milliseconds since 1970: what its producer claims, or, in a topic that says `LogAppendTime`, the broker's.
     pub timestamp: Option<i64>,
-    /// When it arrived, as far as can be known: see [`arrival`].
+    /// When it arrived, as far as can be known: see `arrival`.
     pub arrived: EventTime,
     /// The key, if there is one.
     pub key: Option<&'a [u8]>,
