@@ -8,23 +8,8 @@
 //! Learning and answering use the same functions for a column and for a look into the history, so both see the same rows; the candidates of
 //! a request hold what they have in common once ([`Assembler::start`], [`Assembler::add`]).
 //!
-//! # As of
-//!
-//! A row holds what was knowable when its impression happened. Its time is the event time, or where the sender's clock is not plausible
-//! ([`crate::watermark`]) the newest plausible one of its partition.
-//!
-//! | value | as of | why |
-//! |---|---|---|
-//! | event, context | the impression itself | |
-//! | items, users ([`crate::catalogue`]) | the newest version not later than the time; where none is so old the oldest, counted | a record's time says from when it holds |
-//! | counters ([`crate::counters`]) | impressions and outcomes known strictly before the time; what came near a later one may be left out; missing, and counted, where nothing can be told any more (later than the allowed lateness) | counts arrive out of order and from all partitions; an outcome is known from its own time on, not from its impression's |
-//! | history ([`crate::sequence`]) | behaviours strictly before the time, as far as they have arrived when the row is made | what arrives late was knowable; what the sequence let go since would be missing: it keeps what an open impression may still read |
-//! | whether the item is new | its first sight in the stream | |
-//! | labels | each when it is known ([`crate::attribution`]); never for a window that was over when the impression came | unknown is not negative |
-//!
-//! What belongs together (a view and its sampled negatives) is drawn up together, predicted together, and only then counted and
-//! learned ([`crate::example::Batch::groups`]). So on noise nothing can be learned: tests hold every AUC near .5 on random items and labels, for
-//! every entry and counter, in time, late and in a backlog of several partitions.
+//! A row holds what was knowable when its impression happened: the table "As of" in the crate's README says for each value which moment that is, and
+//! why.
 
 mod columns;
 mod history;
