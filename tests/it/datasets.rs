@@ -101,8 +101,8 @@ fn kuairand() -> Outcome {
     }
     expect_eq!(count(&again, "replayed"), 0);
     // Every impression was learned and judged, but those whose partition has seen nothing later.
-    expect_eq!(count(&again, "examples") + count(&again, "open"), distinct as u64);
-    expect_eq!(count(&again, "learned_examples"), count(&again, "examples"));
+    expect_eq!(count(&again, "judged") + count(&again, "open"), distinct as u64);
+    expect_eq!(count(&again, "examples"), count(&again, "judged"));
     produce(more)?;
     let status = daemon.wait_taken(events(&lines))?;
     expect_eq!(accounted(&status), KUAIRAND.0 as u64);
@@ -132,12 +132,12 @@ fn taobao() -> Outcome {
     expect_eq!(count(&status, "events"), TAOBAO as u64);
     expect_eq!(count(&status, "rejected"), 0);
     expect_eq!(count(&status, "late"), 0);
-    // Those of the log's last minutes still wait for a view.
+    // Those whose window reaches beyond the log still wait for a view.
     let waiting = orphans(&events)?.checked_sub(count(&status, "orphaned"));
     let waiting = waiting.with_context(|| format!("too many orphans: {status}"))?;
     let line = format!("sluice_join_early_behaviours {waiting}\n");
     wait_for(&line, || Ok(daemon.get("/metrics")?.1.contains(&line).then_some(())))?;
-    anyhow::ensure!(count(&status, "orphaned") > waiting, "{waiting} wait: {status}");
+    anyhow::ensure!(count(&status, "orphaned") > 0 && waiting > 0, "{waiting} wait: {status}");
     let mut types: BTreeMap<&str, u64> = BTreeMap::new();
     for event in &events {
         *types.entry(event["type"].as_str().context("type")?).or_default() += 1;
