@@ -362,3 +362,19 @@ fn counters_do_not_look_ahead_of_a_late_impression() {
     played.assert_noise("click", "late by four minutes");
     assert_eq!(played.pipeline.counts().untold_counters, 0);
 }
+
+/// A receiver whose clock is half an hour slow: all that comes is too far ahead, and is counted all the same.
+#[test]
+fn counters_count_while_no_time_is_plausible_yet() {
+    let mut log = items_that_differ(600, |_, _| {});
+    for sent in &mut log {
+        sent.arrived = sent.message["ts"].as_i64().unwrap() - 1_800_000;
+    }
+    let played = Played::new(&linear("impression", "fnw", BY_ITEM), 1, &log);
+    assert_eq!(played.pipeline.counts().skewed, log.len() as u64);
+    let item = sluice_features::ids::ItemId::of("i1").0;
+    let subjects = sluice_features::counters::Subjects { item, ..Default::default() };
+    let later = sluice_features::time::EventTime(START + 600_000);
+    let read = played.pipeline.shared().counters.read(0, &subjects, None, later).unwrap();
+    assert!(read > 0.3, "an item that is clicked often: {read}");
+}

@@ -192,7 +192,8 @@ impl Pipeline {
         let newest = self.shards.iter().map(|shard| shard.watermark.newest()).max();
         let reading = self.shards.iter().filter(|shard| !shard.idle);
         let horizon = reading.map(|shard| shard.watermark.value()).min();
-        let newest = newest.unwrap_or(EventTime::MIN);
+        // While no time is plausible yet, none has proved wrong.
+        let newest = newest.filter(|newest| *newest > EventTime::MIN).unwrap_or(EventTime::MAX);
         self.shared.counters.advance(newest, horizon.unwrap_or(EventTime::MIN));
     }
 
@@ -328,7 +329,7 @@ impl Pipeline {
                         Kept::Away(_) => self.brought.subjects(opened.user, opened.item),
                     };
                     // Several tasks turn together where an earlier outcome waited for its parent's: all are known by now.
-                    let newest = self.shards[number].watermark.newest();
+                    let newest = self.shards[number].newest().unwrap_or(arrived);
                     let known = if tasks.iter().count() == 1 { time.min(newest) } else { newest };
                     let shown = opened.time.min(newest);
                     for task in tasks.iter() {
