@@ -13,20 +13,22 @@
 //! outcome's, although both decay from the impression's. What cannot be told any more is missing (the page of `decayed`).
 //!
 //! Counters by the same subjects with the same half-life share their entries (impressions once, outcomes by task), and all of one
-//! half-life share the overall counts: an event costs one look and one power for each such group, not for each counter.
+//! half-life share the overall counts and what an event weighs: it costs one look for each such group and one power for each half-life.
 
 mod decayed;
 mod group;
 mod overall;
+mod weight;
 
 use serde::{Deserialize, Serialize};
 
 use crate::attributes::Attributes;
 use crate::schema::{Counter, Reading};
-use crate::time::EventTime;
+use crate::time::{EventTime, Span};
 use decayed::{Added, Progress};
 use group::{Group, Read};
-use overall::{Overall, Rates};
+use overall::Overall;
+use weight::Weight;
 
 /// Entries that are looked up before the first of them is read, so that the processor waits for their memory together.
 const LOOKS: usize = 8;
@@ -48,10 +50,21 @@ pub struct Subjects {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Counters {
     counters: Vec<Counter>,
-    groups: Vec<Group>,
-    overall: Vec<Overall>,
+    /// Half-life and group of each counter.
+    places: Vec<(usize, usize)>,
+    half_lives: Vec<HalfLife>,
     progress: Progress,
     most: usize,
+}
+
+/// The counters of one half-life.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct HalfLife {
+    length: Span,
+    overall: Overall,
+    /// The tasks whose overall rates are read.
+    rated: Vec<usize>,
+    groups: Vec<Group>,
 }
 
 impl Counters {
@@ -59,8 +72,8 @@ impl Counters {
     pub fn new(counters: &[Counter], most: usize) -> Self {
         let mut new = Self {
             counters: counters.to_vec(),
-            groups: vec![],
-            overall: vec![],
+            places: vec![],
+            half_lives: vec![],
             progress: Progress { newest: EventTime::MAX, horizon: EventTime::MIN },
             most: most.max(1),
         };
@@ -78,22 +91,22 @@ impl Counters {
 
     /// Counts an impression of an item with these features for all counters.
     pub fn impression(&mut self, subjects: &Subjects, item: Option<&Attributes>, time: EventTime) {
-        for overall in &mut self.overall {
-            overall.impression(time, self.progress);
-        }
-        for group in &mut self.groups {
-            let Some(amount) = group.amount(item) else { continue };
-            let shown = Added { place: 0, amount: 1.0, shown: time, known: time };
-            let beside = Added { place: 1, amount, ..shown };
-            let added = [shown, beside];
-            let added = if amount > 0.0 { &added[..] } else { &added[..1] };
-            group.add(subjects, added, self.progress, self.most);
+        for HalfLife { length, overall, groups, .. } in &mut self.half_lives {
+            let weight = Weight::of(*length, time);
+            let shown = Added { place: 0, amount: 1.0, shown: weight, known: time };
+            overall.add(*length, shown, self.progress);
+            for group in groups {
+                let Some(amount) = group.amount(item) else { continue };
+                let added = [shown, Added { place: 1, amount, ..shown }];
+                let added = if amount > 0.0 { &added[..] } else { &added[..1] };
+                group.add(*length, subjects, added, self.progress, self.most);
+            }
         }
     }
 
     /// Tells whether any counter looks at the features of items.
     pub fn look_at_items(&self) -> bool {
-        self.groups.iter().any(Group::looks_at_items)
+        self.groups().any(Group::looks_at_items)
     }
 
     /// Counts an outcome of a task, which became known at `known`. `shown` is the time of the impression, from which both decay alike.
@@ -104,13 +117,15 @@ impl Counters {
         shown: EventTime,
         known: EventTime,
     ) {
-        for overall in &mut self.overall {
-            overall.outcome(task, shown, known, self.progress);
-        }
-        for group in &mut self.groups {
-            if let Some(place) = group.place_of(task) {
-                let added = Added { place: 1 + place, amount: 1.0, shown, known };
-                group.add(subjects, &[added], self.progress, self.most);
+        for HalfLife { length, overall, groups, .. } in &mut self.half_lives {
+            let place = 1 + task;
+            let added = Added { place, amount: 1.0, shown: Weight::of(*length, shown), known };
+            overall.add(*length, added, self.progress);
+            for group in groups {
+                if let Some(place) = group.place_of(task) {
+                    let added = Added { place: 1 + place, ..added };
+                    group.add(*length, subjects, &[added], self.progress, self.most);
+                }
             }
         }
     }
@@ -126,20 +141,19 @@ impl Counters {
         mut see: impl FnMut(usize, Option<f32>),
     ) -> bool {
         let mut told = true;
-        let mut rates: Option<(usize, Option<Rates>)> = None;
-        for groups in self.groups.chunks(LOOKS) {
-            let mut found = [None; LOOKS];
-            for (group, found) in groups.iter().zip(&mut found) {
-                *found = group.find(subjects);
-            }
-            for (group, found) in groups.iter().zip(found) {
-                if rates.as_ref().is_none_or(|(overall, _)| *overall != group.overall) {
-                    rates = Some((group.overall, self.overall[group.overall].rates(time)));
+        for HalfLife { length, overall, rated, groups } in &self.half_lives {
+            let now = Weight::of(*length, time);
+            let rates = overall.rates(rated, now, time);
+            for groups in groups.chunks(LOOKS) {
+                let mut found = [None; LOOKS];
+                for (group, found) in groups.iter().zip(&mut found) {
+                    *found = group.find(subjects);
                 }
-                let rates = rates.as_ref().and_then(|(_, rates)| rates.as_ref());
-                let amount = group.amount(item);
-                let found = found.filter(|_| amount.is_some());
-                told &= group.read(found, rates, amount, time, &mut see);
+                for (group, found) in groups.iter().zip(found) {
+                    let amount = group.amount(item);
+                    let found = found.filter(|_| amount.is_some());
+                    told &= group.read(found, rates.as_ref(), amount, (now, time), &mut see);
+                }
             }
         }
         told
@@ -153,12 +167,14 @@ impl Counters {
         item: Option<&Attributes>,
         time: EventTime,
     ) -> Option<f32> {
-        let group = self.groups.iter().find(|group| group.has(counter))?;
+        let (half_life, group) = *self.places.get(counter)?;
+        let HalfLife { length, overall, rated, groups } = &self.half_lives[half_life];
+        let (now, group) = (Weight::of(*length, time), &groups[group]);
         let amount = group.amount(item);
         let found = group.find(subjects).filter(|_| amount.is_some());
-        let rates = self.overall[group.overall].rates(time);
+        let rates = overall.rates(rated, now, time);
         let mut number = None;
-        group.read(found, rates.as_ref(), amount, time, &mut |member, read| {
+        group.read(found, rates.as_ref(), amount, (now, time), &mut |member, read| {
             if member == counter {
                 number = read;
             }
@@ -173,7 +189,7 @@ impl Counters {
 
     /// Returns how many entries there are.
     pub fn len(&self) -> usize {
-        self.groups.iter().map(Group::len).sum()
+        self.groups().map(Group::len).sum()
     }
 
     /// Tells whether nothing was counted.
@@ -183,28 +199,38 @@ impl Counters {
 
     /// Returns how many counts were refused because their counter was full.
     pub fn refused(&self) -> u64 {
-        self.groups.iter().map(Group::refused).sum()
+        self.groups().map(Group::refused).sum()
+    }
+
+    fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.half_lives.iter().flat_map(|half_life| &half_life.groups)
     }
 
     fn add_counter(&mut self, number: usize, counter: &Counter) {
-        let half_life = counter.half_life;
-        let known = self.overall.iter().position(|overall| overall.half_life == half_life);
-        let at = known.unwrap_or(self.overall.len());
-        if known.is_none() {
-            self.overall.push(Overall::new(half_life));
-        }
+        let length = counter.half_life;
+        let known = self.half_lives.iter().position(|half_life| half_life.length == length);
+        let at = known.unwrap_or_else(|| {
+            let (rated, groups) = Default::default();
+            self.half_lives.push(HalfLife { length, overall: Overall::new(), rated, groups });
+            self.half_lives.len() - 1
+        });
+        let HalfLife { rated, groups, .. } = &mut self.half_lives[at];
         let (read, beside) = match counter.read {
             Reading::LogOdds => (Read::LogOdds, None),
             Reading::Count => (Read::Count, None),
             Reading::Any => (Read::Any, None),
             Reading::Beside(key) => (Read::Beside, Some(key)),
         };
-        let fits = |group: &Group| group.fits(&counter.by, half_life, counter.task, beside);
-        let place = self.groups.iter().position(fits).unwrap_or(self.groups.len());
-        if place == self.groups.len() {
-            self.groups.push(Group::new(counter.by.clone(), half_life, at, beside));
+        if matches!(read, Read::LogOdds) && !rated.contains(&counter.task) {
+            rated.push(counter.task);
         }
-        self.groups[place].join(number, counter.task, counter.smoothing, read);
+        let fits = |group: &Group| group.fits(&counter.by, counter.task, beside);
+        let place = groups.iter().position(fits).unwrap_or(groups.len());
+        if place == groups.len() {
+            groups.push(Group::new(counter.by.clone(), beside));
+        }
+        groups[place].join(number, counter.task, counter.smoothing, read);
+        self.places.push((at, place));
     }
 }
 

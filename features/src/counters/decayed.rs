@@ -13,15 +13,14 @@
 //! The horizon is the lowest watermark of all partitions: no impression in time is before it, so what is older is settled for good. Settled sums
 //! that hold something of `t` or later cannot be read as of `t`: nothing is known then.
 //!
-//! What was shown at `u` counts `2^((u - origin) / h)`, and the sum is scaled by `2^(-(t - origin) / h)` when it is read as of `t` (forward decay;
-//! Cormode, Shkapenyuk, Srivastava and Xu, ICDE 2009): nothing has to be decayed as time goes on.
+//! What was shown at `u` counts `2^(u / h)`, and the sum is divided by `2^(t / h)` when it is read as of `t` (forward decay; Cormode, Shkapenyuk,
+//! Srivastava and Xu, ICDE 2009): nothing has to be decayed as time goes on, and all sums of a half-life share the two powers ([`Weight`]).
 
 use serde::{Deserialize, Serialize};
 
+use super::weight::{Epoch, Weight, correction};
 use crate::time::{EventTime, Span};
 
-/// The origin moves on before weights grow beyond `2^this`: sums of a pane stay far within an `f32`.
-const MOST_HALF_LIVES: f64 = 32.0;
 /// A pane that holds so many times what is added now goes into the next older one, whatever its time: beyond `2^24` an `f32` would not grow.
 const FULL: f64 = (1 << 22) as f64;
 
@@ -32,7 +31,8 @@ const FULL: f64 = (1 << 22) as f64;
     deserialize = "[f64; N]: Deserialize<'de>, [f32; N]: Deserialize<'de>"
 ))]
 pub(super) struct Decayed<const N: usize> {
-    origin: EventTime,
+    /// The epoch of the weights: that of the latest time from which anything decays.
+    epoch: Epoch,
     settled: [f64; N],
     /// The newest time of what is settled.
     until: EventTime,
@@ -65,10 +65,19 @@ pub(super) struct Added {
     /// Which sum.
     pub(super) place: usize,
     pub(super) amount: f64,
-    /// The time of the impression: from it on it decays.
-    pub(super) shown: EventTime,
+    /// The weight of the time of the impression: from then on it decays.
+    pub(super) shown: Weight,
     /// When it became known: nothing up to this time may see it.
     pub(super) known: EventTime,
+}
+
+/// The sums of what was known strictly before a time, as they have decayed until then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading<'a, const N: usize> {
+    sums: &'a Decayed<N>,
+    /// Of the panes, the oldest first.
+    known: [bool; 3],
+    scale: f64,
 }
 
 impl<const N: usize> Pane<N> {
@@ -90,13 +99,29 @@ impl<const N: usize> Pane<N> {
     fn largest(&self) -> f64 {
         self.sums.iter().fold(0.0, |largest, sum| f64::from(*sum).max(largest))
     }
+
+    fn scale(&mut self, by: f64) {
+        self.sums.iter_mut().for_each(|sum| *sum = (f64::from(*sum) * by) as f32);
+    }
+}
+
+impl<const N: usize> Reading<'_, N> {
+    /// Returns one of the sums.
+    pub(super) fn sum(&self, place: usize) -> f64 {
+        let Decayed { settled, older, newer, instant, .. } = self.sums;
+        let of =
+            |pane: &Pane<N>, known: bool| if known { f64::from(pane.sums[place]) } else { 0.0 };
+        let [first, second, third] = self.known;
+        let sum = settled[place] + of(older, first) + of(newer, second) + of(instant, third);
+        sum * self.scale
+    }
 }
 
 impl<const N: usize> Decayed<N> {
-    /// Nothing yet. Weights are one at `origin`.
-    pub(super) fn new(origin: EventTime) -> Self {
+    /// Nothing yet.
+    pub(super) const fn new() -> Self {
         Self {
-            origin,
+            epoch: Epoch::FIRST,
             settled: [0.0; N],
             until: EventTime::MIN,
             older: Pane::EMPTY,
@@ -106,13 +131,13 @@ impl<const N: usize> Decayed<N> {
     }
 
     pub(super) fn add(&mut self, half_life: Span, added: Added, progress: Progress) {
-        self.correct(progress.newest);
-        let mut half_lives = exponent(half_life, added.shown - self.origin);
-        if half_lives > MOST_HALF_LIVES {
-            self.move_origin(half_life, added.shown);
-            half_lives = 0.0;
+        if self.until.max(self.instant.newest) > progress.newest {
+            self.correct(half_life, progress.newest);
         }
-        let weight = half_lives.exp2();
+        if added.shown.epoch > self.epoch {
+            self.rescale(added.shown.epoch);
+        }
+        let weight = added.shown.within(self.epoch);
         let amount = added.amount * weight;
         if added.known <= self.until {
             self.settled[added.place] += amount;
@@ -127,29 +152,19 @@ impl<const N: usize> Decayed<N> {
         }
     }
 
-    /// Returns the sums of what was known strictly before a time, as they have decayed until then; `None` where it cannot be told any more.
-    pub(super) fn read(&self, half_life: Span, time: EventTime) -> Option<[f64; N]> {
-        if self.until >= time {
-            return None;
-        }
-        let mut sums = self.settled;
-        for pane in [&self.older, &self.newer, &self.instant] {
-            if pane.newest < time {
-                sums.iter_mut().zip(pane.sums).for_each(|(sum, more)| *sum += f64::from(more));
-            }
-        }
-        let worth = (-exponent(half_life, time - self.origin)).exp2();
-        Some(sums.map(|sum| sum * worth))
+    /// Reads what was known strictly before a time, whose weight is `now`; `None` where it cannot be told any more.
+    pub(super) fn read(&self, now: Weight, time: EventTime) -> Option<Reading<'_, N>> {
+        let known = [&self.older, &self.newer, &self.instant].map(|pane| pane.newest < time);
+        (self.until < time).then(|| self.reading(now, known))
     }
 
-    /// Returns all sums, as they will have decayed at a time.
-    pub(super) fn total(&self, half_life: Span, time: EventTime) -> [f64; N] {
-        let mut all = *self;
-        all.until = EventTime::MIN;
-        for pane in [&mut all.older, &mut all.newer, &mut all.instant] {
-            pane.newest = EventTime::MIN;
-        }
-        all.read(half_life, time).unwrap_or([0.0; N])
+    /// Reads all sums as they will have decayed at a time with this weight.
+    pub(super) fn total(&self, now: Weight) -> Reading<'_, N> {
+        self.reading(now, [true; 3])
+    }
+
+    fn reading(&self, now: Weight, known: [bool; 3]) -> Reading<'_, N> {
+        Reading { sums: self, known, scale: now.within(self.epoch).recip() }
     }
 
     /// Closes the newest instant and begins one of this later time.
@@ -173,28 +188,35 @@ impl<const N: usize> Decayed<N> {
         self.settled.iter_mut().zip(pane.sums).for_each(|(sum, more)| *sum += f64::from(more));
     }
 
-    /// Takes back what a clock said that proved wrong: nothing is newer than the newest plausible time.
-    fn correct(&mut self, newest: EventTime) {
-        self.origin = self.origin.min(newest);
+    /// Takes back what a clock said that proved wrong: nothing is newer than the newest plausible time, and weighs more than what is of it.
+    #[cold]
+    fn correct(&mut self, half_life: Span, newest: EventTime) {
+        let (from, to) = (self.epoch, self.epoch.min(Weight::of(half_life, newest).epoch));
+        let by = |time: EventTime| {
+            if time > newest {
+                correction(half_life, (from, time), (to, newest))
+            } else {
+                from.to(to)
+            }
+        };
+        let settled = by(self.until);
+        self.settled.iter_mut().for_each(|sum| *sum *= settled);
         self.until = self.until.min(newest);
         for pane in [&mut self.older, &mut self.newer, &mut self.instant] {
+            pane.scale(by(pane.newest));
             pane.newest = pane.newest.min(newest);
         }
+        self.epoch = to;
     }
 
-    fn move_origin(&mut self, half_life: Span, origin: EventTime) {
-        let kept = (-exponent(half_life, origin - self.origin)).exp2();
-        self.origin = origin;
-        self.settled.iter_mut().for_each(|sum| *sum *= kept);
-        for pane in [&mut self.older, &mut self.newer, &mut self.instant] {
-            pane.sums.iter_mut().for_each(|sum| *sum = (f64::from(*sum) * kept) as f32);
-        }
+    fn rescale(&mut self, epoch: Epoch) {
+        let by = self.epoch.to(epoch);
+        self.epoch = epoch;
+        self.settled.iter_mut().for_each(|sum| *sum *= by);
+        [&mut self.older, &mut self.newer, &mut self.instant]
+            .into_iter()
+            .for_each(|pane| pane.scale(by));
     }
-}
-
-/// Returns a length of time in half-lives, within what a power of two can be raised to.
-fn exponent(half_life: Span, length: Span) -> f64 {
-    (length.0 as f64 / half_life.0.max(1) as f64).clamp(-512.0, 512.0)
 }
 
 #[cfg(test)]
@@ -203,8 +225,17 @@ mod tests {
 
     const HALF_LIFE: Span = Span(1000);
 
+    fn now(time: i64) -> Weight {
+        Weight::of(HALF_LIFE, EventTime(time))
+    }
+
     fn at(known: i64) -> Added {
-        Added { place: 0, amount: 1.0, shown: EventTime(known), known: EventTime(known) }
+        Added { place: 0, amount: 1.0, shown: now(known), known: EventTime(known) }
+    }
+
+    /// Returns the first sum as of a time.
+    fn read<const N: usize>(sums: &Decayed<N>, time: i64) -> Option<f64> {
+        sums.read(now(time), EventTime(time)).map(|read| read.sum(0))
     }
 
     fn weight(at: i64, time: i64) -> f64 {
@@ -221,20 +252,20 @@ mod tests {
             ((state >> 33) % below as u64) as i64
         };
         for lateness in [0, 5, 200, 3000] {
-            let mut sums = Decayed::<2>::new(EventTime(0));
+            let mut sums = Decayed::<2>::new();
             let mut log: Vec<i64> = Vec::new();
             let (mut newest, mut missed) = (0, 0);
             for now in (0..40_000).step_by(7) {
                 let late = if random(3) == 0 { random(lateness + 1) } else { 0 };
                 let time = (now - late).max(0);
                 let horizon = EventTime(newest - lateness);
-                let read = sums.read(HALF_LIFE, EventTime(time));
+                let found = read(&sums, time);
                 let of = |range: &dyn Fn(i64) -> bool| -> f64 {
                     log.iter().filter(|k| range(**k)).map(|k| weight(*k, time)).sum()
                 };
                 let before = of(&|known| known < time);
                 let settled = of(&|known| known < time - 2 * lateness - 20);
-                let found = read.expect("a time that is not late can be read")[0];
+                let found = found.expect("a time that is not late can be read");
                 assert!(found <= before * (1.0 + 1e-5) + 1e-9, "{found} of {before}");
                 assert!(found >= settled * (1.0 - 1e-5) - 1e-9, "{found}, settled {settled}");
                 if time > newest {
@@ -251,52 +282,55 @@ mod tests {
 
     #[test]
     fn what_belongs_together_does_not_see_each_other() {
-        let mut sums = Decayed::<1>::new(EventTime(0));
+        let mut sums = Decayed::<1>::new();
         let progress = Progress { newest: EventTime(100), horizon: EventTime(90) };
         sums.add(HALF_LIFE, at(50), progress);
-        let before = sums.read(HALF_LIFE, EventTime(100)).unwrap();
+        let before = read(&sums, 100);
         for _ in 0..5 {
             sums.add(HALF_LIFE, at(100), progress);
-            assert_eq!(sums.read(HALF_LIFE, EventTime(100)), Some(before));
+            assert_eq!(read(&sums, 100), before);
         }
-        assert!(sums.read(HALF_LIFE, EventTime(101)).unwrap()[0] > 5.0);
+        assert!(read(&sums, 101).unwrap() > 5.0);
     }
 
     #[test]
     fn what_is_settled_cannot_be_read_as_of_a_time_before() {
-        let mut sums = Decayed::<1>::new(EventTime(0));
+        let mut sums = Decayed::<1>::new();
         for time in [1000, 2000, 3000, 4000] {
             let horizon = EventTime(time);
             sums.add(HALF_LIFE, at(time), Progress { newest: horizon, horizon });
         }
-        assert_eq!(sums.read(HALF_LIFE, EventTime(900)), None);
-        assert!(sums.read(HALF_LIFE, EventTime(4001)).is_some());
+        assert_eq!(read(&sums, 900), None);
+        assert!(read(&sums, 4001).is_some());
     }
 
     #[test]
     fn a_clock_that_proved_wrong_leaves_nothing_behind() {
         let year = 365 * 24 * 3_600_000;
-        let mut sums = Decayed::<1>::new(EventTime(year));
-        sums.add(
-            HALF_LIFE,
-            at(year),
-            Progress { newest: EventTime(year), horizon: EventTime::MIN },
-        );
-        let progress = Progress { newest: EventTime(5000), horizon: EventTime::MIN };
-        sums.add(HALF_LIFE, at(5000), progress);
-        let read = sums.read(HALF_LIFE, EventTime(5001)).unwrap()[0];
-        assert!((1.9..=2.0).contains(&read), "{read}");
+        for wrong in [5001, 9000, 25_000, 70_000, year] {
+            let mut sums = Decayed::<1>::new();
+            let right = Progress { newest: EventTime(5000), horizon: EventTime::MIN };
+            sums.add(HALF_LIFE, at(4000), right);
+            for later in 0..3 {
+                let newest = EventTime(wrong + later);
+                sums.add(HALF_LIFE, at(newest.0), Progress { newest, ..right });
+            }
+            sums.add(HALF_LIFE, at(5000), right);
+            let found = read(&sums, 5001).unwrap();
+            // What is right may have shared a pane with what is wrong: then it has faded with it.
+            assert!((3.9..=4.51).contains(&found), "{wrong}: {found}");
+        }
     }
 
     #[test]
     fn old_counts_fade_without_end_and_without_overflow() {
-        let mut sums = Decayed::<1>::new(EventTime(0));
+        let mut sums = Decayed::<1>::new();
         for step in 0..200_i64 {
             let time = EventTime(step * 100_000);
             sums.add(HALF_LIFE, at(time.0), Progress { newest: time, horizon: time });
-            let read = sums.read(HALF_LIFE, time + Span(1)).unwrap()[0];
+            let read = read(&sums, time.0 + 1).unwrap();
             assert!((read - 1.0).abs() < 1e-3, "{read}");
         }
-        assert!(sums.total(HALF_LIFE, EventTime::MAX)[0] < 1e-100);
+        assert!(sums.total(Weight::of(HALF_LIFE, EventTime::MAX)).sum(0) < 1e-100);
     }
 }

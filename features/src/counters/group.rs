@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Subjects;
 use super::decayed::{Added, Decayed, Progress};
 use super::overall::Rates;
+use super::weight::Weight;
 use crate::attributes::{AttributeKey, Attributes};
 use crate::ids::salted_key;
 use crate::pages::PagedMap;
@@ -21,13 +22,13 @@ const SWEEP: usize = 1024;
 /// Counts by one key: impressions, then outcomes by the places of [`Group::tasks`].
 pub(super) type Entry = Decayed<{ 1 + TASKS }>;
 
+/// What stands where nothing was counted.
+static NOTHING: Entry = Entry::new();
+
 /// Counters by the same subjects, with the same half-life, of at most [`TASKS`] tasks.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Group {
     by: Vec<Subject>,
-    half_life: Span,
-    /// Index of the overall counts of this half-life.
-    pub(super) overall: usize,
     /// The number of the item whose logarithms are added up in place of outcomes; then there is one counter.
     beside: Option<AttributeKey>,
     tasks: Vec<usize>,
@@ -59,38 +60,17 @@ pub(super) enum Read {
 }
 
 impl Group {
-    /// No counter and no entry yet. `overall` is the index of the overall counts.
-    pub(super) fn new(
-        by: Vec<Subject>,
-        half_life: Span,
-        overall: usize,
-        beside: Option<AttributeKey>,
-    ) -> Self {
+    /// No counter and no entry yet.
+    pub(super) fn new(by: Vec<Subject>, beside: Option<AttributeKey>) -> Self {
         let (tasks, members, entries) = Default::default();
-        Self {
-            by,
-            half_life,
-            overall,
-            beside,
-            tasks,
-            members,
-            entries,
-            until_sweep: SWEEP,
-            refused: 0,
-        }
+        Self { by, beside, tasks, members, entries, until_sweep: SWEEP, refused: 0 }
     }
 
     /// Tells whether such a counter may share the entries.
-    pub(super) fn fits(
-        &self,
-        by: &[Subject],
-        half_life: Span,
-        task: usize,
-        beside: Option<AttributeKey>,
-    ) -> bool {
+    pub(super) fn fits(&self, by: &[Subject], task: usize, beside: Option<AttributeKey>) -> bool {
         let room = self.tasks.len() < TASKS || self.tasks.contains(&task);
         let counted = self.beside.is_none() && beside.is_none();
-        counted && self.by == by && self.half_life == half_life && room
+        counted && self.by == by && room
     }
 
     /// Adds a counter of a task.
@@ -101,11 +81,6 @@ impl Group {
             self.tasks.len() - 1
         });
         self.members.push(Member { counter, task: place, smoothing: smoothing.into(), read });
-    }
-
-    /// Tells whether a counter is one of this group.
-    pub(super) fn has(&self, counter: usize) -> bool {
-        self.members.iter().any(|member| member.counter == counter)
     }
 
     /// Tells whether it counts a number of items in place of outcomes.
@@ -148,22 +123,20 @@ impl Group {
         found: Option<Option<&Entry>>,
         rates: Option<&Rates>,
         amount: Option<f64>,
-        time: EventTime,
+        (now, time): (Weight, EventTime),
         see: &mut impl FnMut(usize, Option<f32>),
     ) -> bool {
-        let sums = match (found, rates) {
-            (None, _) => None,
-            (Some(None), Some(_)) => Some([0.0; 1 + TASKS]),
-            (Some(Some(entry)), Some(_)) => entry.read(self.half_life, time),
-            (Some(_), None) => None,
-        };
-        let (Some(sums), Some(rates)) = (sums, rates) else {
+        let Some(found) = found else {
             self.members.iter().for_each(|member| see(member.counter, None));
-            return found.is_none();
+            return true;
         };
-        let n = sums[0];
+        let (Some(sums), Some(rates)) = (found.unwrap_or(&NOTHING).read(now, time), rates) else {
+            self.members.iter().for_each(|member| see(member.counter, None));
+            return false;
+        };
+        let n = sums.sum(0);
         for member in &self.members {
-            let c = sums[1 + member.task];
+            let c = sums.sum(1 + member.task);
             let number = match member.read {
                 Read::LogOdds => {
                     rates.of(self.tasks[member.task]).odds_beside(n, c, member.smoothing)
@@ -182,6 +155,7 @@ impl Group {
     /// Adds to the sums of an entry. `place` and `amount` name what is added (see [`Entry`]).
     pub(super) fn add(
         &mut self,
+        half_life: Span,
         subjects: &Subjects,
         added: &[Added],
         progress: Progress,
@@ -191,29 +165,28 @@ impl Group {
             return;
         };
         if let Some(entry) = self.entries.get_mut(key) {
-            added.iter().for_each(|added| entry.add(self.half_life, *added, progress));
+            added.iter().for_each(|added| entry.add(half_life, *added, progress));
             return;
         }
-        let Some(first) = added.first() else { return };
         self.until_sweep -= 1;
         if self.until_sweep == 0 {
-            self.sweep(progress.newest);
+            self.sweep(Weight::of(half_life, progress.newest));
         }
         if self.entries.len() >= most {
             self.refused += 1;
             return;
         }
-        let mut entry = Entry::new(first.shown);
-        added.iter().for_each(|added| entry.add(self.half_life, *added, progress));
+        let mut entry = Entry::new();
+        added.iter().for_each(|added| entry.add(half_life, *added, progress));
         self.entries.insert(key, entry);
     }
 
     /// Forgets negligible entries. The next sweep comes after as many new keys as there are entries, so it costs O(1) a key.
-    fn sweep(&mut self, now: EventTime) {
-        let half_life = self.half_life;
+    fn sweep(&mut self, now: Weight) {
         self.entries.retain(|_, entry| {
-            let [impressions, outcomes @ ..] = entry.total(half_life, now);
-            impressions + outcomes.into_iter().fold(0.0, f64::max) >= NEGLIGIBLE
+            let sums = entry.total(now);
+            let outcomes = (1..=TASKS).map(|place| sums.sum(place)).fold(0.0, f64::max);
+            sums.sum(0) + outcomes >= NEGLIGIBLE
         });
         self.until_sweep = self.entries.len().max(SWEEP);
     }
