@@ -32,7 +32,7 @@ const PAGE_BYTES: usize = PAGE * 8 + 80;
 const INDEX_BYTES: usize = 12;
 
 /// Ids that came one after the other.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Page {
     /// The newest time of their events.
     newest: EventTime,
@@ -65,6 +65,8 @@ pub(super) struct Arrived {
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
     logs: Vec<Log>,
+    /// A page that was forgotten, for the next one that begins.
+    spare: Option<Arc<Page>>,
     hashing: Seeded,
     max_bytes: usize,
     bytes: usize,
@@ -75,7 +77,7 @@ impl Seen {
     pub(super) fn new(spans: impl IntoIterator<Item = Span>, max_bytes: usize) -> Self {
         let log = |span| Log { pages: VecDeque::new(), first: 0, index: HashTable::new(), span };
         let logs = spans.into_iter().map(log).collect();
-        Self { logs, hashing: Seeded::default(), max_bytes, bytes: 0 }
+        Self { logs, spare: None, hashing: Seeded::default(), max_bytes, bytes: 0 }
     }
 
     /// Enters an id. Returns false when it is there already. `early` is called with the log and the number of ids that are forgotten for
@@ -87,7 +89,7 @@ impl Seen {
         mut early: impl FnMut(usize, u64),
     ) -> bool {
         let key = pair_key(arrived.user.0, arrived.id.0);
-        let Self { logs, hashing, bytes, max_bytes } = self;
+        let Self { logs, spare, hashing, bytes, max_bytes } = self;
         let log = &mut logs[arrived.log];
         if log.has(key, hashing) {
             return false;
@@ -95,9 +97,9 @@ impl Seen {
         let before = log.bytes();
         let turn = log.pages.back().is_some_and(|page| page.keys.len() % (PAGE / LEAVING) == 0);
         if turn && log.pages.front().is_some_and(|page| page.newest + log.span < watermark) {
-            log.forget(hashing);
+            *spare = log.forget(hashing);
         }
-        log.push(key, arrived.time, hashing);
+        log.push(key, arrived.time, hashing, spare);
         *bytes = *bytes + log.bytes() - before;
         while *bytes > *max_bytes {
             // The page that was just written to stays.
@@ -106,9 +108,8 @@ impl Seen {
             let fullest = logs.iter_mut().enumerate().filter(others).rev();
             let Some((i, log)) = fullest.max_by_key(|(_, log)| log.pages.len()) else { break };
             let before = log.bytes();
-            if let Some(page) =
-                log.forget(hashing).filter(|page| page.newest + log.span >= watermark)
-            {
+            *spare = log.forget(hashing);
+            if let Some(page) = spare.as_ref().filter(|page| page.newest + log.span >= watermark) {
                 early(i, page.keys.len() as u64);
             }
             *bytes -= before - log.bytes();
@@ -135,11 +136,25 @@ impl Seen {
     pub(super) fn restore(&mut self, state: Vec<Vec<Page>>) {
         for (log, pages) in self.logs.iter_mut().zip(state) {
             for page in pages {
-                log.pages.push_back(Arc::new(Page { newest: page.newest, keys: Vec::new() }));
+                log.pages.push_back(Arc::new(Page::beginning(page.newest)));
                 page.keys.iter().for_each(|&key| log.enter(key, &self.hashing));
             }
         }
         self.bytes = self.logs.iter().map(Log::bytes).sum();
+    }
+}
+
+impl Page {
+    /// Returns an empty page with room for all its keys.
+    fn beginning(newest: EventTime) -> Self {
+        Self { newest, keys: Vec::with_capacity(PAGE) }
+    }
+
+    /// Makes it an empty one.
+    fn begin(&mut self, newest: EventTime) {
+        self.newest = newest;
+        self.keys.clear();
+        self.keys.reserve_exact(PAGE);
     }
 }
 
@@ -149,9 +164,15 @@ impl Log {
         self.index.find(hashing.hash_one(key), is).is_some()
     }
 
-    fn push(&mut self, key: u64, time: EventTime, hashing: &Seeded) {
+    fn push(&mut self, key: u64, time: EventTime, hashing: &Seeded, spare: &mut Option<Arc<Page>>) {
         if self.pages.back().is_none_or(|page| page.keys.len() == PAGE) {
-            self.pages.push_back(Arc::new(Page { newest: time, keys: Vec::new() }));
+            let mut page = spare.take().unwrap_or_default();
+            // One that a picture still holds is left to it.
+            match Arc::get_mut(&mut page) {
+                Some(page) => page.begin(time),
+                None => page = Arc::new(Page::beginning(time)),
+            }
+            self.pages.push_back(page);
         }
         if let Some(page) = self.pages.back_mut() {
             let page = Arc::make_mut(page);
