@@ -1,4 +1,4 @@
-//! Normalisation of each row, then SiLU: `h = silu(γ x̂ + β)`, `x̂ = (x - mean) / sqrt(variance + ε)` (models.md 0.1 and 1.8).
+//! Normalisation of each row, then SiLU: `h = silu(γ x̂ + β)`, `x̂ = (x - mean) / sqrt(variance + ε)`.
 //!
 //! This is HoME's remedy against experts that collapse, with LayerNorm in the place of BatchNorm: a stream has no
 //! batch statistics that serving could share. All experts then speak at the same scale, so that gate weights mean what they say.

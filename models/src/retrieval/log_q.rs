@@ -1,7 +1,7 @@
 //! How often is each item in the stream? The streaming estimate behind the logQ correction.
 //!
 //! An item of frequency `q` comes every `1/q` events on average. For each item its mean gap `g` and
-//! the event `A` of its last sight are kept (Yi et al. 2019, algorithm 2; models.md 4.1). A batch
+//! the event `A` of its last sight are kept (Yi et al. 2019, algorithm 2). A batch
 //! updates an item once: seen `c` times in a batch that ends at event `t`,
 //!
 //! `g += w ((t - A) / c - g)`, `A = t`, `w = max(1 - (1 - α)ᶜ, c / n)`, `ln q = -ln g`
@@ -16,7 +16,7 @@
 use serde::{Deserialize, Serialize};
 use sluice_features::pages::PagedMap;
 
-/// The longest gap, `1 / p` for the smallest probability that models.md allows.
+/// The longest gap, `1 / p` for the smallest probability that is told apart.
 const LONGEST: f64 = 1e10;
 
 /// Mean gaps of items, at most a given number of them. Serialisable for checkpoints.

@@ -2,7 +2,7 @@
 //!
 //! `h = max(x W1 + b1, 0)`, `z = h W2 + b2`, `y = z / max(|z|, ε)`
 //!
-//! Backward, with `dy` given (identity 30 of models.md): `dz = (dy - y <y, dy>) / |z|`, or `dy / ε`
+//! Backward, with `dy` given: `dz = (dy - y <y, dy>) / |z|`, or `dy / ε`
 //! where `|z| <= ε`; then `dW2 += hᵀ dz`, `dh = dz W2ᵀ` where `h > 0`, `dW1 += xᵀ dh`, `dx = dh W1ᵀ`.
 //!
 //! Shapes: `x` `[batch, inputs]`, `W1` `[inputs, hidden]`, `W2` `[hidden, width]`, `y` `[batch, width]`.

@@ -1,4 +1,4 @@
-//! The two-tower model (Yi et al. 2019, models.md 4.1): a user and an item are near when the one
+//! The two-tower model (Yi et al. 2019): a user and an item are near when the one
 //! takes the other.
 //!
 //! ```text

@@ -1,6 +1,6 @@
 //! Which occurrences of a batch are the same id.
 //!
-//! Adagrad, Adam and FTRL must see one gradient per id and step (models.md 0.3): the gradients of an
+//! Adagrad, Adam and FTRL must see one gradient per id and step: the gradients of an
 //! id's occurrences are summed before the update.
 
 use super::{Seed, hash};

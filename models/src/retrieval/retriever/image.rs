@@ -16,10 +16,10 @@ use sluice_features::ids::{salted_hash, stable_hash};
 use sluice_features::schema::Schema;
 use sluice_features::time::EventTime;
 
-use super::assortment::{Articles, Assortment};
 use super::columns::Facts;
+use super::offered::{Articles, Offered};
 use super::touched::{Marks, Touched};
-use super::{Pending, Retriever, RetrieverSpec, assortment_seed, unflatten};
+use super::{Pending, Retriever, RetrieverSpec, offered_seed, unflatten};
 use crate::retrieval::LogQ;
 use crate::table::{FrozenRows, ImageError, RowStore, ShardImage};
 
@@ -97,7 +97,7 @@ struct State<'a> {
     mean: Cow<'a, [f32]>,
     square: Cow<'a, [f32]>,
     log_q: Cow<'a, LogQ>,
-    assortment: Cow<'a, Articles>,
+    offered: Cow<'a, Articles>,
     pending: Cow<'a, Pending>,
 }
 
@@ -115,7 +115,7 @@ impl State<'_> {
             mean: owned(self.mean),
             square: owned(self.square),
             log_q: owned(self.log_q),
-            assortment: owned(self.assortment),
+            offered: owned(self.offered),
             pending: owned(self.pending),
         }
     }
@@ -226,7 +226,7 @@ impl Retriever {
             mean: Cow::Borrowed(mean),
             square: Cow::Borrowed(square),
             log_q: Cow::Borrowed(&self.log_q),
-            assortment: Cow::Borrowed(self.assortment.articles()),
+            offered: Cow::Borrowed(self.offered.articles()),
             pending: Cow::Borrowed(&self.pending),
         }
     }
@@ -239,15 +239,15 @@ impl Retriever {
             && state.pending.users.fits(&self.columns.user, waiting)
             && state.pending.items.fits(&self.columns.item, waiting)
             && state
-                .assortment
+                .offered
                 .iter()
                 .all(|article| Facts::fits_packed(&self.columns.item, article.facts()));
-        let seed = assortment_seed(self.seed);
-        let assortment = Assortment::restore(seed, state.assortment.into_owned());
-        let Some(assortment) = assortment.filter(|_| fits) else {
+        let seed = offered_seed(self.seed);
+        let offered = Offered::restore(seed, state.offered.into_owned());
+        let Some(offered) = offered.filter(|_| fits) else {
             return Err(RetrieverError::Content { part: "state" });
         };
-        self.assortment = assortment;
+        self.offered = offered;
         self.adam.restore(state.steps, &state.mean, &state.square);
         self.parameters = state.parameters.into_owned();
         unflatten(Arc::make_mut(&mut self.model), &self.parameters);

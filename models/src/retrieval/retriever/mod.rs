@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! batch --positives of the task--> pending --every `batch` of them--> step
-//!       --items that are offered--> assortment
-//! step: rows -> inputs -> two towers -> softmax over the pending items and some drawn evenly from the
-//!       assortment, each corrected by how often it is expected among them
+//!       --items that are offered--> an even sample of them
+//! step: rows -> inputs -> two towers -> softmax over the pending items and some drawn from that
+//!       sample, each corrected by how often it is expected among them
 //!       gradients: Adam on the towers, row-wise Adagrad on the rows, summed by id before the update
 //! towers(): a snapshot that encodes users and items while learning goes on
 //! ```
@@ -13,10 +13,10 @@
 //! Steps are cut by the number of positives alone, so the size of the batches that bring them does not
 //! matter.
 
-mod assortment;
 mod columns;
 mod image;
 mod inputs;
+mod offered;
 mod spec;
 mod touched;
 mod towers;
@@ -39,9 +39,9 @@ use sluice_features::ids::{ItemId, UserId, salted_hash, unsalted};
 use sluice_features::schema::Schema;
 use sluice_features::time::EventTime;
 
-use self::assortment::Assortment;
 use self::columns::{Columns, Facts};
 use self::inputs::Inputs;
+use self::offered::Offered;
 use self::touched::Marks;
 use super::{LogQ, Pairs, Shape, TwoTower, Workspace};
 use crate::kernels::AdagradStep;
@@ -66,7 +66,7 @@ pub struct Retriever {
     parameters: Vec<f32>,
     adam: Adam<f32>,
     log_q: LogQ,
-    assortment: Assortment,
+    offered: Offered,
     pending: Pending,
     /// The newest positive's time.
     now: EventTime,
@@ -149,7 +149,7 @@ impl Retriever {
             adam: Adam::new(spec.dense_rate, parameters.len()),
             parameters,
             log_q: LogQ::new(spec.frequency_rate, spec.max_rows),
-            assortment: Assortment::new(assortment_seed(seed)),
+            offered: Offered::new(offered_seed(seed)),
             pending: Pending {
                 users: Facts::new(&columns.user),
                 items: Facts::new(&columns.item),
@@ -210,10 +210,10 @@ impl Retriever {
         if about.offered {
             // One number that is none would spoil every step that draws it.
             if self.columns.item.pack(batch, example, &mut self.work.packed) {
-                self.assortment.see(about.item, about.time, &self.work.packed);
+                self.offered.see(about.item, about.time, &self.work.packed);
             }
         } else {
-            self.assortment.withdraw(about.item);
+            self.offered.withdraw(about.item);
         }
     }
 
@@ -239,7 +239,7 @@ impl Retriever {
     /// Gathers the items of a step: those of all positives that wait, and some drawn evenly. With `B` positives and `M` drawn from `n` items,
     /// item `j` is expected `B q_j + M / n` times among them, the latter where it may be drawn.
     fn gather_items(&mut self) {
-        let Self { work, pending, columns, assortment, .. } = self;
+        let Self { work, pending, columns, offered, .. } = self;
         work.ids.clear();
         work.ids.extend(pending.pairs.iter().map(|&(_, item)| item.0));
         self.log_q.observe(&work.ids);
@@ -250,20 +250,14 @@ impl Retriever {
         let mut random = ChaCha8Rng::seed_from_u64(salted_hash(seed, &steps.to_le_bytes()));
         let positives = work.ids.len();
         let (ids, facts) = (&mut work.ids, &mut work.facts);
-        assortment.draw(
-            self.spec.uniform,
-            self.now,
-            self.spec.expiry,
-            &mut random,
-            |item, packed| {
-                ids.push(item.0);
-                facts.push_packed(&columns.item, packed);
-            },
-        );
-        let each = (work.ids.len() - positives) as f64 / assortment.len().max(1) as f64;
+        offered.draw(self.spec.uniform, self.now, self.spec.expiry, &mut random, |item, packed| {
+            ids.push(item.0);
+            facts.push_packed(&columns.item, packed);
+        });
+        let each = (work.ids.len() - positives) as f64 / offered.len().max(1) as f64;
         work.counts.clear();
         work.counts.extend(work.ids.iter().map(|&id| {
-            let drawn = if assortment.has(ItemId(id)) { each } else { 0.0 };
+            let drawn = if offered.has(ItemId(id)) { each } else { 0.0 };
             self.log_q.log_count(id, positives as f64, drawn) as f32
         }));
     }
@@ -332,7 +326,7 @@ impl Retriever {
             steps: self.adam.steps(),
             refused: self.refused,
             pending: self.pending.pairs.len(),
-            offered: self.assortment.len(),
+            offered: self.offered.len(),
             rows: self.rows.stats(),
         }
     }
@@ -367,8 +361,8 @@ impl StepWork {
 }
 
 /// Decides which offered items are kept where there are too many.
-fn assortment_seed(seed: u64) -> u64 {
-    salted_hash(seed, b"retrieval.assortment")
+fn offered_seed(seed: u64) -> u64 {
+    salted_hash(seed, b"retrieval.offered")
 }
 
 /// Writes all parameters end to end.

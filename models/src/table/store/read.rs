@@ -8,7 +8,7 @@ use super::{LOCKED, NONE, RowStore, SHARDS, hashes};
 
 impl RowStore {
     /// Reads the rows of `keys` into `out` `[keys, width]`, for serving: a key without a row reads as
-    /// zeros (models.md 6.1), and nothing is counted.
+    /// zeros, and nothing is counted.
     ///
     /// # Panics
     /// When `out` does not fit.

@@ -43,7 +43,7 @@ impl Article {
 
 /// The offered items.
 #[derive(Clone, Debug)]
-pub(super) struct Assortment {
+pub(super) struct Offered {
     seed: u64,
     articles: Articles,
     places: HashMap<u64, usize, RandomState>,
@@ -51,8 +51,8 @@ pub(super) struct Assortment {
     order: BTreeSet<(u64, u64)>,
 }
 
-impl Assortment {
-    /// Creates an assortment without items; the seed decides which stay where there are too many.
+impl Offered {
+    /// Creates an offered without items; the seed decides which stay where there are too many.
     pub(super) fn new(seed: u64) -> Self {
         let (articles, places, order) = Default::default();
         Self { seed, articles, places, order }
@@ -60,15 +60,15 @@ impl Assortment {
 
     /// Puts back items in the order of their places. Returns nothing when an item is there twice, or there are too many.
     pub(super) fn restore(seed: u64, articles: Articles) -> Option<Self> {
-        let mut assortment = Self::new(seed);
+        let mut offered = Self::new(seed);
         for (place, article) in articles.iter().enumerate() {
-            let twice = assortment.places.insert(article.item, place).is_some();
-            assortment.order.insert((assortment.hash(article.item), article.item));
+            let twice = offered.places.insert(article.item, place).is_some();
+            offered.order.insert((offered.hash(article.item), article.item));
             if twice || place >= MOST {
                 return None;
             }
         }
-        Some(Self { articles, ..assortment })
+        Some(Self { articles, ..offered })
     }
 
     /// The items by place.
@@ -160,10 +160,10 @@ mod tests {
 
     use super::*;
 
-    fn drawn(assortment: &mut Assortment, count: usize, now: i64) -> BTreeMap<u64, usize> {
+    fn drawn(offered: &mut Offered, count: usize, now: i64) -> BTreeMap<u64, usize> {
         let (mut random, mut drawn) = (ChaCha8Rng::seed_from_u64(1), BTreeMap::new());
         let expiry = Some(Span(100));
-        assortment.draw(count, EventTime(now), expiry, &mut random, |item, facts| {
+        offered.draw(count, EventTime(now), expiry, &mut random, |item, facts| {
             assert_eq!(facts, [item.0, 9]);
             *drawn.entry(item.0).or_default() += 1;
         });
@@ -172,37 +172,34 @@ mod tests {
 
     #[test]
     fn every_item_is_drawn_alike_however_often_it_was_seen() {
-        let mut assortment = Assortment::new(1);
+        let mut offered = Offered::new(1);
         for item in 1..=20 {
             (0..item * item).for_each(|i| {
-                assortment.see(ItemId(item), EventTime(i as i64), &[item, i % 2 + 8]);
+                offered.see(ItemId(item), EventTime(i as i64), &[item, i % 2 + 8]);
             });
-            assortment.see(ItemId(item), EventTime(50), &[item, 9]);
+            offered.see(ItemId(item), EventTime(50), &[item, 9]);
         }
-        let drawn = drawn(&mut assortment, 20_000, 100);
+        let drawn = drawn(&mut offered, 20_000, 100);
         assert_eq!(drawn.len(), 20);
         assert!(drawn.values().all(|count| (850..1150).contains(count)), "{drawn:?}");
     }
 
     #[test]
     fn what_is_withdrawn_or_was_not_seen_for_long_is_drawn_no_more() {
-        let mut assortment = Assortment::new(1);
-        (1..=9).for_each(|item| assortment.see(ItemId(item), EventTime(item as i64), &[item, 9]));
-        assortment.withdraw(ItemId(9));
-        assortment.withdraw(ItemId(77));
-        assortment.see(ItemId(2), EventTime(200), &[2, 9]);
-        assert_eq!(
-            drawn(&mut assortment, 1000, 105).into_keys().collect::<Vec<_>>(),
-            [2, 5, 6, 7, 8]
-        );
-        assert_eq!(drawn(&mut assortment, 1000, 1000), BTreeMap::new());
-        assert_eq!((assortment.len(), assortment.has(ItemId(2))), (0, false));
+        let mut offered = Offered::new(1);
+        (1..=9).for_each(|item| offered.see(ItemId(item), EventTime(item as i64), &[item, 9]));
+        offered.withdraw(ItemId(9));
+        offered.withdraw(ItemId(77));
+        offered.see(ItemId(2), EventTime(200), &[2, 9]);
+        assert_eq!(drawn(&mut offered, 1000, 105).into_keys().collect::<Vec<_>>(), [2, 5, 6, 7, 8]);
+        assert_eq!(drawn(&mut offered, 1000, 1000), BTreeMap::new());
+        assert_eq!((offered.len(), offered.has(ItemId(2))), (0, false));
     }
 
     #[test]
     fn of_too_many_an_even_sample_stays_whatever_their_order_and_frequency() {
         let items = 4 * MOST as u64;
-        let (mut one, mut other) = (Assortment::new(7), Assortment::new(7));
+        let (mut one, mut other) = (Offered::new(7), Offered::new(7));
         for item in 1..=items {
             one.see(ItemId(item), EventTime(0), &[item, 9]);
         }
@@ -210,24 +207,24 @@ mod tests {
             (0..item % 3).for_each(|_| other.see(ItemId(item), EventTime(0), &[item, 9]));
             other.see(ItemId(item), EventTime(0), &[item, 9]);
         }
-        let kept = |of: &Assortment| of.order.iter().map(|entry| entry.1).collect::<Vec<_>>();
+        let kept = |of: &Offered| of.order.iter().map(|entry| entry.1).collect::<Vec<_>>();
         assert_eq!((one.len(), kept(&one)), (MOST, kept(&other)));
         let early = kept(&one).iter().filter(|item| **item <= items / 2).count() as f64;
         assert!((early / MOST as f64 - 0.5).abs() < 0.05, "{early} of the first half");
 
         // A restored one goes on alike, and a copy stays as it is.
         let copy = one.articles().clone();
-        let mut restored = Assortment::restore(7, copy.clone()).unwrap();
-        for assortment in [&mut one, &mut restored] {
-            assortment.withdraw(ItemId(kept(assortment)[3]));
-            assortment.see(ItemId(items + 1), EventTime(5), &[items + 1, 9]);
-            assortment.see(ItemId(items + 2), EventTime(5), &[items + 2, 9]);
+        let mut restored = Offered::restore(7, copy.clone()).unwrap();
+        for offered in [&mut one, &mut restored] {
+            offered.withdraw(ItemId(kept(offered)[3]));
+            offered.see(ItemId(items + 1), EventTime(5), &[items + 1, 9]);
+            offered.see(ItemId(items + 2), EventTime(5), &[items + 2, 9]);
         }
         assert!(one.articles().iter().eq(restored.articles().iter()));
         assert_eq!(drawn(&mut one, 500, 50), drawn(&mut restored, 500, 50));
         assert!(copy.iter().all(|article| article.item <= items) && copy.len() == MOST);
         let mut twice = copy.clone();
         twice[1] = twice[0].clone();
-        assert!(Assortment::restore(7, twice).is_none());
+        assert!(Offered::restore(7, twice).is_none());
     }
 }
