@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use sluice_features::funnel::{Entry, Funnel, LabelRule, Task};
 use sluice_features::time::{EventTime, Span};
-use sluice_features::wire::{BrokerTime, Scratch, decode_event, decode_request};
+use sluice_features::wire::{ArrivalTime, Scratch, decode_event, decode_request};
 
 const EVENTS: usize = 2_000;
 const ROUNDS: usize = 1_000;
@@ -22,8 +22,8 @@ fn main() {
     };
     // Every reader of messages is part of the program, as in the daemon: what the compiler inlines depends on it.
     let request = br#"{"id":"q","kind":"recommend","user":"7"}"#;
-    black_box(decode_request(black_box(request), BrokerTime(None)).is_ok());
-    let clock = BrokerTime(Some(EventTime(1_650_812_800_000)));
+    black_box(decode_request(black_box(request), ArrivalTime(None)).is_ok());
+    let clock = ArrivalTime(Some(EventTime(1_650_812_800_000)));
     let impression = |i: usize| {
         format!(
             r#"{{"v":1,"type":"impression","id":"r{i}/3","ts":{},"user":"{}","item":"{}","request":"r{i}","position":3,"surface":"home","context":{{"device":"ios","tab":7}}}}"#,

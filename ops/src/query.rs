@@ -347,7 +347,7 @@ fn shown_time(millis: i64) -> String {
 mod tests {
     use clap::Parser;
     use sluice_daemon::kafka::EmbeddedBroker;
-    use sluice_features::wire::{BrokerTime, RequestKind, decode_request};
+    use sluice_features::wire::{ArrivalTime, RequestKind, decode_request};
 
     use super::*;
 
@@ -368,7 +368,7 @@ mod tests {
         let more =
             ["--context", "device=ios", "--context", "hour=7", "--surface", "home", "--k", "5"];
         let question = parse(&[&flags[..], &more].concat()).unwrap().question("q1").unwrap();
-        let request = decode_request(question.as_bytes(), BrokerTime(None)).unwrap();
+        let request = decode_request(question.as_bytes(), ArrivalTime(None)).unwrap();
         assert_eq!((request.id.as_str(), request.kind), ("q1", RequestKind::Rank));
         assert_eq!((request.items.len(), request.limit, request.ignored), (2, 5, 0));
         assert_eq!(request.exclude, ["b"]);
@@ -378,7 +378,7 @@ mod tests {
         // Without --k the daemon decides: all of a rank, some of the others.
         let limits = [&flags[..], &["similar", "--items", "a"]].map(|flags| {
             let question = parse(flags).unwrap().question("q2").unwrap();
-            decode_request(question.as_bytes(), BrokerTime(None)).unwrap().limit
+            decode_request(question.as_bytes(), ArrivalTime(None)).unwrap().limit
         });
         assert_eq!(limits, [2, 20]);
     }

@@ -62,12 +62,12 @@ pub(crate) fn decode(
     funnel: &sluice_features::funnel::Funnel,
 ) -> Result<(), sluice_features::reject::Rejection> {
     use sluice_features::wire::{
-        BrokerTime, Role, Scratch, decode_event, decode_update, split_line,
+        ArrivalTime, Role, Scratch, decode_event, decode_update, split_line,
     };
 
     let (mut line, mut scratch) = (line.as_bytes().to_vec(), Scratch::default());
     let (topic, message) = split_line(&mut line)?;
-    let clock = BrokerTime(None);
+    let clock = ArrivalTime(None);
     let role = match topic {
         Topic::Items => Role::Item,
         Topic::Users => Role::User,

@@ -11,8 +11,11 @@
 #[cfg(test)]
 mod as_of;
 mod batcher;
+mod counting;
 pub mod counts;
 pub mod due;
+mod effects;
+mod groups;
 pub mod notes;
 pub mod popular;
 pub mod record;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use sluice_features::time::EventTime;
-use sluice_features::wire::{BrokerTime, Request, decode_request};
+use sluice_features::wire::{ArrivalTime, Request, decode_request};
 
 use super::answer::refuse;
 use super::{Code, OUTCOMES, Outcome, Scorer, Serving, Unanswered, kind_number};
@@ -169,7 +169,7 @@ impl Intake {
         let asked = record.arrived;
         let (mut reply, allowed) = self.outbox.reply(record);
         let bytes = record.value.unwrap_or_default();
-        let request = match decode_request(bytes, BrokerTime(Some(asked))) {
+        let request = match decode_request(bytes, ArrivalTime(Some(asked))) {
             Ok(request) => request,
             Err(refused) => {
                 let unanswered = Unanswered::from(&refused.rejection);

@@ -12,7 +12,7 @@ use sluice_features::schema::{
     Counter, EventField, Field, Kind, Missing, Reading, Schema, Source, Subject, Table,
 };
 use sluice_features::time::{EventTime, Span};
-use sluice_features::wire::{BrokerTime, Request, Topic, decode_request};
+use sluice_features::wire::{ArrivalTime, Request, Topic, decode_request};
 use sluice_models::learner::{Learner, default_priors};
 use sluice_models::retrieval::{Retriever, RetrieverSpec};
 use sluice_models::spec::ModelSpec;
@@ -274,7 +274,7 @@ pub(crate) fn name(item: usize) -> String {
 /// A request from its JSON text.
 pub(crate) fn request(message: &Value) -> Request {
     let bytes = serde_json::to_vec(message).unwrap();
-    decode_request(&bytes, BrokerTime(Some(AFTER))).unwrap()
+    decode_request(&bytes, ArrivalTime(Some(AFTER))).unwrap()
 }
 
 /// The type of clicks.

@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use super::object::Object;
 use super::values::{Text, Whole};
 use super::walk::Walk;
-use super::{BrokerTime, Scratch, check_version, text_of};
+use super::{ArrivalTime, Scratch, check_version, text_of};
 use crate::attributes::Attributes;
 use crate::event::{Behaviour, BehaviourType, Event, Impression};
 use crate::funnel::Funnel;
@@ -35,7 +35,7 @@ pub struct Decoded<'a> {
 pub fn decode_event<'a>(
     bytes: &'a [u8],
     funnel: &Funnel,
-    clock: BrokerTime,
+    clock: ArrivalTime,
     scratch: &'a mut Scratch,
 ) -> Result<Decoded<'a>, Rejection> {
     let text = text_of(bytes)?;

@@ -60,9 +60,9 @@ const SKEW: Span = Span::seconds(5 * 60);
 
 /// When the record arrived: never later than the reader's own clock said; `None` where that is not known. In files the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BrokerTime(pub Option<EventTime>);
+pub struct ArrivalTime(pub Option<EventTime>);
 
-impl BrokerTime {
+impl ArrivalTime {
     /// Checks an event time. Returns whether it is so far ahead that the watermark must not follow it.
     fn check(self, time: EventTime) -> Result<bool, Rejection> {
         let newest = self.0.map_or(NEWEST, |arrival| arrival + FAR_FUTURE);

@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use super::object::Object;
 use super::values::{Ids, Text, Whole};
 use super::walk::{Walk, find_id};
-use super::{BrokerTime, MAX_CANDIDATES, check_version, event, text_of};
+use super::{ArrivalTime, MAX_CANDIDATES, check_version, event, text_of};
 use crate::attributes::{AttributeKey, Attributes, Value};
 use crate::ids::CategoryId;
 use crate::reject::{Reason, Rejection};
@@ -79,11 +79,11 @@ pub struct RefusedRequest {
 ///
 /// # Errors
 /// The first thing found wrong with the record.
-pub fn decode_request(bytes: &[u8], clock: BrokerTime) -> Result<Request, RefusedRequest> {
+pub fn decode_request(bytes: &[u8], clock: ArrivalTime) -> Result<Request, RefusedRequest> {
     decode(bytes, clock).map_err(|rejection| RefusedRequest { id: find_id(bytes), rejection })
 }
 
-fn decode(bytes: &[u8], clock: BrokerTime) -> Result<Request, Rejection> {
+fn decode(bytes: &[u8], clock: ArrivalTime) -> Result<Request, Rejection> {
     let text = text_of(bytes)?;
     let mut walk = Walk::default();
     let mut input = serde_json::Deserializer::from_str(text);

@@ -20,7 +20,7 @@ fn funnel() -> Funnel {
     Funnel::build(Entry::Impression, "impression", tasks, vec!["remove-from-cart".into()]).unwrap()
 }
 
-const ARRIVAL: BrokerTime = BrokerTime(Some(EventTime(1_650_812_800_000)));
+const ARRIVAL: ArrivalTime = ArrivalTime(Some(EventTime(1_650_812_800_000)));
 
 fn event(text: &str) -> Result<(), (Reason, String)> {
     event_bytes(text.as_bytes())
@@ -117,7 +117,7 @@ fn a_record_without_value_ends_the_id_in_its_key() {
         decode_update(Role::User, key, None, clock, &mut scratch).unwrap_err().reason
     };
     assert_eq!(reason(None, ARRIVAL), Reason::TombstoneWithoutKey);
-    assert_eq!(reason(Some(b"712"), BrokerTime(None)), Reason::TombstoneWithoutTime);
+    assert_eq!(reason(Some(b"712"), ArrivalTime(None)), Reason::TombstoneWithoutTime);
     assert_eq!(reason(Some(b""), ARRIVAL), Reason::IdEmpty);
     assert_eq!(reason(Some(b"\xff"), ARRIVAL), Reason::InvalidUtf8);
 }
@@ -278,7 +278,7 @@ fn times_outside_the_format_are_refused_and_skew_is_told() {
     assert!(skewed(arrival + 24 * 3_600_000));
     let unknown = |ts: i64| {
         let text = click(json!({ "ts": ts }));
-        decode_event(text.as_bytes(), &funnel(), BrokerTime(None), &mut Scratch::default()).is_ok()
+        decode_event(text.as_bytes(), &funnel(), ArrivalTime(None), &mut Scratch::default()).is_ok()
     };
     assert!(unknown(arrival * 2) && !unknown(i64::MAX));
     let huge = click(json!({})).replace("1650812745120", "9223372036854775808");

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::object::Object;
 use super::values::{Text, Whole, id_fault};
 use super::walk::Walk;
-use super::{BrokerTime, Scratch, check_version, event, text_of};
+use super::{ArrivalTime, Scratch, check_version, event, text_of};
 use crate::attributes::Attributes;
 use crate::event::Update;
 use crate::reject::{Reason, Rejection};
@@ -58,7 +58,7 @@ pub fn decode_update<'a>(
     role: Role,
     key: Option<&'a [u8]>,
     value: Option<&'a [u8]>,
-    clock: BrokerTime,
+    clock: ArrivalTime,
     scratch: &'a mut Scratch,
 ) -> Result<DecodedUpdate<'a>, Rejection> {
     let Some(bytes) = value.filter(|value| value.trim_ascii() != b"null") else {
@@ -86,7 +86,7 @@ pub fn decode_update<'a>(
 fn tombstone(
     role: Role,
     key: Option<&[u8]>,
-    clock: BrokerTime,
+    clock: ArrivalTime,
 ) -> Result<DecodedUpdate<'_>, Rejection> {
     let without_key = Rejection::whole(Reason::TombstoneWithoutKey);
     let key = key.ok_or(without_key)?;

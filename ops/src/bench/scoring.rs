@@ -19,7 +19,7 @@ use sluice_daemon::pipeline::record::Record;
 use sluice_daemon::serve::{Scorer, Serving, Snapshot};
 use sluice_features::example::Batch;
 use sluice_features::time::EventTime;
-use sluice_features::wire::{BrokerTime, Request, decode_request};
+use sluice_features::wire::{ArrivalTime, Request, decode_request};
 use sluice_models::learner::{Learner, default_priors};
 use sluice_models::model::{Scoring, Workspace};
 use sluice_models::retrieval::Retriever;
@@ -152,7 +152,7 @@ fn prepare() -> Result<(Scorer, Vec<Request>)> {
     let serving = Serving::new(pipeline, snapshot, rows, settings, "default", Clock::system());
     let requests = (0..ASKERS).map(|asker| {
         let (_, text) = request(&format!("q{asker}"), asker, PATIENCE)?;
-        let mut request = decode_request(text.as_bytes(), BrokerTime(None))
+        let mut request = decode_request(text.as_bytes(), ArrivalTime(None))
             .map_err(|refused| anyhow!("{}", refused.rejection))?;
         // The requests are answered for as long as it takes.
         request.deadline = None;
