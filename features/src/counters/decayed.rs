@@ -24,31 +24,30 @@ use crate::time::{EventTime, Span};
 /// A pane that holds so many times what is added now goes into the next older one, whatever its time: beyond `2^24` an `f32` would not grow.
 const FULL: f64 = (1 << 22) as f64;
 
-/// `N` decayed sums.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(bound(
-    serialize = "[f64; N]: Serialize, [f32; N]: Serialize",
-    deserialize = "[f64; N]: Deserialize<'de>, [f32; N]: Deserialize<'de>"
-))]
-pub(super) struct Decayed<const N: usize> {
-    /// The epoch of the weights: that of the latest time from which anything decays.
-    epoch: Epoch,
-    settled: [f64; N],
-    /// The newest time of what is settled.
-    until: EventTime,
-    older: Pane<N>,
-    newer: Pane<N>,
-    instant: Pane<N>,
-}
-
-/// What became known within a stretch of time.
+/// `N` decayed sums, in 24 + 16 `N` bytes: reading one costs what fetching it from memory costs.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(bound(serialize = "[f32; N]: Serialize", deserialize = "[f32; N]: Deserialize<'de>"))]
-struct Pane<const N: usize> {
-    /// The newest time in it; [`EventTime::MIN`] where it is empty.
+pub(super) struct Decayed<const N: usize> {
+    /// The time of the newest instant; [`EventTime::MIN`] before the first.
     newest: EventTime,
-    sums: [f32; N],
+    /// How much older the newest of each other part is.
+    ages: [Age; PARTS - 1],
+    /// The epoch of the weights: that of the latest time from which anything decays.
+    epoch: Epoch,
+    /// Settled, older pane, newer pane, newest instant.
+    parts: [[f32; N]; PARTS],
 }
+
+const PARTS: usize = 4;
+const SETTLED: usize = 0;
+const OLDER: usize = 1;
+const NEWER: usize = 2;
+const INSTANT: usize = 3;
+
+/// Milliseconds, seven weeks at most: what is older is taken to be of then, so that reads from before miss it. The largest where there is nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Age(u32);
 
 /// How far event time has come, over all partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,44 +74,31 @@ pub(super) struct Added {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reading<'a, const N: usize> {
     sums: &'a Decayed<N>,
-    /// Of the panes, the oldest first.
-    known: [bool; 3],
+    /// Of the parts.
+    known: [bool; PARTS],
     scale: f64,
 }
 
-impl<const N: usize> Pane<N> {
-    const EMPTY: Self = Self { newest: EventTime::MIN, sums: [0.0; N] };
+impl Age {
+    const NONE: Self = Self(u32::MAX);
 
-    fn is_empty(&self) -> bool {
-        self.newest == EventTime::MIN
+    fn of(span: Span) -> Self {
+        Self(span.0.clamp(0, i64::from(u32::MAX) - 1) as u32)
     }
 
-    fn take(&mut self) -> Self {
-        std::mem::replace(self, Self::EMPTY)
-    }
-
-    fn join(&mut self, later: Self) {
-        self.newest = self.newest.max(later.newest);
-        self.sums.iter_mut().zip(later.sums).for_each(|(sum, more)| *sum += more);
-    }
-
-    fn largest(&self) -> f64 {
-        self.sums.iter().fold(0.0, |largest, sum| f64::from(*sum).max(largest))
-    }
-
-    fn scale(&mut self, by: f64) {
-        self.sums.iter_mut().for_each(|sum| *sum = (f64::from(*sum) * by) as f32);
+    fn grow(&mut self, by: Self) {
+        if *self != Self::NONE {
+            *self = Self(self.0.saturating_add(by.0).min(u32::MAX - 1));
+        }
     }
 }
 
 impl<const N: usize> Reading<'_, N> {
     /// Returns one of the sums.
     pub(super) fn sum(&self, place: usize) -> f64 {
-        let Decayed { settled, older, newer, instant, .. } = self.sums;
-        let of =
-            |pane: &Pane<N>, known: bool| if known { f64::from(pane.sums[place]) } else { 0.0 };
-        let [first, second, third] = self.known;
-        let sum = settled[place] + of(older, first) + of(newer, second) + of(instant, third);
+        let parts = self.sums.parts.iter().zip(self.known);
+        let sum: f64 =
+            parts.map(|(part, known)| if known { f64::from(part[place]) } else { 0.0 }).sum();
         sum * self.scale
     }
 }
@@ -121,101 +107,118 @@ impl<const N: usize> Decayed<N> {
     /// Nothing yet.
     pub(super) const fn new() -> Self {
         Self {
+            newest: EventTime::MIN,
+            ages: [Age::NONE; PARTS - 1],
             epoch: Epoch::FIRST,
-            settled: [0.0; N],
-            until: EventTime::MIN,
-            older: Pane::EMPTY,
-            newer: Pane::EMPTY,
-            instant: Pane::EMPTY,
+            parts: [[0.0; N]; PARTS],
         }
     }
 
     pub(super) fn add(&mut self, half_life: Span, added: Added, progress: Progress) {
-        if self.until.max(self.instant.newest) > progress.newest {
+        if self.newest > progress.newest {
             self.correct(half_life, progress.newest);
         }
         if added.shown.epoch > self.epoch {
             self.rescale(added.shown.epoch);
         }
         let weight = added.shown.within(self.epoch);
-        let amount = added.amount * weight;
-        if added.known <= self.until {
-            self.settled[added.place] += amount;
-            return;
-        }
-        if added.known > self.instant.newest {
+        if added.known > self.newest {
             self.next_instant(added.known, FULL * weight, progress.horizon);
         }
-        let panes = [&mut self.older, &mut self.newer, &mut self.instant];
-        if let Some(pane) = panes.into_iter().find(|pane| added.known <= pane.newest) {
-            pane.sums[added.place] += amount as f32;
-        }
+        let known = |part: &usize| added.known <= self.time(*part);
+        let part = (SETTLED..INSTANT).find(known).unwrap_or(INSTANT);
+        self.parts[part][added.place] += (added.amount * weight) as f32;
     }
 
     /// Reads what was known strictly before a time, whose weight is `now`; `None` where it cannot be told any more.
     pub(super) fn read(&self, now: Weight, time: EventTime) -> Option<Reading<'_, N>> {
-        let known = [&self.older, &self.newer, &self.instant].map(|pane| pane.newest < time);
-        (self.until < time).then(|| self.reading(now, known))
+        let known = std::array::from_fn(|part| self.time(part) < time);
+        known[SETTLED].then(|| self.reading(now, known))
     }
 
     /// Reads all sums as they will have decayed at a time with this weight.
     pub(super) fn total(&self, now: Weight) -> Reading<'_, N> {
-        self.reading(now, [true; 3])
+        self.reading(now, [true; PARTS])
     }
 
-    fn reading(&self, now: Weight, known: [bool; 3]) -> Reading<'_, N> {
+    fn reading(&self, now: Weight, known: [bool; PARTS]) -> Reading<'_, N> {
         Reading { sums: self, known, scale: now.within(self.epoch).recip() }
+    }
+
+    /// Returns the newest time of a part, [`EventTime::MIN`] where it is empty.
+    fn time(&self, part: usize) -> EventTime {
+        match self.ages.get(part) {
+            None => self.newest,
+            Some(&Age::NONE) => EventTime::MIN,
+            Some(age) => self.newest - Span(age.0.into()),
+        }
+    }
+
+    fn largest(&self, part: usize) -> f64 {
+        self.parts[part].iter().fold(0.0, |largest, sum| f64::from(*sum).max(largest))
     }
 
     /// Closes the newest instant and begins one of this later time.
     fn next_instant(&mut self, time: EventTime, full: f64, horizon: EventTime) {
-        let before = std::mem::replace(&mut self.instant, Pane { newest: time, ..Pane::EMPTY });
-        if before.is_empty() {
-            return;
+        if self.newest > EventTime::MIN {
+            if self.ages[NEWER] != Age::NONE
+                && (self.time(OLDER) < horizon || self.largest(OLDER) >= full)
+            {
+                self.join(OLDER, SETTLED);
+                self.join(NEWER, OLDER);
+            } else if self.largest(NEWER) >= full {
+                self.join(NEWER, OLDER);
+            }
+            let later = Age::of(time - self.newest);
+            self.ages.iter_mut().for_each(|age| age.grow(later));
+            // The instant that was is the newest of the newer pane.
+            self.ages[NEWER] = later;
+            self.pour(INSTANT, NEWER);
         }
-        if !self.newer.is_empty() && (self.older.newest < horizon || self.older.largest() >= full) {
-            let older = std::mem::replace(&mut self.older, self.newer.take());
-            self.settle(older);
-        } else if self.newer.largest() >= full {
-            let newer = self.newer.take();
-            self.older.join(newer);
-        }
-        self.newer.join(before);
+        self.newest = time;
     }
 
-    fn settle(&mut self, pane: Pane<N>) {
-        self.until = self.until.max(pane.newest);
-        self.settled.iter_mut().zip(pane.sums).for_each(|(sum, more)| *sum += f64::from(more));
+    /// Adds a pane to the next older part, and empties it.
+    fn join(&mut self, later: usize, earlier: usize) {
+        let age = std::mem::replace(&mut self.ages[later], Age::NONE);
+        if age != Age::NONE {
+            self.ages[earlier] = age;
+        }
+        self.pour(later, earlier);
+    }
+
+    fn pour(&mut self, from: usize, into: usize) {
+        let poured = std::mem::replace(&mut self.parts[from], [0.0; N]);
+        self.parts[into].iter_mut().zip(poured).for_each(|(sum, more)| *sum += more);
     }
 
     /// Takes back what a clock said that proved wrong: nothing is newer than the newest plausible time, and weighs more than what is of it.
     #[cold]
     fn correct(&mut self, half_life: Span, newest: EventTime) {
         let (from, to) = (self.epoch, self.epoch.min(Weight::of(half_life, newest).epoch));
-        let by = |time: EventTime| {
-            if time > newest {
+        let times: [EventTime; PARTS] = std::array::from_fn(|part| self.time(part));
+        for (part, time) in times.into_iter().enumerate() {
+            let by = if time > newest {
                 correction(half_life, (from, time), (to, newest))
             } else {
                 from.to(to)
+            };
+            self.scale(part, by);
+            if part < INSTANT && time > EventTime::MIN {
+                self.ages[part] = Age::of(newest - time);
             }
-        };
-        let settled = by(self.until);
-        self.settled.iter_mut().for_each(|sum| *sum *= settled);
-        self.until = self.until.min(newest);
-        for pane in [&mut self.older, &mut self.newer, &mut self.instant] {
-            pane.scale(by(pane.newest));
-            pane.newest = pane.newest.min(newest);
         }
-        self.epoch = to;
+        (self.newest, self.epoch) = (newest, to);
     }
 
     fn rescale(&mut self, epoch: Epoch) {
         let by = self.epoch.to(epoch);
         self.epoch = epoch;
-        self.settled.iter_mut().for_each(|sum| *sum *= by);
-        [&mut self.older, &mut self.newer, &mut self.instant]
-            .into_iter()
-            .for_each(|pane| pane.scale(by));
+        (SETTLED..PARTS).for_each(|part| self.scale(part, by));
+    }
+
+    fn scale(&mut self, part: usize, by: f64) {
+        self.parts[part].iter_mut().for_each(|sum| *sum = (f64::from(*sum) * by) as f32);
     }
 }
 

@@ -206,3 +206,13 @@ fn key(by: &[Subject], subjects: &Subjects) -> Option<u64> {
     }
     Some(key)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_and_its_key_take_no_more_than_a_cache_line_and_a_half() {
+        assert_eq!(size_of::<(u64, Entry)>(), 96);
+    }
+}

