@@ -12,11 +12,13 @@
 //! Read as of an impression's time, a counter holds what was known strictly before it: an impression from its own time on, an outcome from the
 //! outcome's, although both decay from the impression's. What cannot be told any more is missing (the page of `decayed`).
 //!
-//! Counters by the same subjects with the same half-life share their entries (impressions once, outcomes by task), and all of one
-//! half-life share the overall counts and what an event weighs: it costs one look for each such group and one power for each half-life.
+//! Counters by the same subjects share a look ([`keyed`]), those with the same half-life also their entries (impressions once, outcomes by
+//! task), and all of one half-life the overall counts and what an event weighs: a look for each kind of subjects and a power for each half-life.
 
+mod as_of;
 mod decayed;
 mod group;
+mod keyed;
 mod overall;
 mod weight;
 
@@ -24,13 +26,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::attributes::Attributes;
 use crate::schema::{Counter, Reading};
-use crate::time::{EventTime, Span};
+use crate::time::EventTime;
+use as_of::{AsOf, Weights};
 use decayed::{Added, Progress};
 use group::{Group, Read};
-use overall::Overall;
-use weight::Weight;
+use keyed::Keyed;
+use overall::{HalfLife, Rated};
 
-/// Entries that are looked up before the first of them is read, so that the processor waits for their memory together.
+/// Keys that are looked up before the first of them is read, so that the processor waits for their memory together.
 const LOOKS: usize = 8;
 
 /// What a counter counts by, as of one impression.
@@ -50,21 +53,13 @@ pub struct Subjects {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Counters {
     counters: Vec<Counter>,
-    /// Half-life and group of each counter.
+    /// Which of `keyed`, and which group of it, by counter.
     places: Vec<(usize, usize)>,
     half_lives: Vec<HalfLife>,
+    rated: Vec<Rated>,
+    keyed: Vec<Keyed>,
     progress: Progress,
     most: usize,
-}
-
-/// The counters of one half-life.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct HalfLife {
-    length: Span,
-    overall: Overall,
-    /// The tasks whose overall rates are read.
-    rated: Vec<usize>,
-    groups: Vec<Group>,
 }
 
 impl Counters {
@@ -74,6 +69,8 @@ impl Counters {
             counters: counters.to_vec(),
             places: vec![],
             half_lives: vec![],
+            rated: vec![],
+            keyed: vec![],
             progress: Progress { newest: EventTime::MAX, horizon: EventTime::MIN },
             most: most.max(1),
         };
@@ -91,16 +88,22 @@ impl Counters {
 
     /// Counts an impression of an item with these features for all counters.
     pub fn impression(&mut self, subjects: &Subjects, item: Option<&Attributes>, time: EventTime) {
-        for HalfLife { length, overall, groups, .. } in &mut self.half_lives {
-            let weight = Weight::of(*length, time);
-            let shown = Added { place: 0, amount: 1.0, shown: weight, known: time };
-            overall.add(*length, shown, self.progress);
-            for group in groups {
-                let Some(amount) = group.amount(item) else { continue };
-                let added = [shown, Added { place: 1, amount, ..shown }];
-                let added = if amount > 0.0 { &added[..] } else { &added[..1] };
-                group.add(*length, subjects, added, self.progress, self.most);
-            }
+        let Self { half_lives, keyed, progress, most, .. } = self;
+        let weights = Weights::new(half_lives, time);
+        let added = |half_lives: &[HalfLife], half_life: usize| {
+            let shown = weights.of(half_lives, half_life);
+            Added { place: 0, amount: 1.0, shown, known: time }
+        };
+        for i in 0..half_lives.len() {
+            let shown = added(half_lives, i);
+            half_lives[i].add(shown, *progress);
+        }
+        for keyed in keyed {
+            keyed.add(subjects, half_lives, (*progress, *most), |group| {
+                let amount = group.amount(item)?;
+                let shown = added(half_lives, group.half_life);
+                Some([Some(shown), (amount > 0.0).then_some(Added { place: 1, amount, ..shown })])
+            });
         }
     }
 
@@ -117,16 +120,20 @@ impl Counters {
         shown: EventTime,
         known: EventTime,
     ) {
-        for HalfLife { length, overall, groups, .. } in &mut self.half_lives {
-            let place = 1 + task;
-            let added = Added { place, amount: 1.0, shown: Weight::of(*length, shown), known };
-            overall.add(*length, added, self.progress);
-            for group in groups {
-                if let Some(place) = group.place_of(task) {
-                    let added = Added { place: 1 + place, ..added };
-                    group.add(*length, subjects, &[added], self.progress, self.most);
-                }
-            }
+        let Self { half_lives, keyed, progress, most, .. } = self;
+        let weights = Weights::new(half_lives, shown);
+        let added = |half_lives: &[HalfLife], half_life: usize, place: usize| {
+            let shown = weights.of(half_lives, half_life);
+            Added { place: 1 + place, amount: 1.0, shown, known }
+        };
+        for i in 0..half_lives.len() {
+            let outcome = added(half_lives, i, task);
+            half_lives[i].add(outcome, *progress);
+        }
+        for keyed in keyed {
+            keyed.add(subjects, half_lives, (*progress, *most), |group| {
+                Some([Some(added(half_lives, group.half_life, group.place_of(task)?)), None])
+            });
         }
     }
 
@@ -140,20 +147,15 @@ impl Counters {
         time: EventTime,
         mut see: impl FnMut(usize, Option<f32>),
     ) -> bool {
+        let as_of = AsOf::new(&self.half_lives, &self.rated, time);
         let mut told = true;
-        for HalfLife { length, overall, rated, groups } in &self.half_lives {
-            let now = Weight::of(*length, time);
-            let rates = overall.rates(rated, now, time);
-            for groups in groups.chunks(LOOKS) {
-                let mut found = [None; LOOKS];
-                for (group, found) in groups.iter().zip(&mut found) {
-                    *found = group.find(subjects);
-                }
-                for (group, found) in groups.iter().zip(found) {
-                    let amount = group.amount(item);
-                    let found = found.filter(|_| amount.is_some());
-                    told &= group.read(found, rates.as_ref(), amount, (now, time), &mut see);
-                }
+        for keyed in self.keyed.chunks(LOOKS) {
+            let mut found = [None; LOOKS];
+            for (keyed, found) in keyed.iter().zip(&mut found) {
+                *found = keyed.find(subjects);
+            }
+            for (keyed, found) in keyed.iter().zip(found) {
+                told &= keyed.read(None, found, item, &as_of, &mut see);
             }
         }
         told
@@ -167,14 +169,10 @@ impl Counters {
         item: Option<&Attributes>,
         time: EventTime,
     ) -> Option<f32> {
-        let (half_life, group) = *self.places.get(counter)?;
-        let HalfLife { length, overall, rated, groups } = &self.half_lives[half_life];
-        let (now, group) = (Weight::of(*length, time), &groups[group]);
-        let amount = group.amount(item);
-        let found = group.find(subjects).filter(|_| amount.is_some());
-        let rates = overall.rates(rated, now, time);
-        let mut number = None;
-        group.read(found, rates.as_ref(), amount, (now, time), &mut |member, read| {
+        let (keyed, group) = *self.places.get(counter)?;
+        let (keyed, mut number) = (&self.keyed[keyed], None);
+        let as_of = AsOf::new(&self.half_lives, &self.rated, time);
+        keyed.read(Some(group), keyed.find(subjects), item, &as_of, &mut |member, read| {
             if member == counter {
                 number = read;
             }
@@ -203,34 +201,41 @@ impl Counters {
     }
 
     fn groups(&self) -> impl Iterator<Item = &Group> {
-        self.half_lives.iter().flat_map(|half_life| &half_life.groups)
+        self.keyed.iter().flat_map(|keyed| &keyed.groups)
     }
 
     fn add_counter(&mut self, number: usize, counter: &Counter) {
         let length = counter.half_life;
-        let known = self.half_lives.iter().position(|half_life| half_life.length == length);
-        let at = known.unwrap_or_else(|| {
-            let (rated, groups) = Default::default();
-            self.half_lives.push(HalfLife { length, overall: Overall::new(), rated, groups });
+        let half_life = self.half_lives.iter().position(|known| known.length == length);
+        let half_life = half_life.unwrap_or_else(|| {
+            self.half_lives.push(HalfLife::new(length));
             self.half_lives.len() - 1
         });
-        let HalfLife { rated, groups, .. } = &mut self.half_lives[at];
         let (read, beside) = match counter.read {
-            Reading::LogOdds => (Read::LogOdds, None),
+            Reading::LogOdds => {
+                let rated = Rated { half_life, task: counter.task };
+                let known = self.rated.iter().position(|known| *known == rated);
+                let rate = known.unwrap_or_else(|| {
+                    self.rated.push(rated);
+                    self.rated.len() - 1
+                });
+                (Read::LogOdds(rate), None)
+            }
             Reading::Count => (Read::Count, None),
             Reading::Any => (Read::Any, None),
             Reading::Beside(key) => (Read::Beside, Some(key)),
         };
-        if matches!(read, Read::LogOdds) && !rated.contains(&counter.task) {
-            rated.push(counter.task);
-        }
-        let fits = |group: &Group| group.fits(&counter.by, counter.task, beside);
-        let place = groups.iter().position(fits).unwrap_or(groups.len());
-        if place == groups.len() {
-            groups.push(Group::new(counter.by.clone(), beside));
-        }
-        groups[place].join(number, counter.task, counter.smoothing, read);
-        self.places.push((at, place));
+        let place =
+            |keyed: &mut Keyed| keyed.place(&counter.by, half_life, counter.task, beside);
+        let known =
+            self.keyed.iter_mut().enumerate().find_map(|(i, keyed)| Some((i, place(keyed)?)));
+        let (keyed, group) = known.unwrap_or_else(|| {
+            self.keyed.push(Keyed::new(counter.by.clone()));
+            let last = self.keyed.len() - 1;
+            (last, place(&mut self.keyed[last]).unwrap_or_default())
+        });
+        self.keyed[keyed].groups[group].join(number, counter.task, counter.smoothing, read);
+        self.places.push((keyed, group));
     }
 }
 

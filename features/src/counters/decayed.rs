@@ -93,6 +93,12 @@ impl Age {
     }
 }
 
+impl<const N: usize> Default for Decayed<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<const N: usize> Reading<'_, N> {
     /// Returns one of the sums.
     pub(super) fn sum(&self, place: usize) -> f64 {
@@ -133,16 +139,14 @@ impl<const N: usize> Decayed<N> {
     /// Reads what was known strictly before a time, whose weight is `now`; `None` where it cannot be told any more.
     pub(super) fn read(&self, now: Weight, time: EventTime) -> Option<Reading<'_, N>> {
         let known = std::array::from_fn(|part| self.time(part) < time);
-        known[SETTLED].then(|| self.reading(now, known))
+        let scale = now.within(self.epoch).recip();
+        known[SETTLED].then_some(Reading { sums: self, known, scale })
     }
 
-    /// Reads all sums as they will have decayed at a time with this weight.
-    pub(super) fn total(&self, now: Weight) -> Reading<'_, N> {
-        self.reading(now, [true; PARTS])
-    }
-
-    fn reading(&self, now: Weight, known: [bool; PARTS]) -> Reading<'_, N> {
-        Reading { sums: self, known, scale: now.within(self.epoch).recip() }
+    /// Returns what the largest of its sums will come to at a time with this weight, at most.
+    pub(super) fn most(&self, now: Weight) -> f64 {
+        let largest: f64 = (SETTLED..PARTS).map(|part| self.largest(part)).sum();
+        largest / now.within(self.epoch)
     }
 
     /// Returns the newest time of a part, [`EventTime::MIN`] where it is empty.
@@ -334,6 +338,6 @@ mod tests {
             let read = read(&sums, time.0 + 1).unwrap();
             assert!((read - 1.0).abs() < 1e-3, "{read}");
         }
-        assert!(sums.total(Weight::of(HALF_LIFE, EventTime::MAX)).sum(0) < 1e-100);
+        assert!(sums.most(Weight::of(HALF_LIFE, EventTime::MAX)) < 1e-100);
     }
 }

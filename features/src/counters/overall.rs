@@ -10,45 +10,42 @@ use crate::time::{EventTime, Span};
 /// Outcomes and impressions at the prior rate that stand before the overall counts.
 const PRIOR: (f64, f64) = (1.0, 20.0);
 
-/// What was counted over all keys with one half-life: impressions, then the outcomes of each task.
+/// What was counted over all keys with one half-life.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Overall(Decayed<{ 1 + MAX_TASKS }>);
+pub(super) struct HalfLife {
+    pub(super) length: Span,
+    /// Impressions, then the outcomes of each task.
+    overall: Decayed<{ 1 + MAX_TASKS }>,
+}
 
-/// The overall rates of the tasks that are asked for, as of one time.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rates([Rate; MAX_TASKS]);
+/// An overall rate that counters are read beside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Rated {
+    pub(super) half_life: usize,
+    pub(super) task: usize,
+}
 
 /// The overall rate of a task as of one time.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
     rate: f64,
     odds: f64,
 }
 
-impl Overall {
+impl HalfLife {
     /// Nothing counted yet.
-    pub(super) fn new() -> Self {
-        Self(Decayed::new())
+    pub(super) fn new(length: Span) -> Self {
+        Self { length, overall: Decayed::new() }
     }
 
     /// Counts an impression: place 0, or an outcome: 1 and the task.
-    pub(super) fn add(&mut self, half_life: Span, added: Added, progress: Progress) {
-        self.0.add(half_life, added, progress);
+    pub(super) fn add(&mut self, added: Added, progress: Progress) {
+        self.overall.add(self.length, added, progress);
     }
 
-    /// Returns the rates of these tasks as of a time with this weight, `None` where they cannot be told any more.
-    pub(super) fn rates(&self, tasks: &[usize], now: Weight, time: EventTime) -> Option<Rates> {
-        let sums = self.0.read(now, time)?;
-        let mut rates = [Rate::default(); MAX_TASKS];
-        tasks.iter().for_each(|task| rates[*task] = Rate::of(&sums, *task));
-        Some(Rates(rates))
-    }
-}
-
-impl Rates {
-    /// Returns the rate of a task.
-    pub(super) fn of(&self, task: usize) -> &Rate {
-        &self.0[task]
+    /// Returns the rate of a task as of a time with this weight, `None` where it cannot be told any more.
+    pub(super) fn rate(&self, task: usize, now: Weight, time: EventTime) -> Option<Rate> {
+        self.overall.read(now, time).map(|sums| Rate::of(&sums, task))
     }
 }
 

@@ -142,14 +142,17 @@ fn counters_together_are_read_as_each_one_alone() {
     let reads = [Reading::LogOdds, Reading::Count, Reading::Any, Reading::Beside(price)];
     let mut all = Vec::new();
     for (i, (by, read)) in by.iter().flat_map(|by| reads.map(|read| (by, read))).enumerate() {
-        for task in 0..5 {
-            let half_life = Span(if i % 2 == 0 { 1000 } else { 70 });
+        for task in 0..6 {
+            // Some share a half-life and some do not.
+            let own = 500 + 10 * (6 * i + task) as i64;
+            let half_life = Span(if i % 4 == 0 { own } else { [1000, 70][i % 2] });
             all.push(Counter { half_life, read, ..counter(task, by) });
         }
     }
     let mut together = Counters::new(&all, 1000);
     let groups = together.groups().count();
-    assert!(groups > LOOKS && groups < all.len());
+    assert!(together.keyed.len() > by.len() && groups < all.len());
+    assert!(together.rated.len() > 16 && together.half_lives.len() > 16);
     let mut alone: Vec<Counters> =
         all.iter().map(|one| Counters::new(std::slice::from_ref(one), 1000)).collect();
     for i in 0..400_i64 {
@@ -172,7 +175,7 @@ fn counters_together_are_read_as_each_one_alone() {
         for counters in alone.iter_mut().chain([&mut together]) {
             counters.impression(&subjects, Some(&item), time);
             if i % 4 == 0 {
-                counters.outcome(i as usize / 4 % 5, &subjects, time, time + Span(3));
+                counters.outcome(i as usize / 4 % 6, &subjects, time, time + Span(3));
             }
         }
     }

@@ -66,7 +66,7 @@ impl<V: Clone> PagedMap<V> {
     }
 
     /// Removes the entries that `wanted` refuses.
-    pub fn retain(&mut self, mut wanted: impl FnMut(u64, &V) -> bool) {
+    pub fn retain(&mut self, mut wanted: impl FnMut(u64, &mut V) -> bool) {
         for page in &mut self.pages {
             if !page.is_empty() {
                 Arc::make_mut(page).retain(|&key, value| wanted(key, value));
