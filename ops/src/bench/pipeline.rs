@@ -25,6 +25,8 @@ const PER_DAY: f64 = 37_500.0;
 /// Runs of which the best counts.
 const RUNS: usize = 3;
 const TARGET: f64 = 300_000.0;
+/// Working memory is used again; what remains is a table that becomes smaller now and then.
+const WORKING: f64 = 0.001;
 /// The configurations, by what reports call them.
 const CONFIGS: [(&str, &str); 2] =
     [("default", ""), ("simulator.toml", include_str!("../../datasets/simulator.toml"))];
@@ -56,7 +58,7 @@ pub(super) fn measure(report: &mut Report) -> Result<()> {
         }
         let Allocations { working, growing } = count(&config, &stream)?;
         let row = Row::new(GROUP, format!("{name}, working memory"), working, "allocations/event");
-        report.push(row.target(Target::AtMost(0.0)));
+        report.push(row.target(Target::AtMost(WORKING)));
         let what = format!("{name}, growth of the state");
         report.push(Row::new(GROUP, what, growing, "allocations/event"));
     }
@@ -135,8 +137,7 @@ mod tests {
         for (name, text) in CONFIGS {
             let config = Config::build(text, &[]).unwrap();
             let Allocations { working, growing } = count(&config, &stream).unwrap();
-            // One now and then for what many events share: a page of 128 event ids that takes the place of older ones.
-            assert!(working < 1.0 / 64.0, "{name}: {working} allocations an event");
+            assert!(working <= WORKING, "{name}: {working} allocations an event");
             assert!(growing < 1.0, "{name}: {growing} allocations an event");
         }
     }
