@@ -132,7 +132,8 @@ pub struct NotFinite {
     pub found: f32,
 }
 
-fn all_finite(what: &'static str, numbers: &[f32]) -> std::io::Result<()> {
+/// Refuses numbers that are not finite.
+pub(crate) fn all_finite(what: &'static str, numbers: &[f32]) -> std::io::Result<()> {
     match numbers.iter().find(|number| !number.is_finite()) {
         None => Ok(()),
         Some(&found) => Err(std::io::Error::other(NotFinite { what, found })),

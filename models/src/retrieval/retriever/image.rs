@@ -20,6 +20,7 @@ use super::columns::Facts;
 use super::offered::{Articles, Offered};
 use super::touched::{Marks, Touched};
 use super::{Pending, Retriever, RetrieverSpec, offered_seed, unflatten};
+use crate::checkpoint::all_finite;
 use crate::retrieval::LogQ;
 use crate::table::{FrozenRows, ImageError, RowStore, ShardImage};
 
@@ -134,15 +135,23 @@ impl RetrieverImage {
     /// Writes all of it. The model may go on meanwhile.
     ///
     /// # Errors
-    /// When `to` fails.
+    /// When `to` fails, and [`NotFinite`](crate::checkpoint::NotFinite) inside one of kind `Other`: what is written can always be learned on from.
     pub fn write(self, mut to: impl Write) -> std::io::Result<()> {
+        for numbers in [&self.state.parameters, &self.state.mean, &self.state.square] {
+            all_finite("parameters of the retrieval model", numbers)?;
+        }
         let mut head = MAGIC.to_vec();
         head.extend_from_slice(&FORMAT.to_le_bytes());
         head.extend_from_slice(&self.fingerprint.to_le_bytes());
         to.write_all(&head)?;
         write_section(&mut to, &self.state)?;
         write_section(&mut to, &self.marks.list())?;
-        self.rows.into_iter().try_for_each(|shard| write_section(&mut to, &shard))
+        for shard in self.rows {
+            all_finite("rows of the retrieval model", &shard.rows)?;
+            all_finite("accumulators of the retrieval model", &shard.accumulators)?;
+            write_section(&mut to, &shard)?;
+        }
+        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ use sluice_features::time::Span;
 
 use super::columns::{Entries, SideColumns};
 use super::*;
+use crate::checkpoint::NotFinite;
 use crate::retrieval::{Index, Scratch};
 
 const GROUPS: u64 = 10;
@@ -530,6 +531,28 @@ fn an_image_is_of_its_instant_while_learning_goes_on() {
 }
 
 /// Words of the items that a tower reads are what it reads of the examples themselves.
+#[test]
+fn numbers_that_are_not_finite_are_never_written() {
+    for found in [f32::NAN, f32::INFINITY] {
+        let refused = |retriever: &Retriever| {
+            let error = retriever.write(&mut Vec::new()).unwrap_err();
+            let inside = error.get_ref().and_then(|error| error.downcast_ref::<NotFinite>());
+            inside.map(|error| error.what)
+        };
+        let mut retriever = trained(&mut Shop::new(1), 2);
+        let shard = (0..RowStore::SHARDS).find_map(|number| {
+            let shard = retriever.rows.freeze().nth(number)?;
+            (!shard.keys.is_empty()).then_some((number, shard))
+        });
+        let (number, mut shard) = shard.unwrap();
+        shard.rows[0] = found;
+        retriever.rows.import(number, shard).unwrap();
+        assert_eq!(refused(&retriever), Some("rows of the retrieval model"));
+        retriever.parameters[3] = found;
+        assert_eq!(refused(&retriever), Some("parameters of the retrieval model"));
+    }
+}
+
 #[test]
 fn a_packed_item_is_read_like_its_example() {
     let mut shop = Shop::new(13);
