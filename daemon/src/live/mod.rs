@@ -13,6 +13,7 @@ pub mod checkpointer;
 pub mod ingest;
 pub mod learn;
 pub mod notices;
+pub mod orphans;
 pub mod outputs;
 mod partitioning;
 pub mod refusals;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use orphans::Orphans;
 use parking_lot::{Mutex, RwLock};
 use refusals::Refusals;
 use sluice_features::wire::Topic;
@@ -53,6 +55,8 @@ pub struct Live {
     pub topics: Topics,
     /// What was refused of late.
     pub refusals: Mutex<Refusals>,
+    /// Which outcomes find fewer impressions than usual.
+    pub orphans: Mutex<Orphans>,
     caught_up: AtomicBool,
     records: AtomicU64,
     /// Records that Kafka has not taken.
@@ -81,6 +85,7 @@ impl Live {
             readiness,
             topics,
             refusals: Mutex::default(),
+            orphans: Mutex::default(),
             caught_up: AtomicBool::new(false),
             records: AtomicU64::new(0),
             undelivered: AtomicU64::new(0),
@@ -110,6 +115,10 @@ impl Live {
 
     pub(crate) fn set_undelivered(&self, records: u64) {
         self.undelivered.store(records, Ordering::Relaxed);
+    }
+
+    pub(crate) fn split_users(&self) -> u64 {
+        self.split_users.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_split_users(&self, users: u64) {

@@ -42,6 +42,11 @@ impl Live {
             .filter(|(_, count)| **count > 0)
             .map(|(reason, count)| (reason.name().to_owned(), json!(count)))
             .collect();
+        let unusual: Vec<Value> = {
+            let (orphans, pipeline) = (self.orphans.lock(), self.pipeline.read());
+            let name = |kind| pipeline.rules().funnel.behaviour_name(kind);
+            orphans.unusual().map(|unusual| unusual.object(name(unusual.kind))).collect()
+        };
         let refusals: Vec<Value> =
             self.refusals.lock().newest().iter().map(Incident::object).collect();
         let trainer = self.trainer.lock();
@@ -60,13 +65,14 @@ impl Live {
             "replayed": counts.replayed,
             "skewed": counts.skewed,
             "jumped": counts.jumped,
-            "split_users": self.split_users.load(Ordering::Relaxed),
+            "split_users": self.split_users(),
             "undelivered": self.undelivered.load(Ordering::Relaxed),
             "impressions": joined.opened,
             "duplicates": joined.duplicate_impressions,
             "late_impressions": joined.late_impressions,
             "late": late,
             "orphaned": orphaned,
+            "orphans_unusual": unusual,
             "open": open,
             "examples": counts.examples,
             "judged": judge.judged(),

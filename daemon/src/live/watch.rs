@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_features::attribution::JoinCounts;
+use sluice_features::event::BehaviourType;
+
 use super::Live;
 use super::notices::{Notice, Notices};
+use super::orphans::Unusual;
 use super::outputs::Outputs;
 use super::refusals::Incident;
 use crate::error::Stop;
@@ -49,6 +53,7 @@ impl Watch {
             self.consumer();
             self.pipeline(round.is_multiple_of(SLOW));
             self.refusals();
+            self.orphans();
             self.jumps(&mut jumping);
             if round.is_multiple_of(SLOW) {
                 self.notices(&mut notices);
@@ -94,6 +99,31 @@ impl Watch {
             let texts: Vec<String> = incidents.iter().map(Incident::text).collect();
             self.shared.readiness.wait_for(Wait::Rejects, texts.join("; "));
         }
+    }
+
+    /// Says when more outcomes than usual have no impression.
+    fn orphans(&self) {
+        let (now, split_users) = (self.shared.clock.steady(), self.shared.split_users());
+        let told: Vec<(Unusual, String)> = {
+            let mut orphans = self.shared.orphans.lock();
+            let pipeline = self.shared.pipeline.read();
+            let counts: Vec<&JoinCounts> =
+                pipeline.shards().iter().map(|shard| shard.joiner.counts()).collect();
+            let told = orphans.look(&counts, split_users, now);
+            let funnel = &pipeline.rules().funnel;
+            let gauges = &self.shared.metrics.join.orphans_unusual;
+            let behaviours = &gauges[gauges.len() - funnel.behaviours()..];
+            for (kind, gauge) in (0..).map(BehaviourType).zip(behaviours) {
+                let unusual = orphans.unusual().any(|unusual| unusual.kind == kind);
+                gauge.set(f64::from(u8::from(unusual)));
+            }
+            let named = told.into_iter().map(|unusual| {
+                let name = funnel.behaviour_name(unusual.kind).to_owned();
+                (unusual, name)
+            });
+            named.collect()
+        };
+        told.iter().for_each(|(unusual, name)| unusual.tell(name));
     }
 
     /// Says when the newest events of a partition lie far beyond those before them and nobody confirms it: its windows stay open meanwhile.
@@ -231,3 +261,6 @@ impl Watch {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

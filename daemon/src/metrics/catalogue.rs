@@ -132,6 +132,11 @@ pub const ALL: &[Description] = &[
     counter("sluice_join_duplicates_total", &["type"], "events whose id was seen before"),
     counter("sluice_join_late_total", &["type"], "events that came after their window had closed"),
     counter("sluice_join_orphaned_total", &["type"], "behaviours without an impression"),
+    gauge(
+        "sluice_join_orphans_unusual",
+        &["type"],
+        "1 while clearly more behaviours than usual have no impression",
+    ),
     counter(
         "sluice_join_childless_total",
         &["type"],

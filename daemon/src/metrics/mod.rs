@@ -101,6 +101,7 @@ group! {
     /// `sluice_join_*` and `sluice_open_*`. The counters by type.
     Join {
         duplicates: Vec<Counter>, late: Vec<Counter>, orphaned: Vec<Counter>, childless: Vec<Counter>,
+        orphans_unusual: Vec<Gauge>,
         late_impressions: Vec<Counter>, forgotten_ids: Vec<Counter>,
         early_behaviours: Gauge, open_impressions: Gauge, open_bytes: Gauge, open_paused: Gauge,
     }
@@ -205,6 +206,11 @@ impl Metrics {
                 duplicates: r.counters("sluice_join_duplicates_total", "type", &sets.types),
                 late: r.counters("sluice_join_late_total", "type", &sets.types),
                 orphaned: r.counters("sluice_join_orphaned_total", "type", &sets.types),
+                orphans_unusual: sets
+                    .types
+                    .iter()
+                    .map(|name| r.gauge_of("sluice_join_orphans_unusual", &[("type", name)]))
+                    .collect(),
                 childless: r.counters("sluice_join_childless_total", "type", &sets.types),
                 late_impressions: r.counters(
                     "sluice_join_late_impressions_total",
