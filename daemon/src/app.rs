@@ -58,6 +58,7 @@ const CONSUMER_DEADLINE: Duration = Duration::from_secs(5);
 /// What kept it from starting.
 pub fn run(config: &Config, options: &Options) -> Result<Exit, Stop> {
     crate::telemetry::start(&config.log)?;
+    config.memory.tell();
     check(config)?;
     let wish = Shutdown::new();
     let daemon = Daemon::start(config, options, &wish)?;

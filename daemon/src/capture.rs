@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use sluice_features::time::EventTime;
 use sluice_features::wire::Topic;
 
+use crate::config::Bounds;
 use crate::error::{Stop, chain};
 use crate::journal::{Appended, JournalError, JournalReader, JournalWriter};
 use crate::pipeline::Pipeline;
@@ -35,6 +36,8 @@ pub struct Start {
     pub seed: u64,
     /// Threads of a step: another number gives other bits.
     pub threads: u32,
+    /// How much memory what grows may take: some of it decides what is learned.
+    pub bounds: Bounds,
     /// The run began with a checkpoint: [`Captured::start_folder`] has it.
     pub resumed: bool,
 }

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::Stop;
 
-const MAGIC: [u8; 8] = *b"SLUICEJ1";
+const MAGIC: [u8; 8] = *b"SLUICEJ2";
 const FRAME: u64 = 8;
 /// No entry is longer: a record is at most a few MiB.
 const MOST: usize = 64 << 20;

@@ -30,7 +30,8 @@ enum Command {
         #[arg(long)]
         new_model: bool,
     },
-    /// Says all mistakes of a configuration at once, each with its line and remedy, and opens the keys and certificates that it names
+    /// Says all mistakes of a configuration at once, each with its line and remedy, opens the keys and certificates that it names, and shows
+    /// how the memory is shared
     CheckConfig(File),
     /// Prints the configuration in force: defaults, file and environment, secrets hidden
     PrintConfig(File),
@@ -61,8 +62,10 @@ fn run(file: &File, options: &Options) -> Result<Exit, Stop> {
 }
 
 fn check(file: &File) -> Result<Exit, Stop> {
-    app::check(&Config::open(&file.config)?)?;
-    say(&format!("{}: no mistakes\n", file.config.display()))
+    let config = Config::open(&file.config)?;
+    app::check(&config)?;
+    let memory: String = config.memory.lines().map(|line| line + "\n").collect();
+    say(&format!("{}: no mistakes\n{memory}", file.config.display()))
 }
 
 fn print(file: &File) -> Result<Exit, Stop> {

@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use sluice_features::attribution::JoinLimits;
 use sluice_features::time::Span;
 use sluice_models::evaluate::Settings;
 use sluice_models::kernels;
 use sluice_models::learner::Learner;
-use sluice_models::retrieval::{Retriever, RetrieverSpec};
+use sluice_models::retrieval::{Index, Retriever, RetrieverSpec};
 
 use crate::checkpoint::{Checked, Identity, Setup};
 use crate::config::Config;
@@ -43,7 +42,8 @@ pub fn rules(config: &Config) -> Rules {
         funnel: config.funnel.clone(),
         schema: config.schema.clone(),
         lateness: config.joining.lateness,
-        limits: JoinLimits::default(),
+        bounds: config.memory.bounds,
+        vector_bytes: Index::row_bytes(config.retrieval.width),
         max_length: config.sequence_length,
         category: config.items.category,
         available: config.items.available,

@@ -118,8 +118,8 @@ pub fn files(
 /// When the capture cannot be read, or belongs to another configuration.
 pub fn captured(config: &Config, folder: &Path, clock: &Clock) -> Result<Outcome, Stop> {
     let capture = Captured::open(folder)?;
-    let mut config = config.clone();
     let start = capture.start().clone();
+    let mut config = config.clone().bounded(start.bounds);
     (config.learn.seed, config.learn.threads) = (start.seed, start.threads as usize);
     let setup = |folder: &Path| parts::setup(&config, start.partitions as usize, folder, false);
     let identity = setup(folder).identity.fingerprint();

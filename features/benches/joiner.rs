@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use sluice_features::attribution::{Effect, JoinLimits, Joiner, Opened, Outcome};
+use sluice_features::attribution::{Effect, JoinLimits, Joiner, Opened, Outcome, WAITING_BYTES};
 use sluice_features::event::BehaviourType;
 use sluice_features::funnel::{Entry, Funnel, LabelRule, Task};
 use sluice_features::ids::{EventId, ItemId, UserId, stable_hash};
@@ -28,7 +28,8 @@ impl Bench {
             Task { name: "click".into(), parent: None, window: WINDOW, labels: LabelRule::Wait };
         let funnel = Funnel::build(Entry::Impression, "impression", vec![task], vec![]);
         let funnel = funnel.expect("a sound funnel");
-        let limits = JoinLimits { early_most, ..JoinLimits::default() };
+        let limits =
+            JoinLimits { early_bytes: early_most * WAITING_BYTES, ..JoinLimits::default() };
         Self { joiner: Joiner::new(&funnel, limits), effects: Vec::new(), events: 0 }
     }
 

@@ -48,6 +48,11 @@ impl Assortment {
         self.items.get(item as usize).is_some_and(|standing| self.draws(*standing))
     }
 
+    /// Returns about how many bytes of memory the standings take. O(1).
+    pub fn memory(&self) -> usize {
+        self.items.len() + self.sums.capacity() * size_of::<u32>()
+    }
+
     /// Tells whether records say what can be had.
     pub fn has_catalogue(&self) -> bool {
         self.catalogue

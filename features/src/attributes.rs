@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::stable_hash;
+use crate::maps::BLOCK;
 use crate::numeral::Numeral;
 
 /// The name of an attribute, as the id of its text.
@@ -209,6 +210,16 @@ impl Attributes {
     /// Returns all attributes in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = &(AttributeKey, Value)> {
         self.0.iter()
+    }
+
+    /// Returns about how many bytes of memory they take beyond their own size.
+    pub fn memory(&self) -> usize {
+        let lists = self.0.iter().map(|(_, value)| match value {
+            Value::List(ids) => size_of_val(&**ids) + BLOCK,
+            Value::Text { .. } | Value::Number(_) | Value::Flag(_) => 0,
+        });
+        let own = self.0.capacity() * size_of::<(AttributeKey, Value)>();
+        own + lists.sum::<usize>() + if self.0.capacity() == 0 { 0 } else { BLOCK }
     }
 
     /// Returns how many attributes there are.

@@ -7,17 +7,20 @@
 //!
 //! Several threads read by key (scorers, the publisher) while one writes: hence `dashmap`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::attributes::{AttributeKey, Attributes};
-use crate::maps::Seeded;
+use crate::maps::{BLOCK, Seeded, most_bytes};
 use crate::time::EventTime;
 
 /// The most versions of an id.
 pub const MOST_VERSIONS: usize = 16;
+
+/// What an id takes beside its versions, at most.
+const ENTRY: usize = most_bytes(size_of::<(u64, Vec<Version>)>()) + BLOCK;
 
 /// What an id was from a time on. `None`: the item was gone, the user's features were forgotten.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,12 +63,15 @@ pub struct Catalogue {
     read: Vec<AttributeKey>,
     /// Something was ever said: ids stay.
     any: AtomicBool,
+    /// What all of it takes.
+    bytes: AtomicUsize,
 }
 
 impl Catalogue {
     /// Creates an empty catalogue of which these attributes are read.
     pub fn new(read: Vec<AttributeKey>) -> Self {
-        Self { entries: DashMap::with_hasher(Seeded::default()), read, any: AtomicBool::new(false) }
+        let (any, bytes) = Default::default();
+        Self { entries: DashMap::with_hasher(Seeded::default()), read, any, bytes }
     }
 
     /// Enters a version. Versions may come in any order; one of the same time is replaced. Nothing is asked of a time before `horizon` any more.
@@ -83,6 +89,7 @@ impl Catalogue {
             Vec::with_capacity(1)
         });
         let versions = versions.value_mut();
+        let before = if applied.new { 0 } else { weight(versions) };
         let place = self.enter(versions, Version { time, last: time, features });
         self.merge(versions, place);
         if let Some(newest_before) = versions.iter().position(|version| version.time <= horizon) {
@@ -92,6 +99,7 @@ impl Catalogue {
             thin(versions);
             applied.dropped = true;
         }
+        self.weigh(before, weight(versions));
         applied
     }
 
@@ -225,8 +233,28 @@ impl Catalogue {
     /// Puts back the versions of an id as [`Catalogue::versions`] gave them.
     pub fn restore(&self, id: u64, versions: Vec<Version>) {
         self.any.store(true, Ordering::Relaxed);
-        self.entries.insert(id, versions);
+        let after = weight(&versions);
+        let before = self.entries.insert(id, versions);
+        self.weigh(before.as_ref().map_or(0, weight), after);
     }
+
+    /// Returns about how many bytes of memory all versions take. O(1).
+    pub fn memory(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of what an id takes. Only one thread writes.
+    fn weigh(&self, before: usize, after: usize) {
+        self.bytes.fetch_add(after, Ordering::Relaxed);
+        self.bytes.fetch_sub(before, Ordering::Relaxed);
+    }
+}
+
+/// Returns about how many bytes an id takes with these versions.
+fn weight(versions: &Vec<Version>) -> usize {
+    let features = versions.iter().filter_map(|version| version.features.as_ref());
+    let features: usize = features.map(Attributes::memory).sum();
+    ENTRY + versions.capacity() * size_of::<Version>() + features
 }
 
 /// Removes the version that stood for the shortest time, the newest and the oldest aside.
@@ -369,6 +397,35 @@ mod tests {
         let restored = Catalogue::new(vec![AttributeKey::of("available")]);
         restored.restore(2, catalogue.versions(2));
         assert!(!restored.is_empty() && offered(&restored, 2) && !offered(&restored, 1));
+    }
+
+    #[test]
+    fn what_it_takes_is_what_a_walk_finds() {
+        let catalogue = catalogue();
+        let mut state = 3_u64;
+        let mut random = move |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % below
+        };
+        for step in 0..20_000_i64 {
+            let (id, late) = (random(60), random(900).cast_signed());
+            let mut features = stocked(random(5) as f64, 1.0).filter(|_| random(9) > 0);
+            if let Some(features) = features.as_mut().filter(|_| random(3) == 0) {
+                let ids = (0..random(7)).collect();
+                features.insert(AttributeKey::of("tags"), Value::List(ids));
+            }
+            let (time, horizon) = (EventTime(step - late), EventTime(step - 2_000));
+            if random(20) == 0 {
+                catalogue.restore(id, vec![Version { time, last: time, features }]);
+            } else {
+                catalogue.apply(id, time, features, horizon);
+            }
+            if step % 500 == 0 {
+                let walked: usize = catalogue.entries.iter().map(|entry| weight(&entry)).sum();
+                assert_eq!(catalogue.memory(), walked);
+            }
+        }
+        assert!(catalogue.memory() > 60 * ENTRY);
     }
 
     #[test]

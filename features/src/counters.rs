@@ -20,6 +20,7 @@ mod decayed;
 mod group;
 mod keyed;
 mod overall;
+mod room;
 mod weight;
 
 use serde::{Deserialize, Serialize};
@@ -29,9 +30,10 @@ use crate::schema::{Counter, Reading};
 use crate::time::EventTime;
 use as_of::{AsOf, Weights};
 use decayed::{Added, Progress};
-use group::{Group, Read};
+use group::{Entry, Group, Read};
 use keyed::Keyed;
 use overall::{HalfLife, Rated};
+use room::Room;
 
 /// Keys that are looked up before the first of them is read, so that the processor waits for their memory together.
 const LOOKS: usize = 8;
@@ -63,7 +65,11 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Creates empty counters, each with at most `most` entries.
+    /// Bytes of an entry with its place in the map, at most.
+    pub const ENTRY_BYTES: usize = size_of::<Entry>() + Keyed::KEY_BYTES;
+
+    /// Creates empty counters with at most `most` entries all together. Half of them are kept apart in even parts, one for each group, so that many
+    /// users leave room for items; the other half is for whoever comes first.
     pub fn new(counters: &[Counter], most: usize) -> Self {
         let mut new = Self {
             counters: counters.to_vec(),
@@ -80,6 +86,12 @@ impl Counters {
         new
     }
 
+    /// The same with another bound. Where there are more entries they stay, and no new ones come.
+    #[must_use]
+    pub fn bounded(self, most: usize) -> Self {
+        Self { most: most.max(1), ..self }
+    }
+
     /// Takes note of how far event time has come: the newest plausible time of any partition, and the lowest watermark of all that have
     /// begun, before which no impression in time comes.
     pub fn advance(&mut self, newest: EventTime, horizon: EventTime) {
@@ -88,7 +100,8 @@ impl Counters {
 
     /// Counts an impression of an item with these features for all counters.
     pub fn impression(&mut self, subjects: &Subjects, item: Option<&Attributes>, time: EventTime) {
-        let Self { half_lives, keyed, progress, most, .. } = self;
+        let mut room = Room::new(self.groups(), self.most);
+        let Self { half_lives, keyed, progress, .. } = self;
         let weights = Weights::new(half_lives, time);
         let added = |half_lives: &[HalfLife], half_life: usize| {
             let shown = weights.of(half_lives, half_life);
@@ -99,7 +112,7 @@ impl Counters {
             half_lives[i].add(shown, *progress);
         }
         for keyed in keyed {
-            keyed.add(subjects, half_lives, (*progress, *most), |group| {
+            keyed.add(subjects, half_lives, (*progress, &mut room), |group| {
                 let amount = group.amount(item)?;
                 let shown = added(half_lives, group.half_life);
                 Some([Some(shown), (amount > 0.0).then_some(Added { place: 1, amount, ..shown })])
@@ -120,7 +133,8 @@ impl Counters {
         shown: EventTime,
         known: EventTime,
     ) {
-        let Self { half_lives, keyed, progress, most, .. } = self;
+        let mut room = Room::new(self.groups(), self.most);
+        let Self { half_lives, keyed, progress, .. } = self;
         let weights = Weights::new(half_lives, shown);
         let added = |half_lives: &[HalfLife], half_life: usize, place: usize| {
             let shown = weights.of(half_lives, half_life);
@@ -131,7 +145,7 @@ impl Counters {
             half_lives[i].add(outcome, *progress);
         }
         for keyed in keyed {
-            keyed.add(subjects, half_lives, (*progress, *most), |group| {
+            keyed.add(subjects, half_lives, (*progress, &mut room), |group| {
                 Some([Some(added(half_lives, group.half_life, group.place_of(task)?)), None])
             });
         }
@@ -195,12 +209,18 @@ impl Counters {
         self.len() == 0
     }
 
-    /// Returns how many counts were refused because their counter was full.
+    /// Returns about how many bytes the entries take at most.
+    pub fn memory(&self) -> usize {
+        let entries: usize = self.groups().map(Group::memory).sum();
+        entries + self.keyed.iter().map(Keyed::memory).sum::<usize>()
+    }
+
+    /// Returns how many counts of new keys were refused for want of room.
     pub fn refused(&self) -> u64 {
         self.groups().map(Group::refused).sum()
     }
 
-    fn groups(&self) -> impl Iterator<Item = &Group> {
+    fn groups(&self) -> impl Iterator<Item = &Group> + Clone {
         self.keyed.iter().flat_map(|keyed| &keyed.groups)
     }
 
@@ -225,8 +245,7 @@ impl Counters {
             Reading::Any => (Read::Any, None),
             Reading::Beside(key) => (Read::Beside, Some(key)),
         };
-        let place =
-            |keyed: &mut Keyed| keyed.place(&counter.by, half_life, counter.task, beside);
+        let place = |keyed: &mut Keyed| keyed.place(&counter.by, half_life, counter.task, beside);
         let known =
             self.keyed.iter_mut().enumerate().find_map(|(i, keyed)| Some((i, place(keyed)?)));
         let (keyed, group) = known.unwrap_or_else(|| {

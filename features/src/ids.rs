@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use crate::maps::Map;
+use crate::maps::{self, BLOCK, Map};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -155,9 +155,12 @@ impl Dictionary {
         &self.texts[from.min(self.texts.len())..]
     }
 
-    /// Returns about how many bytes of memory the dictionary takes.
+    /// Returns about how many bytes of memory the dictionary takes. O(1).
     pub fn memory(&self) -> usize {
-        self.bytes + self.ids.len() * (8 + 16 + 2 * 16)
+        let lists =
+            self.ids.capacity() * size_of::<u64>() + self.texts.capacity() * size_of::<Box<str>>();
+        let map = maps::bytes(self.numbers.capacity(), size_of::<(u64, u32)>());
+        self.bytes + self.texts.len() * BLOCK + lists + map
     }
 }
 
@@ -207,9 +210,10 @@ impl Numbers {
         &self.ids[from.min(self.ids.len())..]
     }
 
-    /// Returns about how many bytes of memory the numbers take.
+    /// Returns about how many bytes of memory the numbers take. O(1).
     pub fn memory(&self) -> usize {
-        self.ids.capacity() * 8 + self.numbers.capacity() * 17
+        let map = maps::bytes(self.numbers.capacity(), size_of::<(u64, u32)>());
+        self.ids.capacity() * size_of::<u64>() + map
     }
 }
 

@@ -36,6 +36,7 @@ use crate::layers::Grid;
 use crate::params::{Layout, Params};
 use crate::sharing::{Sharing, SharingTape};
 use crate::spec::{FunnelSpec, ModelSpec, SpecError};
+use crate::table::RowStore;
 use crate::work::{Probe, Stage};
 use assemble::Features;
 pub(crate) use assemble::entries;
@@ -105,6 +106,17 @@ impl<R: Real> Pass<R> {
     }
 }
 
+/// Returns how many bytes a row takes at most in all stores of a model together, beside those of the retrieval model.
+pub fn row_bytes(spec: &ModelSpec, schema: &Schema) -> usize {
+    let stores = plan(spec, schema).stores;
+    stores.iter().map(|store| RowStore::row_bytes(store.width)).sum()
+}
+
+fn plan(spec: &ModelSpec, schema: &Schema) -> Plan {
+    let aged: Vec<bool> = spec.lookups().iter().map(is_matching).collect();
+    Plan::new(schema, spec, &aged)
+}
+
 impl<R: Real> Model<R> {
     /// Builds a model whose numbers follow from the seed. `parents[t]` is the parent of task `t`, `priors[t]` its rate on all impressions.
     ///
@@ -125,8 +137,7 @@ impl<R: Real> Model<R> {
             return Err(vec![SpecError { place: "funnel.priors".into(), problem }]);
         }
         let mut layout = Layout::default();
-        let aged: Vec<bool> = spec.lookups().iter().map(is_matching).collect();
-        let plan = Plan::new(schema, spec, &aged);
+        let plan = plan(spec, schema);
         let (item, gap) = plan.behaviour();
         let deep = spec.is_deep().then(|| {
             let interest = Interest::build(&mut layout, &spec.interest, item, gap);

@@ -186,7 +186,8 @@ pub enum FunnelSpec {
 pub struct EmbeddingSpec {
     /// The occurrence from which on an id has a row: 1 is the first.
     pub admission: u8,
-    /// Most rows of one width.
+    /// Most rows of one width. No part of what a model is: rows that are there stay where there may be fewer, and none come.
+    #[serde(skip)]
     pub max_rows: usize,
     /// Event time for which a row is kept without being used; `None` means for ever.
     pub expiry: Option<Span>,

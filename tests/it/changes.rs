@@ -135,7 +135,10 @@ fn a_bound_that_is_reached() -> Outcome {
     let daemon = site.start(&[])?;
     let told = daemon.wait_ready(Some("open"))?;
     anyhow::ensure!(told.contains("open.max_bytes") && told.contains("larger bound"), "{told}");
-    anyhow::ensure!(daemon.get("/metrics")?.1.contains("sluice_open_paused 1"), "not said");
+    anyhow::ensure!(
+        daemon.get("/metrics")?.1.contains("sluice_memory_paused{share=\"open\"} 1"),
+        "not said"
+    );
     let waiting = count(&daemon.status()?, "events");
     anyhow::ensure!(waiting > 0 && waiting < lines.events, "{waiting} of {}", lines.events);
     let query = ["query", "recommend", "--user", "u1", "--json"];

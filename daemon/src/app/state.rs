@@ -59,6 +59,7 @@ impl State {
             fingerprint: setup.identity.fingerprint(),
             seed: config.learn.seed,
             threads: u32::try_from(config.learn.threads).unwrap_or(u32::MAX),
+            bounds: config.memory.bounds,
             resumed,
         };
         let capture = Capture::create(folder, config.capture_bytes, start)?;

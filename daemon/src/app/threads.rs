@@ -159,7 +159,6 @@ impl Daemon {
             interval: config.checkpoint.interval,
             capture,
             max_age: config.learn.max_age,
-            open_bytes: config.open_bytes,
             faults: self.supervisor.faults(),
         };
         let supervisor = &mut self.supervisor;

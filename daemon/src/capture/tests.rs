@@ -18,7 +18,8 @@ fn fnw() -> Rules {
 }
 
 fn start(resumed: bool) -> Start {
-    Start { partitions: 2, fingerprint: 5, seed: 11, threads: 1, resumed }
+    let bounds = crate::testing::bounds();
+    Start { partitions: 2, fingerprint: 5, seed: 11, threads: 1, bounds, resumed }
 }
 
 /// Runs records live, with decisions that only a clock would make, and captures all of it.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sluice_models::spec::{CrossingSpec, FunnelSpec, InterestSpec, Method, PriorSpec, SharingSpec};
 
-use super::units::{Period, Size};
+use super::units::{Amount, Period, Size};
 
 macro_rules! section {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ty = $default:expr,)* }) => {
@@ -58,6 +58,8 @@ section! {
         scores: Scores = Scores::default(),
         /// `[checkpoint]`
         checkpoint: Checkpoint = Checkpoint::default(),
+        /// `[memory]`
+        memory: Memory = Memory::default(),
         /// `[open]`
         open: Open = Open::default(),
         /// `[capture]`
@@ -302,8 +304,8 @@ section! {
     Table {
         /// How often an id must have been seen before it gets a row of its own.
         admission: u8 = 1,
-        /// The most rows of all tables of one width.
-        max_rows: usize = 10_000_000,
+        /// The most rows of all tables of one width; 0: as many as the tables' share of the memory holds.
+        max_rows: u64 = 0,
         /// A row that was not used for so long of event time is dropped; `0s`: never.
         expiry: Period = Period::seconds(90 * 86_400),
     }
@@ -372,10 +374,18 @@ section! {
 }
 
 section! {
+    /// `[memory]`: how much of it there is for all that grows.
+    Memory {
+        /// What the process may use: a size, or a part of what its control group or machine has.
+        limit: Amount = Amount::Percent(80),
+    }
+}
+
+section! {
     /// `[open]`: impressions that wait for labels.
     Open {
-        /// The most memory that they take; reading pauses there.
-        max_bytes: Size = Size::mebibytes(512),
+        /// The most memory that they take; reading pauses there. Empty: their share of the memory.
+        max_bytes: String = String::new(),
     }
 }
 

@@ -11,6 +11,7 @@ use sluice_features::time::Span;
 use sluice_models::spec::ModelSpec;
 
 use super::expression::Expression;
+use super::memory::{Bounds, Memory};
 use crate::kafka::{Connection, Start};
 
 /// A valid configuration.
@@ -42,8 +43,8 @@ pub struct Config {
     pub scores: Scores,
     /// The state on disk.
     pub checkpoint: Checkpoint,
-    /// The most bytes that open impressions take in memory.
-    pub open_bytes: u64,
+    /// How much memory what grows may take.
+    pub memory: Memory,
     /// The most bytes that a capture takes on disk.
     pub capture_bytes: u64,
     /// Progressive validation.
@@ -52,6 +53,16 @@ pub struct Config {
     pub listen: SocketAddr,
     /// What is logged, and how.
     pub log: Log,
+}
+
+impl Config {
+    /// The same with the bounds of a run on another machine.
+    #[must_use]
+    pub fn bounded(mut self, bounds: Bounds) -> Self {
+        self.memory.bounds = bounds;
+        self.model.spec.embeddings.max_rows = usize::try_from(bounds.rows).unwrap_or(usize::MAX);
+        self
+    }
 }
 
 /// How to reach the cluster, and the topics' names.

@@ -12,6 +12,10 @@ fn mistakes(file: &str) -> String {
     Config::build(file, &[]).unwrap_err().to_string()
 }
 
+fn here() -> Result<Available, String> {
+    Ok(Available { bytes: 10 << 30, said_by: "a test".into() })
+}
+
 fn variable(name: &str, value: &str) -> (String, String) {
     (name.into(), value.into())
 }
@@ -147,7 +151,7 @@ line 19: learn.batch: expected 1 to 65536, found 0
 line 20: learn.seed: expected a whole number of 0 or more, found string \"one\"
 line 25: fields.0.kind: expected category, list, number, log, log-bucket, steps, hour, weekday or age, found \"numbr\": did you mean number?
 line 28: serve.score: column 11: no task \"buy\" in the funnel: it has click, purchase in \"p.click + p.buy\"
-line 30: nonsense: no such key: expected one of kafka, funnel, items, sequence, features, fields, counters, model, learn, table, retrieval, serve, publish, scores, checkpoint, open, capture, evaluate, http, log";
+line 30: nonsense: no such key: expected one of kafka, funnel, items, sequence, features, fields, counters, model, learn, table, retrieval, serve, publish, scores, checkpoint, memory, open, capture, evaluate, http, log";
     assert_eq!(mistakes(file), expected);
 }
 
@@ -418,7 +422,7 @@ fn a_secured_connection_reads_its_password_from_a_file() {
     let connection = Config::build(&file, &[]).unwrap().kafka.connection;
     assert_eq!(connection.sasl.as_ref().unwrap().password, crate::kafka::Secret::new("hunter2"));
     assert!(!format!("{connection:?}").contains("hunter2"));
-    assert!(!Config::print_text(&file, &[]).unwrap().contains("hunter2"));
+    assert!(!Config::print_text(&file, &[], here).unwrap().contains("hunter2"));
 }
 
 #[test]
@@ -456,6 +460,7 @@ fn the_default_model_is_that_of_the_models_crate() {
     let config = Config::build("", &[]).unwrap();
     let mut default = sluice_models::spec::ModelSpec::default();
     default.embeddings.expiry = Some(Period::seconds(90 * 86_400).span());
+    default.embeddings.max_rows = config.model.spec.embeddings.max_rows;
     assert_eq!(config.model.spec, default);
     assert_eq!(config.schema.lookups, config.model.spec.lookups());
     assert_eq!(config.model.priors, [0.1, 0.02, 0.005]);
@@ -474,7 +479,7 @@ fn a_view_is_expected_as_often_as_it_stands_in_its_sample() {
     assert_eq!(priors(&file(9, "")), [0.1, 0.05]);
     assert_eq!(priors(&file(4, "prior = 0.3")), [0.3, 0.05]);
     // What is in force is printed whole.
-    let printed = Config::print_text(&file(9, ""), &[]).unwrap();
+    let printed = Config::print_text(&file(9, ""), &[], here).unwrap();
     assert!(printed.contains("prior = 0.1\n") && printed.contains("prior = 0.05\n"), "{printed}");
     assert_eq!(priors(&printed), [0.1, 0.05]);
     let found = mistakes(&file(4, "prior = 1.0"));
@@ -564,5 +569,74 @@ fn the_configurations_of_the_data_sets_are_valid() {
     assert_eq!(reference.funnel.parents(), [None, Some(0), Some(0)]);
     let mut model = sluice_models::spec::ModelSpec::reference();
     model.learning.clip = 0.0;
+    model.embeddings.max_rows = reference.model.spec.embeddings.max_rows;
     assert_eq!(reference.model.spec, model);
+}
+
+fn bounds(file: &str, machine: Machine) -> Result<Bounds, String> {
+    let built = written(file, &[], machine).map_err(|mistakes| mistakes.to_string());
+    built.map(|(_, config)| config.memory.bounds)
+}
+
+#[test]
+fn the_bounds_are_shares_of_the_limit_unless_they_are_given() {
+    let there = bounds("", here).unwrap();
+    assert_eq!(there.limit, 8 << 30);
+    assert_eq!(bounds("[memory]\nlimit = \"8GiB\"\n", || Err("none".into())), Ok(there));
+    let left = there.limit - there.limit / 10;
+    for share in Share::ALL.into_iter().filter(|share| *share != Share::Tables) {
+        assert_eq!(there.of(share), left / 100 * share.percent());
+    }
+    let given = "[open]\nmax_bytes = \"3MiB\"\n[table]\nmax_rows = 5000\n";
+    let given = bounds(given, here).unwrap();
+    assert_eq!((given.of(Share::Open), given.rows), (3 << 20, 5_000));
+    assert_eq!(given.of(Share::State), there.of(Share::State));
+    let less: Machine = || Ok(Available { bytes: 4 << 30, said_by: "a test".into() });
+    for (machine, too_much) in [(less, true), (here, false)] {
+        let (_, config) = written("[memory]\nlimit = \"8GiB\"\n", &[], machine).unwrap();
+        assert_eq!(config.memory.too_much, too_much);
+    }
+    // A wider table has fewer rows in the same share.
+    let wide = bounds("[model]\nwidth = 128\n", here).unwrap();
+    assert!(wide.rows < there.rows / 2 && wide.rows > there.rows / 9, "{wide:?} {there:?}");
+    let config = Config::build("[memory]\nlimit = \"8GiB\"\n", &[]).unwrap();
+    assert_eq!(config.model.spec.embeddings.max_rows as u64, there.rows);
+    let other = config.clone().bounded(given);
+    assert_eq!(other.model.spec.embeddings.max_rows, 5_000);
+    assert_eq!(other.memory.bounds, given);
+}
+
+#[test]
+fn a_limit_that_will_not_do_is_told_with_its_remedy() {
+    let of = |text: &str| format!("[memory]\nlimit = {text}\n");
+    let small: Machine = || Ok(Available { bytes: 300 << 20, said_by: "memory.max".into() });
+    assert_eq!(
+        bounds("", small).unwrap_err(),
+        "memory.limit: expected 512MiB to 1024TiB, found 240MiB (80% of 300MiB (memory.max)): give the process more memory or another limit"
+    );
+    let none: Machine = || Ok(Available { bytes: 0, said_by: "memory.max".into() });
+    assert!(bounds("", none).unwrap_err().contains("found 0B (80% of 0B (memory.max))"));
+    let told = bounds("", || Err("no file".into())).unwrap_err();
+    assert!(told.contains("(no file): expected a size such as \"4GiB\", found \"80%\""), "{told}");
+    for text in ["\"80\"", "\"0%\"", "\"120%\"", "\"4 GB\"", "0.8", "\"511MiB\"", "\"\""] {
+        let told = bounds(&of(text), here).unwrap_err();
+        assert!(told.starts_with("line 2: memory.limit: expected "), "{told}");
+    }
+    let told = mistakes("[open]\nmax_bytes = \"1000\"\n[table]\nmax_rows = 7\n");
+    let expected = "line 4: table.max_rows: expected 1000 to 4000000000, found 7";
+    assert!(told.contains("line 2: open.max_bytes: expected a size") && told.contains(expected));
+    let odd: Machine = || Ok(Available { bytes: u64::MAX, said_by: "memory.max".into() });
+    assert!(bounds("", odd).unwrap_err().contains("expected 512MiB to 1024TiB"));
+}
+
+#[test]
+fn what_is_printed_has_the_bounds_in_force() {
+    let printed = Config::print_text("", &[], here).unwrap();
+    let (comment, _) = printed.split_once("\n\n").unwrap();
+    assert!(comment.starts_with("# memory.limit = 8GiB: 80% of 10GiB (a test)\n"), "{comment}");
+    for share in Share::ALL {
+        assert!(comment.contains(&format!("#   {} ", share.name())), "{comment}");
+    }
+    // On another machine it means the same.
+    assert_eq!(bounds(&printed, || Err("none".into())), bounds("", here));
 }

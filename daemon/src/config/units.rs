@@ -14,6 +14,15 @@ pub struct Period(i64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(u64);
 
+/// How much of something there is a size of: so many bytes, or so many per cent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// From 1 to 100 per cent.
+    Percent(u8),
+    /// A size.
+    Size(Size),
+}
+
 const PERIOD_UNITS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 const SIZE_UNITS: [(&str, u64); 5] =
@@ -67,6 +76,33 @@ impl fmt::Display for Period {
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_in_units(f, self.0, &SIZE_UNITS, "B")
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Percent(percent) => write!(f, "{percent}%"),
+            Self::Size(size) => size.fmt(f),
+        }
+    }
+}
+
+impl std::str::FromStr for Amount {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let percent = || {
+            let number = text.trim().strip_suffix('%')?.trim_end();
+            let number = number.bytes().all(|byte| byte.is_ascii_digit()).then_some(number)?;
+            number.parse().ok().filter(|number| (1..=100).contains(number)).map(Self::Percent)
+        };
+        let size = || parse_in_units(text, &SIZE_UNITS).map(|bytes| Self::Size(Size(bytes)));
+        percent().or_else(size).ok_or_else(|| {
+            format!(
+                "expected a size such as \"4GiB\" or a part from \"1%\" to \"100%\", found \"{text}\""
+            )
+        })
     }
 }
 
@@ -149,6 +185,7 @@ macro_rules! as_text {
 
 as_text!(Period, "a length of time in quotes with its unit, such as \"30s\"");
 as_text!(Size, "a size in quotes with its unit, such as \"64MiB\"");
+as_text!(Amount, "a size or a percentage in quotes, such as \"4GiB\" or \"80%\"");
 
 #[cfg(test)]
 mod tests {
@@ -162,6 +199,9 @@ mod tests {
         for text in ["0B", "100B", "3KiB", "64MiB", "2GiB"] {
             assert_eq!(text.parse::<Size>().unwrap().to_string(), text);
         }
+        for text in ["1%", "80%", "100%", "64MiB"] {
+            assert_eq!(text.parse::<Amount>().unwrap().to_string(), text);
+        }
         assert_eq!("48 h".parse::<Period>().unwrap().to_string(), "2d");
     }
 
@@ -172,6 +212,9 @@ mod tests {
         }
         for text in ["64", "64MB", "64 mib", "99999999TiB"] {
             assert!(text.parse::<Size>().unwrap_err().contains("expected a size"), "{text}");
+        }
+        for text in ["", "%", "0%", "101%", "-5%", "+5%", "80.5%", "80", "300%", "5%%", "99999%"] {
+            assert!(text.parse::<Amount>().unwrap_err().contains("expected a size"), "{text}");
         }
     }
 }

@@ -4,6 +4,8 @@ use sluice_features::attributes::AttributeKey;
 use sluice_features::funnel::{Entry, Funnel, LabelRule, Task};
 use sluice_features::wire::MAX_CANDIDATES;
 use sluice_models::executor::MOST_PIECES;
+use sluice_models::model::row_bytes;
+use sluice_models::retrieval::RetrieverSpec;
 use sluice_models::spec::{EmbeddingSpec, FunnelSpec, LearningSpec, Method, ModelSpec};
 
 use super::check::{one_of, within};
@@ -12,19 +14,25 @@ use super::meaning::{
     Checkpoint, Config, Evaluate, Items, Joining, Kafka, Learn, Log, LogFormat, Model, Retrieval,
     Scores, Serve, Topics,
 };
+use super::memory::{Bounds, Given, LEAST, Memory};
 use super::mistake::Mistakes;
-use super::units::Period;
-use super::{connection, file, schema};
+use super::units::{Amount, Period, Size};
+use super::{Machine, connection, file, schema};
 use crate::kafka::Start;
 
 /// Checks everything and says what it means. `mistakes` may hold some already.
-pub(super) fn validate(file: &file::Config, mut mistakes: Mistakes) -> Result<Config, Mistakes> {
+pub(super) fn validate(
+    file: &file::Config,
+    machine: Machine,
+    mut mistakes: Mistakes,
+) -> Result<Config, Mistakes> {
     let m = &mut mistakes;
     let kafka = kafka(&file.kafka, m);
     let funnel = funnel(&file.funnel, m);
     within(m, "model.width", file.model.width, 1..=1024);
     let spec = model(file, m);
     let Some(funnel) = funnel else { return Err(mistakes) };
+    let retrieval = retrieval(&file.retrieval, &funnel, m);
     let schema = schema::build(file, &funnel, spec.lookups(), m);
     for error in spec.validate(&schema, &funnel.parents()).err().into_iter().flatten() {
         let path = match error.place.split_once('.') {
@@ -35,6 +43,10 @@ pub(super) fn validate(file: &file::Config, mut mistakes: Mistakes) -> Result<Co
         m.add(path, error.problem);
     }
     within(m, "sequence.max_length", file.sequence.max_length, 1..=10_000_000);
+    // Rows of all widths together, the retrieval model's among them.
+    let row_bytes = row_bytes(&spec, &schema) + RetrieverSpec::default().row_bytes();
+    let memory = memory(file, machine, row_bytes as u64, m);
+    let bounds = memory.bounds;
     let config = Config {
         kafka,
         joining: Joining { lateness: file.funnel.lateness.span() },
@@ -46,12 +58,12 @@ pub(super) fn validate(file: &file::Config, mut mistakes: Mistakes) -> Result<Co
             priors: (0..file.funnel.tasks.len()).map(|i| file.funnel.prior(i) as f32).collect(),
         },
         learn: learn(&file.learn, m),
-        retrieval: retrieval(&file.retrieval, &funnel, m),
+        retrieval,
         serve: serve(&file.serve, &funnel, m),
         publish_interval: file.publish.interval.duration(),
         scores: scores(&file.scores, m),
         checkpoint: checkpoint(&file.checkpoint, m),
-        open_bytes: within(m, "open.max_bytes", file.open.max_bytes, MEBIBYTE..=LARGEST).get(),
+        memory,
         capture_bytes: within(m, "capture.max_bytes", file.capture.max_bytes, MEBIBYTE..=LARGEST)
             .get(),
         evaluate: evaluate(&file.evaluate, m),
@@ -59,11 +71,13 @@ pub(super) fn validate(file: &file::Config, mut mistakes: Mistakes) -> Result<Co
         log: log(&file.log, m),
         funnel,
     };
-    mistakes.or(config)
+    mistakes.or(config.bounded(bounds))
 }
 
-const MEBIBYTE: super::units::Size = super::units::Size::mebibytes(1);
-const LARGEST: super::units::Size = super::units::Size::mebibytes(1 << 30);
+const MEBIBYTE: Size = Size::mebibytes(1);
+const LARGEST: Size = Size::mebibytes(1 << 30);
+/// The fewest and the most rows of the tables of one width.
+pub(super) const ROWS: (u64, u64) = (1000, 4_000_000_000);
 const YEAR: Period = Period::seconds(366 * 86_400);
 
 fn kafka(file: &file::Kafka, m: &mut Mistakes) -> Kafka {
@@ -200,9 +214,62 @@ fn learn(file: &file::Learn, m: &mut Mistakes) -> Learn {
 fn table(file: &file::Table, m: &mut Mistakes) -> EmbeddingSpec {
     EmbeddingSpec {
         admission: within(m, "table.admission", file.admission, 1..=u8::MAX),
-        max_rows: within(m, "table.max_rows", file.max_rows, 1000..=4_000_000_000),
         expiry: (file.expiry > Period::default()).then(|| file.expiry.span()),
+        ..EmbeddingSpec::default()
     }
+}
+
+/// Divides the memory: a given bound stands, the others have their shares.
+fn memory(file: &file::Config, machine: Machine, row_bytes: u64, m: &mut Mistakes) -> Memory {
+    let open = (!file.open.max_bytes.is_empty()).then(|| {
+        let size = file.open.max_bytes.parse().unwrap_or_else(|error: String| {
+            m.add("open.max_bytes", format!("{error}; empty: a share of memory.limit"));
+            MEBIBYTE
+        });
+        within(m, "open.max_bytes", size, MEBIBYTE..=LARGEST).get()
+    });
+    let rows = Some(file.table.max_rows).filter(|rows| *rows > 0);
+    let rows = rows.map(|rows| within(m, "table.max_rows", rows, ROWS.0..=ROWS.1));
+    let (limit, made_of, too_much) = limit(file.memory.limit, machine, m);
+    Memory { bounds: Bounds::new(limit, Given { open, rows }, row_bytes), made_of, too_much }
+}
+
+/// Returns how much memory the process may use, of what that was made, and whether it is more than there is.
+fn limit(limit: Amount, machine: Machine, m: &mut Mistakes) -> (u64, String, bool) {
+    let mut too_much = false;
+    let (bytes, made_of) = match limit {
+        Amount::Size(size) => match machine() {
+            Ok(there) if there.bytes < size.get() => {
+                too_much = true;
+                (size.get(), format!("as given, more than {}", there.words()))
+            }
+            _ => (size.get(), "as given".to_owned()),
+        },
+        Amount::Percent(percent) => match machine() {
+            Ok(there) => {
+                let bytes = u128::from(there.bytes) * u128::from(percent) / 100;
+                // Whole MiB, so that it can be read.
+                let bytes = u64::try_from(bytes).unwrap_or(u64::MAX) >> 20 << 20;
+                (bytes, format!("{percent}% of {}", there.words()))
+            }
+            Err(error) => {
+                let problem = format!(
+                    "what this process may use cannot be told here ({error}): expected a size such as \"4GiB\", found \"{limit}\""
+                );
+                m.add("memory.limit", problem);
+                return (LEAST.get(), String::new(), false);
+            }
+        },
+    };
+    if !(LEAST..=LARGEST).contains(&Size::bytes(bytes)) {
+        let problem = format!(
+            "expected {LEAST} to {LARGEST}, found {} ({made_of}): give the process more memory or another limit",
+            Size::bytes(bytes)
+        );
+        m.add("memory.limit", problem);
+        return (LEAST.get(), String::new(), false);
+    }
+    (bytes, made_of, too_much)
 }
 
 fn retrieval(file: &file::Retrieval, funnel: &Funnel, m: &mut Mistakes) -> Retrieval {

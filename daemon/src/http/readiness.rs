@@ -21,6 +21,8 @@ pub enum Wait {
     Checkpoint,
     /// Open impressions take all the memory that they may.
     Open,
+    /// What is known of users and items takes all the memory that it may.
+    Memory,
     /// Answers, embeddings or top lists are not taken.
     Output,
     /// Dead letters are not taken: an output too, put up and taken down by itself.
@@ -46,6 +48,7 @@ impl Wait {
             Self::Lag => "lag",
             Self::Checkpoint => "checkpoint",
             Self::Open => "open",
+            Self::Memory => "memory",
             Self::Output | Self::DeadLetters => "output",
             Self::Guard => "guard",
             Self::Cold => "model-cold",

@@ -13,6 +13,7 @@ use sluice_models::checkpoint;
 use sluice_models::evaluate::{Judgement, Progressive, Settings};
 use sluice_models::learner::Learner;
 use sluice_models::retrieval::{Retriever, RetrieverImage, RetrieverSpec};
+use sluice_models::table::RowStoreStats;
 
 use super::guard::{Breach, Guard, Refusals, TOO_MANY};
 use super::pool::Pool;
@@ -310,6 +311,12 @@ impl Trainer {
     /// Returns the learner.
     pub fn learner(&self) -> &Learner {
         &self.learner
+    }
+
+    /// Counts rows, bytes and what happened of all embedding tables: the ranking model's and the retrieval model's, with what the latter knows of
+    /// the frequencies of items.
+    pub fn tables(&self) -> RowStoreStats {
+        self.learner.embeddings().stats() + self.retriever.stats().rows
     }
 
     /// Returns the retrieval model.

@@ -65,8 +65,6 @@ pub struct Ingest {
     pub capture: Option<Capture>,
     /// A batch is cut when its oldest example has waited for so long.
     pub max_age: Duration,
-    /// The most bytes of open impressions.
-    pub open_bytes: u64,
     /// Tells at the end whether the state may be kept.
     pub faults: Faults,
 }
@@ -166,13 +164,13 @@ impl Ingest {
             changes: Changes::default(),
             last: vec![now; partitions],
             partitioning: Partitioning::new(partitions),
-            room: Room::new(self.open_bytes),
+            room: Room::new(self.shared.pipeline.read().rules().bounds),
         }
     }
 
-    /// Takes a batch, or holds it back where it would open more impressions than there may be.
+    /// Takes a batch, or holds it back where what it brings would take more memory than there may be.
     fn came(&mut self, batch: Batch, state: &mut State, shutdown: &Shutdown) -> Result<(), Stop> {
-        if state.room.is_full() && batch.lane().role == TopicRole::Events {
+        if !state.room.admits(batch.lane().role) {
             state.room.hold(batch);
             return Ok(());
         }
@@ -237,9 +235,7 @@ impl Ingest {
         if let Some(last) = state.last.get_mut(partition as usize).filter(|_| moved) {
             *last = self.shared.clock.steady();
         }
-        if lane.role == TopicRole::Events {
-            self.look_at_room(state);
-        }
+        self.look_at_room(state);
         self.hand_on(state)
     }
 

@@ -7,6 +7,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::{Live, Work};
 use crate::checkpoint::NotSound;
+use crate::config::Part;
 use crate::error::Stop;
 use crate::http::Wait;
 use crate::learn::guard::Refusals;
@@ -203,10 +204,10 @@ impl Learner {
     }
 
     fn report_tables(&self) {
-        let stats = self.shared.trainer.lock().learner().embeddings().stats();
+        let stats = self.shared.trainer.lock().tables();
         let table = &self.shared.metrics.table;
         table.rows.set(stats.rows as f64);
-        table.bytes.set(stats.bytes as f64);
+        self.shared.metrics.memory.bytes[Part::Tables as usize].set(stats.bytes as f64);
         table.admitted.absolute(stats.admitted);
         table.refused.absolute(stats.refused);
         table.expired.absolute(stats.expired);

@@ -101,7 +101,7 @@ impl Live {
 
     /// Tells whether everything that Kafka had is taken and what comes is taken too.
     pub fn takes_everything(&self) -> bool {
-        let hindered = [Wait::Catalogue, Wait::Kafka, Wait::Lag, Wait::Open];
+        let hindered = [Wait::Catalogue, Wait::Kafka, Wait::Lag, Wait::Open, Wait::Memory];
         self.is_caught_up() && !hindered.into_iter().any(|what| self.readiness.waits_for(what))
     }
 

@@ -1,4 +1,5 @@
-//! What reading does when open impressions take all the memory that they may.
+//! What reading does when something takes all the memory that it may and only reading less can help: open impressions, or what is known of users
+//! and items (sequences, names, features).
 //!
 //! Windows close as event time goes on, and event time goes on as records are read, or, in a partition that is read up and silent, as the
 //! clock does. At the bound nothing more is opened: records of events that come are held back unread (the poll thread pauses its
@@ -6,17 +7,21 @@
 //! partitions have closed so many impressions that an eighth of the bound is free. Where no partition is read up, waiting cannot help: the
 //! daemon says so, and goes on with what it has learned until it is started again with a larger bound. It does not read on beyond the
 //! bound, nor does it move the time of a partition whose records wait: it would turn outcomes that are there into missing ones.
+//!
+//! What is known of users and items seldom becomes less. At its bound everything is held back, items and users too, until a start with more memory or
+//! shorter sequences.
 
 use std::collections::VecDeque;
 
 use super::ingest::{Ingest, State};
+use crate::config::{Bounds, Part, Share};
 use crate::http::Wait;
 use crate::kafka::{Batch, Lane, TopicRole};
 use crate::pipeline::shard::Shard;
 
 /// What has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+enum Change {
     /// Four fifths of the bound are taken.
     Near,
     /// The bound is reached: reading waits.
@@ -25,31 +30,21 @@ pub(super) enum Change {
     Free,
 }
 
-/// The room for open impressions, and the batches that wait for it.
-pub(super) struct Room {
+/// A bound at which reading waits.
+#[derive(Clone, Copy, Debug)]
+struct Level {
     most: u64,
     full: bool,
     near: bool,
-    held: VecDeque<Batch>,
 }
 
-impl Room {
-    pub(super) fn new(most: u64) -> Self {
-        Self { most, full: false, near: false, held: VecDeque::new() }
+impl Level {
+    fn new(most: u64) -> Self {
+        Self { most, full: false, near: false }
     }
 
-    /// Returns the bound in bytes.
-    pub(super) fn most(&self) -> u64 {
-        self.most
-    }
-
-    /// Tells whether reading waits.
-    pub(super) fn is_full(&self) -> bool {
-        self.full
-    }
-
-    /// Looks at the bytes that open impressions take now.
-    pub(super) fn look(&mut self, bytes: u64) -> Option<Change> {
+    /// Looks at the bytes that are taken now.
+    fn look(&mut self, bytes: u64) -> Option<Change> {
         let was = (self.full, self.near);
         self.full = if self.full { bytes > self.most / 8 * 7 } else { bytes > self.most };
         self.near = bytes > self.most / 5 * 4;
@@ -60,20 +55,55 @@ impl Room {
             _ => None,
         }
     }
+}
+
+/// The room for what comes, and the batches that wait for it.
+pub(super) struct Room {
+    limit: u64,
+    open: Level,
+    state: Level,
+    held: VecDeque<Batch>,
+}
+
+impl Room {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        let level = |share| Level::new(bounds.of(share));
+        let (open, state) = (level(Share::Open), level(Share::State));
+        Self { limit: bounds.limit, open, state, held: VecDeque::new() }
+    }
+
+    /// Changes the bounds, as a start with more memory does.
+    #[cfg(test)]
+    pub(super) fn bounded(&mut self, bounds: Bounds) {
+        self.open.most = bounds.of(Share::Open);
+        self.state.most = bounds.of(Share::State);
+    }
+
+    /// Tells whether reading waits.
+    fn is_full(&self) -> bool {
+        self.open.full || self.state.full
+    }
+
+    /// Tells whether records of a topic are taken.
+    pub(super) fn admits(&self, role: TopicRole) -> bool {
+        !self.state.full && !(self.open.full && role == TopicRole::Events)
+    }
 
     /// Holds a batch back until there is room.
     pub(super) fn hold(&mut self, batch: Batch) {
         self.held.push_back(batch);
     }
 
-    /// Returns the next batch that was held back, once there is room.
+    /// Returns the first batch that was held back and for which there is room.
     pub(super) fn next(&mut self) -> Option<Batch> {
-        if self.full { None } else { self.held.pop_front() }
+        let place = self.held.iter().position(|batch| self.admits(batch.lane().role))?;
+        self.held.remove(place)
     }
 
-    /// Tells whether records of a partition are held back.
-    pub(super) fn holds(&self, partition: i32) -> bool {
-        self.held.iter().any(|batch| batch.lane().partition == partition)
+    /// Tells whether events of a partition are held back.
+    fn holds(&self, partition: i32) -> bool {
+        let lane = Lane { role: TopicRole::Events, partition };
+        self.held.iter().any(|batch| batch.lane() == lane)
     }
 }
 
@@ -96,34 +126,53 @@ impl Ingest {
         partitions.map(read_up).collect()
     }
 
-    /// Lets reading wait where open impressions take all the memory that they may, and go on when there is room.
+    /// Lets reading wait where something takes all the memory that it may, and go on when there is room.
     pub(super) fn look_at_room(&self, state: &mut State) {
-        let bytes = self.shared.pipeline.read().open_bytes() as u64;
-        let (change, most) = (state.room.look(bytes), state.room.most());
-        let readiness = &self.shared.readiness;
+        let memory = self.shared.pipeline.read().memory();
+        let parts = Part::ALL.into_iter().zip(memory);
+        let of_state = |(part, _): &(Part, u64)| part.share() == Share::State;
+        let known: u64 = parts.filter(of_state).map(|(_, bytes)| bytes).sum();
+        let room = &mut state.room;
+        let (open, change) = (room.open.most, room.open.look(memory[Part::Open as usize]));
+        self.tell(change, Wait::Open, open, || open_text(open, true));
+        let (most, change) = (room.state.most, room.state.look(known));
+        self.tell(change, Wait::Memory, most, || state_text(room.limit, most, &memory));
+        let full = [room.open.full, room.state.full];
+        for (gauge, full) in self.shared.metrics.memory.paused.iter().zip(full) {
+            gauge.set(f64::from(u8::from(full)));
+        }
+    }
+
+    /// Says that a bound comes near, is reached, or has room again.
+    fn tell(&self, change: Option<Change>, wait: Wait, most: u64, text: impl FnOnce() -> String) {
+        let (readiness, share) = (&self.shared.readiness, wait.name());
         match change {
             Some(Change::Near) => tracing::warn!(
-                bytes,
+                share,
                 most,
-                "open impressions come near open.max_bytes: at the bound reading waits"
+                "four fifths of the memory of this share are taken: at the bound reading waits"
             ),
             Some(Change::Full) => {
-                self.shared.metrics.join.open_paused.set(1.0);
-                readiness.wait_for(Wait::Open, open_text(most, true));
-                tracing::error!(bytes, most, "open impressions take open.max_bytes: reading waits");
+                let reason = text();
+                tracing::error!(
+                    share,
+                    most,
+                    reason,
+                    "the memory of this share is taken: reading waits"
+                );
+                readiness.wait_for(wait, reason);
             }
             Some(Change::Free) => {
-                self.shared.metrics.join.open_paused.set(0.0);
-                readiness.clear(Wait::Open);
-                tracing::info!(bytes, most, "there is room for open impressions: reading goes on");
+                readiness.clear(wait);
+                tracing::info!(share, most, "there is room again: reading goes on");
             }
             None => {}
         }
     }
 
-    /// Says while reading waits whether it can go on by itself.
+    /// Says while reading waits for windows whether it can go on by itself.
     pub(super) fn look_for_an_end(&self, state: &State) {
-        if !state.room.is_full() {
+        if !state.room.open.full {
             return;
         }
         let read_up = self.read_up(state);
@@ -132,7 +181,7 @@ impl Ingest {
             let open = pipeline.shards().iter().map(Shard::open_impressions);
             open.zip(read_up).any(|(open, read_up)| open > 0 && read_up)
         };
-        self.shared.readiness.wait_for(Wait::Open, open_text(state.room.most(), ends));
+        self.shared.readiness.wait_for(Wait::Open, open_text(state.room.open.most, ends));
     }
 }
 
@@ -149,13 +198,31 @@ fn open_text(most: u64, ends: bool) -> String {
     )
 }
 
+/// Says why reading waits, what takes the most, and what ends that.
+fn state_text(limit: u64, most: u64, memory: &[u64; Part::ALL.len()]) -> String {
+    let mut parts: Vec<(Part, u64)> = Part::ALL.into_iter().zip(*memory).collect();
+    parts.retain(|(part, _)| part.share() == Share::State);
+    parts.sort_unstable_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    let remedy = match parts.first() {
+        Some((Part::Sequences, _)) => " or a smaller sequence.max_length",
+        _ => "",
+    };
+    let parts: Vec<String> =
+        parts.iter().map(|(part, bytes)| format!("{} {bytes}", part.name())).collect();
+    format!(
+        "what is known of users and items takes its share of memory.limit = {limit}, {most} bytes ({}), and reading waits: it seldom becomes less; to go \
+         on, start again with a larger memory.limit{remedy}: nothing is lost, and requests are answered on",
+        parts.join(", ")
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn reading_waits_at_the_bound_and_goes_on_when_an_eighth_is_free() {
-        let mut room = Room::new(1000);
+        let mut room = Level::new(1000);
         let looks = [700, 801, 900, 1000, 1001, 900, 876, 875, 1001, 100, 801];
         let told = looks.map(|bytes| room.look(bytes));
         let (near, full, free) = (Some(Change::Near), Some(Change::Full), Some(Change::Free));

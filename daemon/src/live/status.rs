@@ -8,6 +8,7 @@ use sluice_features::reject::Reason;
 use super::Live;
 use super::notices;
 use super::refusals::Incident;
+use crate::config::Part;
 
 impl Live {
     /// Returns counts, figures and sizes of this moment. Percentages and means are over the whole stream since the model began, what was
@@ -20,8 +21,9 @@ impl Live {
     /// | `items`, `users` | how many are known, by events or updates |
     /// | `examples` | examples handed to the learner, those that are only predicted included |
     /// | `judged` | impressions whose prediction was judged |
+    /// | `memory` | the limit, and of what grows the bytes and the bound; `sequences`, `names` and `catalogue` share one |
     pub fn status(&self) -> Value {
-        let (counts, joined, open, items, users, behaviours, noticed) = {
+        let (counts, joined, open, items, users, behaviours, noticed, mut memory, bounds) = {
             let pipeline = self.pipeline.read();
             let behaviours: usize =
                 pipeline.shards().iter().map(|shard| shard.sequences.behaviours()).sum();
@@ -33,6 +35,8 @@ impl Live {
                 pipeline.shared().users.len(),
                 behaviours,
                 notices::object(pipeline.notes(), pipeline.counts()),
+                pipeline.memory(),
+                pipeline.rules().bounds,
             )
         };
         let (late, orphaned) = crate::replay::late_and_orphaned(&joined);
@@ -52,7 +56,17 @@ impl Live {
         let trainer = self.trainer.lock();
         let judge = trainer.judge();
         let report = judge.progressive().report();
-        let stats = trainer.learner().embeddings().stats();
+        let stats = trainer.tables();
+        memory[Part::Tables as usize] = stats.bytes as u64;
+        let memory: Map<String, Value> = Part::ALL
+            .into_iter()
+            .zip(memory)
+            .map(|(part, bytes)| {
+                let bound = bounds.of(part.share());
+                (part.name().to_owned(), json!({"bytes": bytes, "bound": bound}))
+            })
+            .chain([("limit".to_owned(), json!(bounds.limit))])
+            .collect();
         json!({
             "caught_up": self.takes_everything(),
             "events": counts.events,
@@ -82,6 +96,7 @@ impl Live {
             "sound": judge.guard().sound(),
             "rows": stats.rows,
             "behaviours": behaviours,
+            "memory": memory,
             "tasks": report.tasks,
             "sliding": report.sliding,
             "noticed": noticed,

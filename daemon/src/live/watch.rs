@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_features::attribution::JoinCounts;
+use sluice_features::attribution::{JoinCounts, Orphan};
 use sluice_features::event::BehaviourType;
 
 use super::Live;
@@ -12,6 +12,7 @@ use super::notices::{Notice, Notices};
 use super::orphans::Unusual;
 use super::outputs::Outputs;
 use super::refusals::Incident;
+use crate::config::{Part, Share};
 use crate::error::Stop;
 use crate::http::Wait;
 use crate::kafka::{ConsumerGauges, Producer, ProducerCounts};
@@ -19,7 +20,7 @@ use crate::shutdown::Shutdown;
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(1);
-/// Figures that need a walk through all sequences or histograms are looked at once in so many rounds.
+/// What is told of values and figures is looked at once in so many rounds.
 const SLOW: u32 = 5;
 
 /// A jump of event time that nobody confirms for so long is told.
@@ -51,7 +52,7 @@ impl Watch {
                 .ready
                 .set(f64::from(u8::from(self.shared.readiness.is_ready())));
             self.consumer();
-            self.pipeline(round.is_multiple_of(SLOW));
+            self.pipeline();
             self.refusals();
             self.orphans();
             self.jumps(&mut jumping);
@@ -173,7 +174,7 @@ impl Watch {
         found.iter().for_each(Notice::tell);
     }
 
-    fn pipeline(&self, slow: bool) {
+    fn pipeline(&self) {
         let metrics = &self.shared.metrics;
         let pipeline = self.shared.pipeline.read();
         let (counts, joined) = (pipeline.counts(), pipeline.join_counts());
@@ -200,6 +201,7 @@ impl Watch {
             metrics.join.duplicates[at].absolute(kind.duplicate + kind.repeated);
             metrics.join.late[at].absolute(kind.late);
             metrics.join.orphaned[at].absolute(kind.orphaned.iter().sum());
+            metrics.join.given_up[at].absolute(kind.orphaned[Orphan::Overflow as usize]);
             metrics.join.childless[at].absolute(kind.childless);
             metrics.join.late_impressions[at].absolute(kind.late_impressions);
             metrics.join.forgotten_ids[at].absolute(kind.forgotten);
@@ -209,7 +211,16 @@ impl Watch {
             .early_behaviours
             .set(joined.kinds.iter().map(|kind| kind.waiting).sum::<u64>() as f64);
         metrics.join.open_impressions.set(pipeline.open_impressions() as f64);
-        metrics.join.open_bytes.set(pipeline.open_bytes() as f64);
+        let gauges = Part::ALL.into_iter().zip(&metrics.memory.bytes).zip(pipeline.memory());
+        // Tables are the learner's.
+        for ((_, gauge), bytes) in gauges.filter(|((part, _), _)| *part != Part::Tables) {
+            gauge.set(bytes as f64);
+        }
+        let bounds = &pipeline.rules().bounds;
+        metrics.memory.limit_bytes.set(bounds.limit as f64);
+        for (share, gauge) in Share::ALL.into_iter().zip(&metrics.memory.bound_bytes) {
+            gauge.set(bounds.of(share) as f64);
+        }
         let shared = pipeline.shared();
         metrics.state.catalogue_items.set(shared.item_features.len() as f64);
         metrics.state.catalogue_users.set(shared.user_features.len() as f64);
@@ -218,9 +229,8 @@ impl Watch {
         };
         metrics.state.sequence_users.set(sum(|sequences| sequences.users()));
         metrics.state.sequence_behaviours.set(sum(|sequences| sequences.behaviours()));
-        if slow {
-            metrics.state.sequence_bytes.set(sum(|sequences| sequences.memory()));
-        }
+        metrics.state.counter_entries.set(shared.counters.len() as f64);
+        metrics.state.counters_refused.absolute(shared.counters.refused());
     }
 
     fn figures(&self) {

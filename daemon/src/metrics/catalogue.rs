@@ -152,10 +152,13 @@ pub const ALL: &[Description] = &[
         &["type"],
         "ids forgotten for want of room: later copies are no longer known",
     ),
+    counter(
+        "sluice_join_given_up_total",
+        &["type"],
+        "behaviours given up for want of room while they waited for their impression: orphans too",
+    ),
     gauge("sluice_join_early_behaviours", &[], "behaviours that wait for their impression"),
     gauge("sluice_open_impressions", &[], "impressions that wait for labels"),
-    gauge("sluice_open_bytes", &[], "memory of open impressions, bounded by open.max_bytes"),
-    gauge("sluice_open_paused", &[], "1 while reading waits because that bound is reached"),
     counter("sluice_learn_examples_total", &[], "examples learned"),
     counter("sluice_learn_steps_total", &[], "steps made"),
     counter(
@@ -250,7 +253,6 @@ pub const ALL: &[Description] = &[
     ),
     gauge("sluice_store_bytes", &[], "size of the store on disk"),
     gauge("sluice_table_rows", &[], "rows of all embedding tables"),
-    gauge("sluice_table_bytes", &[], "memory of all embedding tables"),
     counter("sluice_table_admitted_total", &[], "ids that got a row"),
     counter(
         "sluice_table_refused_total",
@@ -258,9 +260,18 @@ pub const ALL: &[Description] = &[
         "ids that got none: not seen often enough, or the cap is reached",
     ),
     counter("sluice_table_expired_total", &[], "rows dropped because they were not used for long"),
+    gauge("sluice_memory_limit_bytes", &[], "what the process may use: memory.limit"),
+    gauge("sluice_memory_bytes", &["part", "share"], "memory of what grows, by part"),
+    gauge("sluice_memory_bound_bytes", &["share"], "its bounds: parts of one share have one"),
+    gauge(
+        "sluice_memory_paused",
+        &["share"],
+        "1 while reading waits because that bound is reached",
+    ),
     gauge("sluice_sequence_users", &[], "users with a sequence"),
     gauge("sluice_sequence_behaviours", &[], "behaviours in all sequences"),
-    gauge("sluice_sequence_bytes", &[], "memory of all sequences"),
+    gauge("sluice_counters_entries", &[], "keys of all counters"),
+    counter("sluice_counters_refused_total", &[], "counts of new keys refused for want of room"),
     gauge("sluice_catalogue_items", &[], "items with features"),
     gauge("sluice_catalogue_users", &[], "users with features"),
     counter(

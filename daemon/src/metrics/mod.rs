@@ -14,6 +14,8 @@ pub use catalogue::{ALL, Description, Kind, as_markdown};
 
 use catalogue::BUCKETS;
 
+use crate::config::{Part, Share};
+
 /// The closed sets that labels come from. A handle of a labelled metric stands at the label's place in its set.
 #[derive(Clone, Debug, Default)]
 pub struct LabelSets {
@@ -64,6 +66,8 @@ pub struct Metrics {
     /// See the catalogue.
     pub table: Table,
     /// See the catalogue.
+    pub memory: Memory,
+    /// See the catalogue.
     pub state: State,
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
@@ -103,7 +107,7 @@ group! {
         duplicates: Vec<Counter>, late: Vec<Counter>, orphaned: Vec<Counter>, childless: Vec<Counter>,
         orphans_unusual: Vec<Gauge>,
         late_impressions: Vec<Counter>, forgotten_ids: Vec<Counter>,
-        early_behaviours: Gauge, open_impressions: Gauge, open_bytes: Gauge, open_paused: Gauge,
+        given_up: Vec<Counter>, early_behaviours: Gauge, open_impressions: Gauge,
     }
 }
 group! {
@@ -141,12 +145,16 @@ group! {
 }
 group! {
     /// `sluice_table_*`.
-    Table { rows: Gauge, bytes: Gauge, admitted: Counter, refused: Counter, expired: Counter, }
+    Table { rows: Gauge, admitted: Counter, refused: Counter, expired: Counter, }
 }
 group! {
-    /// `sluice_sequence_*`, `sluice_catalogue_*` and `sluice_capture_bytes`.
+    /// `sluice_memory_*`. `bytes` by part, `bound_bytes` by share, `paused` by the shares that reading waits for.
+    Memory { limit_bytes: Gauge, bytes: Vec<Gauge>, bound_bytes: Vec<Gauge>, paused: Vec<Gauge>, }
+}
+group! {
+    /// `sluice_sequence_*`, `sluice_counters_*`, `sluice_catalogue_*` and `sluice_capture_bytes`.
     State {
-        sequence_users: Gauge, sequence_behaviours: Gauge, sequence_bytes: Gauge,
+        sequence_users: Gauge, sequence_behaviours: Gauge, counter_entries: Gauge, counters_refused: Counter,
         catalogue_items: Gauge, catalogue_users: Gauge, catalogue_unknown_ends: Counter,
         catalogue_dropped: Counter, capture_bytes: Gauge,
     }
@@ -218,10 +226,9 @@ impl Metrics {
                     &sets.types,
                 ),
                 forgotten_ids: r.counters("sluice_join_forgotten_ids_total", "type", &sets.types),
+                given_up: r.counters("sluice_join_given_up_total", "type", &sets.types),
                 early_behaviours: r.gauge("sluice_join_early_behaviours"),
                 open_impressions: r.gauge("sluice_open_impressions"),
-                open_bytes: r.gauge("sluice_open_bytes"),
-                open_paused: r.gauge("sluice_open_paused"),
             },
             learn: Learn {
                 examples: r.counter("sluice_learn_examples_total"),
@@ -261,15 +268,16 @@ impl Metrics {
             },
             table: Table {
                 rows: r.gauge("sluice_table_rows"),
-                bytes: r.gauge("sluice_table_bytes"),
                 admitted: r.counter("sluice_table_admitted_total"),
                 refused: r.counter("sluice_table_refused_total"),
                 expired: r.counter("sluice_table_expired_total"),
             },
+            memory: memory(&r),
             state: State {
                 sequence_users: r.gauge("sluice_sequence_users"),
                 sequence_behaviours: r.gauge("sluice_sequence_behaviours"),
-                sequence_bytes: r.gauge("sluice_sequence_bytes"),
+                counter_entries: r.gauge("sluice_counters_entries"),
+                counters_refused: r.counter("sluice_counters_refused_total"),
                 catalogue_items: r.gauge("sluice_catalogue_items"),
                 catalogue_users: r.gauge("sluice_catalogue_users"),
                 catalogue_unknown_ends: r.counter("sluice_catalogue_unknown_ends_total"),
@@ -295,6 +303,22 @@ impl Metrics {
     /// Folds the newest samples of the histograms into their buckets. To be called every few seconds: samples take memory until then.
     pub fn fold(&self) {
         self.handle.run_upkeep();
+    }
+}
+
+fn memory(r: &Registry<'_>) -> Memory {
+    let of = |name: &'static str, shares: &[Share]| {
+        shares.iter().map(|share| r.gauge_of(name, &[("share", share.name())])).collect()
+    };
+    let bytes = |part: &Part| {
+        let labels = [("part", part.name()), ("share", part.share().name())];
+        r.gauge_of("sluice_memory_bytes", &labels)
+    };
+    Memory {
+        limit_bytes: r.gauge("sluice_memory_limit_bytes"),
+        bytes: Part::ALL.iter().map(bytes).collect(),
+        bound_bytes: of("sluice_memory_bound_bytes", &Share::ALL),
+        paused: of("sluice_memory_paused", &[Share::Open, Share::State]),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod counts;
 pub mod due;
 mod effects;
 mod groups;
+mod memory;
 pub mod notes;
 pub mod popular;
 pub mod record;
@@ -35,7 +36,7 @@ use parking_lot::Mutex;
 
 use sluice_features::assemble::{Assembler, FieldValues, UserHistory, ValuePool};
 use sluice_features::attributes::AttributeKey;
-use sluice_features::attribution::{Effect, JoinCounts, JoinLimits};
+use sluice_features::attribution::{Effect, JoinCounts};
 use sluice_features::catalogue::Catalogue;
 use sluice_features::funnel::{Entry, Funnel, LabelRule, MAX_TASKS};
 use sluice_features::ids::{ItemId, UserId};
@@ -45,9 +46,11 @@ use sluice_features::sequence::KindNumbers;
 use sluice_features::time::{EventTime, Span};
 use sluice_features::wire::Scratch;
 
+use crate::config::Bounds;
 use batcher::Batcher;
 use counts::Counts;
 use due::Dues;
+use memory::Left;
 use notes::Notes;
 use shard::Shard;
 use shared::Shared;
@@ -65,8 +68,10 @@ pub struct Rules {
     pub schema: Schema,
     /// How much later than others an event may come.
     pub lateness: Span,
-    /// Bounds of the joiners.
-    pub limits: JoinLimits,
+    /// How much memory what grows may take, over all shards.
+    pub bounds: Bounds,
+    /// Bytes of an item's vector in the retrieval index.
+    pub vector_bytes: usize,
     /// The most behaviours of a user.
     pub max_length: usize,
     /// The attribute that holds an item's category.
@@ -117,6 +122,7 @@ pub struct Pipeline {
     stages: Stages,
     /// Whose event was taken last.
     latest_user: Option<UserId>,
+    left: Left,
 }
 
 impl Pipeline {
@@ -155,6 +161,7 @@ impl Pipeline {
             changed: Mutex::default(),
             stages: Stages::default(),
             latest_user: None,
+            left: Left::default(),
             rules,
         }
     }

@@ -5,7 +5,7 @@
 //! among the first can only be overtaken. So the lists are kept as outcomes come, in O(log n) an outcome and without a look at other items.
 
 use serde::{Deserialize, Serialize};
-use sluice_features::maps::Map;
+use sluice_features::maps::{self, BLOCK, Map};
 use sluice_features::pages::PagedVec;
 use sluice_features::sequence::NO_CATEGORY;
 use sluice_features::time::{EventTime, Span};
@@ -154,6 +154,17 @@ impl Popular {
             }
         }
         self.ranking = ranking;
+    }
+
+    /// Returns about how many bytes of memory it takes at most. O(1).
+    pub fn memory(&self) -> usize {
+        let (items, categories) = (self.entries.len(), self.ranking.by_category.len());
+        // Every item is in the list of one category, which has grown to twice its length at most.
+        let listed =
+            items.min(categories * IN_CATEGORY) * 2 * (size_of::<u32>() + size_of::<f64>());
+        let lists =
+            maps::bytes(self.ranking.by_category.capacity(), size_of::<(u32, Top<IN_CATEGORY>)>());
+        items * size_of::<Entry>() + listed + lists + categories * 2 * BLOCK
     }
 
     /// Returns the most popular items, best first.

@@ -6,6 +6,7 @@ use sluice_features::ids::{ItemId, UserId};
 use sluice_features::schema::Counter;
 use sluice_features::time::EventTime;
 
+use super::shared::counter_entries;
 use super::state::{Features, NAMES, Piece, StateError, Stored, Whole, decode};
 use super::{Pipeline, Rules};
 
@@ -33,7 +34,7 @@ impl Restoring {
         for (shard, state) in pipeline.shards.iter_mut().zip(whole.shards) {
             let rules = &pipeline.rules;
             if keep_open {
-                let joiner = Joiner::restore(&rules.funnel, rules.limits, state.joiner);
+                let joiner = Joiner::restore(&rules.funnel, rules.limits(), state.joiner);
                 shard.joiner = joiner.map_err(StateError::Funnel)?;
             } else {
                 dropped += state.joiner.open() as u64;
@@ -54,7 +55,7 @@ impl Restoring {
             whole.kinds.name(task) == shared.kinds.name(task)
         };
         if whole.counters.count_by(counters) && counters.iter().all(same_task) {
-            shared.counters = whole.counters;
+            shared.counters = whole.counters.bounded(counter_entries(&pipeline.rules));
         }
         shared.popular = whole.popular;
         shared.popular.rank();
@@ -127,6 +128,10 @@ impl Restoring {
             }
         }
         self.pipeline.shared.stored = Stored::all(items, users);
+        for number in 0..self.pipeline.shards.len() {
+            let horizon = self.pipeline.read_from(number);
+            self.pipeline.shards[number].sequences.trim(horizon);
+        }
         Ok((self.pipeline, self.dropped))
     }
 }

@@ -31,7 +31,7 @@ impl Shard {
     /// Creates the empty shard of this number.
     pub fn new(rules: &Rules, number: u32) -> Self {
         Self {
-            joiner: Joiner::new(&rules.funnel, rules.limits),
+            joiner: Joiner::new(&rules.funnel, rules.limits()),
             sequences: Sequences::new(rules.max_length),
             watermark: Watermark::new(rules.lateness),
             idle: false,

@@ -15,9 +15,8 @@ use sluice_features::wire::Role;
 use super::Rules;
 use super::popular::Popular;
 use super::state::Stored;
+use crate::config::Share;
 
-/// Entries of one counter; beyond, new ones are refused and counted.
-const COUNTER_ENTRIES: usize = 2_000_000;
 /// Half-life of popularity among candidates.
 const POPULAR: Span = Span::seconds(24 * 3600);
 
@@ -60,7 +59,7 @@ impl Shared {
             kinds,
             item_features: Arc::new(Catalogue::new(item_attributes)),
             user_features: Arc::new(Catalogue::new(rules.schema.user_attributes())),
-            counters: Counters::new(&rules.schema.counters, COUNTER_ENTRIES),
+            counters: Counters::new(&rules.schema.counters, counter_entries(rules)),
             popular: Popular::new(POPULAR),
             first_seen: Vec::new(),
             assortment: Assortment::default(),
@@ -152,4 +151,20 @@ impl Shared {
     pub fn known(&self) -> Known<'_> {
         Known { items: &self.item_features, users: &self.user_features, counters: &self.counters }
     }
+
+    /// Returns about how many bytes names take, and what is kept of each item beside its features.
+    pub(super) fn names_memory(&self) -> usize {
+        self.items.memory()
+            + self.users.memory()
+            + self.categories.memory()
+            + self.first_seen.capacity() * size_of::<EventTime>()
+            + self.popular.memory()
+            + self.assortment.memory()
+    }
+}
+
+/// Returns how many entries all counters together may have.
+pub(super) fn counter_entries(rules: &Rules) -> usize {
+    let bytes = usize::try_from(rules.bounds.of(Share::Counters)).unwrap_or(usize::MAX);
+    bytes / Counters::ENTRY_BYTES
 }

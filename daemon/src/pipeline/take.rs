@@ -15,6 +15,7 @@ use sluice_features::wire::{
 
 use super::Pipeline;
 use super::effects::Arrival;
+use super::memory::Taken;
 use super::record::Record;
 use super::stages::Stage;
 
@@ -45,6 +46,7 @@ impl Pipeline {
             return Ok(());
         }
         shard.set_next(record.topic, record.offset + 1);
+        let before = Taken::by(shard);
         self.stages.begin();
         let mut scratch = std::mem::take(&mut self.scratch);
         self.notes.begin(&mut scratch);
@@ -56,6 +58,7 @@ impl Pipeline {
         };
         self.notes.names_of(&scratch);
         self.scratch = scratch;
+        self.keep_within(number, before);
         self.stages.end(Stage::Join);
         if let Err(rejection) = &taken {
             self.counts.reject(rejection.reason);
@@ -261,6 +264,12 @@ impl Pipeline {
         }
     }
 
+    /// Returns from when on sequences of a shard may be read: an impression that is open was shown at most the longest window before the
+    /// watermark.
+    pub(super) fn read_from(&self, number: usize) -> EventTime {
+        self.shards[number].watermark.value() - self.rules.funnel.longest_window()
+    }
+
     fn remember(
         &mut self,
         number: usize,
@@ -273,10 +282,8 @@ impl Pipeline {
         let category = self.shared.category_number(category);
         let kind = self.shared.kinds.number(kind);
         let entry = SequenceEntry { item, category, kind, time };
-        let shard = &mut self.shards[number];
-        // An impression that is open was shown at most the longest window before the watermark.
-        let horizon = shard.watermark.value() - self.rules.funnel.longest_window();
-        shard.sequences.append(user, entry, horizon);
+        let horizon = self.read_from(number);
+        self.shards[number].sequences.append(user, entry, horizon);
         self.changed.get_mut().user(user);
     }
 

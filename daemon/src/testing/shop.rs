@@ -5,7 +5,6 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use serde_json::{Value, json};
 use sluice_features::attributes::AttributeKey;
-use sluice_features::attribution::JoinLimits;
 use sluice_features::event::BehaviourType;
 use sluice_features::funnel::{Entry, Funnel, LabelRule, Task};
 use sluice_features::schema::{
@@ -129,7 +128,8 @@ impl Shop {
             funnel,
             schema,
             lateness: Span::ZERO,
-            limits: JoinLimits::default(),
+            bounds: super::bounds(),
+            vector_bytes: 100,
             max_length: 1_000,
             category: AttributeKey::of("category"),
             available: AttributeKey::of("available"),

@@ -2,7 +2,7 @@
 //! records; features that change; windows that close.
 
 use sluice_features::attributes::AttributeKey;
-use sluice_features::attribution::{JoinCounts, JoinLimits};
+use sluice_features::attribution::{JoinCounts, WAITING_BYTES};
 use sluice_features::funnel::{Entry, Funnel, LabelRule, Task};
 use sluice_features::schema::{
     Counter, EventField, Field, Kind, Lookup, Missing, Reading, Schema, Source, Subject, Table,
@@ -10,6 +10,8 @@ use sluice_features::schema::{
 use sluice_features::time::{EventTime, Span};
 use sluice_features::wire::Topic;
 
+use super::bounds;
+use crate::config::Share;
 use crate::pipeline::counts::Counts;
 use crate::pipeline::record::Record;
 use crate::pipeline::shard::Shard;
@@ -70,7 +72,8 @@ pub(crate) fn rules(entry: Entry, labels: LabelRule) -> Rules {
         funnel,
         schema,
         lateness: Span::seconds(5),
-        limits: JoinLimits { early_most: 20, seen_bytes: 1 << 13, ..JoinLimits::default() },
+        bounds: bounds().with(Share::Waiting, 20 * WAITING_BYTES as u64).with(Share::Ids, 1 << 13),
+        vector_bytes: 100,
         max_length: 300,
         category: AttributeKey::of("category"),
         available: AttributeKey::of("available"),

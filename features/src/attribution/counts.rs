@@ -95,6 +95,14 @@ impl JoinCounts {
         }
     }
 
+    /// Counts ids of a log that were forgotten too early: of impressions, or of a type of behaviour from 1 on.
+    pub(super) fn forgot(&mut self, log: usize, ids: u64) {
+        match log.checked_sub(1) {
+            Some(kind) => self.kinds[kind].forgotten += ids,
+            None => self.forgotten_impressions += ids,
+        }
+    }
+
     pub(super) fn new(behaviours: usize) -> Self {
         Self { kinds: vec![KindCounts::default(); behaviours], ..Self::default() }
     }

@@ -26,6 +26,10 @@ enum Awaited {
     Any(UserId, ItemId),
 }
 
+/// Bytes of a waiting outcome, with its places in two trees, whose nodes are two thirds full.
+pub const WAITING_BYTES: usize =
+    size_of::<Waiting>() + (size_of::<(Key, u32)>() + size_of::<(EventTime, u64, u32)>()) * 3 / 2;
+
 /// What the waiting outcomes are found by: for what they wait, task, time, number in the order of arrival.
 type Key = (Awaited, u8, EventTime, u64);
 
@@ -62,13 +66,14 @@ pub(super) struct Early {
 }
 
 impl Early {
-    pub(super) fn new(windows: Vec<Span>, most: usize) -> Self {
+    /// Creates an empty buffer of so many bytes, at least one outcome.
+    pub(super) fn new(windows: Vec<Span>, most_bytes: usize) -> Self {
         Self {
             outcomes: PagedSlab::new(),
             places: BTreeMap::new(),
             deadlines: BTreeMap::new(),
             windows,
-            most: most.max(1),
+            most: (most_bytes / WAITING_BYTES).max(1),
             lost: Vec::new(),
         }
     }
@@ -79,9 +84,11 @@ impl Early {
         let place = u32::try_from(self.outcomes.insert(waiting)).unwrap_or(u32::MAX);
         self.places.insert(waiting.key(), place);
         self.deadlines.insert(deadline, place);
-        if self.outcomes.len() <= self.most {
-            return None;
-        }
+        if self.outcomes.len() > self.most { self.overflow() } else { None }
+    }
+
+    /// Removes and returns the outcome with the least time left, for want of room.
+    pub(super) fn overflow(&mut self) -> Option<Waiting> {
         let gone = self.pop_before(EventTime::MAX)?;
         if self.lost.is_empty() {
             self.lost.resize(PARTS, EventTime::MIN);
@@ -141,9 +148,7 @@ impl Early {
 
     /// Returns about how many bytes the outcomes take.
     pub(super) fn memory(&self) -> usize {
-        // Nodes of trees are two thirds full.
-        let tree = size_of::<(Key, u32)>() + size_of::<(EventTime, u64, u32)>();
-        self.outcomes.len() * (size_of::<Waiting>() + tree * 3 / 2)
+        self.outcomes.len() * WAITING_BYTES
     }
 
     /// Returns the waiting outcomes as they are now.
@@ -223,7 +228,7 @@ mod tests {
     }
 
     fn early(most: usize) -> Early {
-        let mut early = Early::new(vec![Span(10)], most);
+        let mut early = Early::new(vec![Span(10)], most * WAITING_BYTES);
         for (arrival, (item, time)) in [(7, 5), (7, 3), (8, 4), (7, 9)].into_iter().enumerate() {
             assert_eq!(early.push(waiting(arrival as u64, item, time)), None);
         }

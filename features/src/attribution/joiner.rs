@@ -48,7 +48,7 @@ impl<T: Payload> Joiner<T> {
         let spans = rules.windows().iter().map(|&window| window.max(limits.seen_for)).chain(short);
         Self {
             opens: OpenSet::new(),
-            early: Early::new(rules.windows().to_vec(), limits.early_most),
+            early: Early::new(rules.windows().to_vec(), limits.early_bytes),
             seen: Seen::new([limits.seen_for].into_iter().chain(spans), limits.seen_bytes),
             deadlines: Deadlines::new(rules.stages().len()),
             watermark: EventTime::MIN,
@@ -165,9 +165,22 @@ impl<T: Payload> Joiner<T> {
         self.watermark
     }
 
-    /// Returns about how many bytes open impressions and waiting outcomes take: what reading has to pause for.
+    /// Returns about how many bytes open impressions take: what reading has to pause for.
     pub fn memory(&self) -> usize {
-        self.opens.memory() + self.early.memory()
+        self.opens.memory()
+    }
+
+    /// Returns about how many bytes waiting outcomes take; bounded by [`JoinLimits::early_bytes`].
+    pub fn waiting_memory(&self) -> usize {
+        self.early.memory()
+    }
+
+    /// Gives up the waiting outcome with the least time left, for want of room: where several joiners share what there is. Returns false when
+    /// none waits.
+    pub fn give_up_waiting(&mut self) -> bool {
+        let Some(waiting) = self.early.overflow() else { return false };
+        self.give_up(&waiting, Orphan::Overflow);
+        true
     }
 
     /// Returns about how many bytes the remembered event ids take; bounded by [`JoinLimits::seen_bytes`].
@@ -175,13 +188,17 @@ impl<T: Payload> Joiner<T> {
         self.seen.memory()
     }
 
+    /// Forgets the oldest ids of the commonest type, some at a time, for want of room: where several joiners share what there is. Returns false
+    /// when there are hardly any.
+    pub fn forget_ids(&mut self) -> bool {
+        let Self { seen, counts, watermark, .. } = self;
+        seen.forget_oldest(None, *watermark, |log, ids| counts.forgot(log, ids))
+    }
+
     /// Enters the id of an event. Returns false when it was seen before.
     fn admit(&mut self, arrived: Arrived) -> bool {
         let counts = &mut self.counts;
-        self.seen.admit(arrived, self.watermark, |log, ids| match log.checked_sub(1) {
-            Some(kind) => counts.kinds[kind].forgotten += ids,
-            None => counts.forgotten_impressions += ids,
-        })
+        self.seen.admit(arrived, self.watermark, |log, ids| counts.forgot(log, ids))
     }
 
     /// Returns the tasks whose label cannot be known of an impression that comes now: their window is over, so outcomes may have been given

@@ -47,6 +47,7 @@ use serde::{Deserialize, Serialize};
 
 pub use closing::MOST_CLOSINGS;
 pub use counts::{JoinCounts, KindCounts};
+pub use early::WAITING_BYTES;
 pub use joiner::Joiner;
 pub use labels::{Labels, TaskSet};
 pub use state::{JoinerPicture, JoinerState, OtherFunnel};
@@ -218,8 +219,9 @@ pub enum Effect {
 /// Bounds of what a joiner remembers beside open impressions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JoinLimits {
-    /// How many outcomes wait for their impression at most.
-    pub early_most: usize,
+    /// How many bytes outcomes take at most that wait for their impression ([`WAITING_BYTES`] each): the one with the least time left is given
+    /// up, as an orphan.
+    pub early_bytes: usize,
     /// How long an event's id is remembered at least: until the watermark is so far beyond its time. Of a task, at least as long as its
     /// window.
     pub seen_for: Span,
@@ -228,8 +230,8 @@ pub struct JoinLimits {
 }
 
 impl Default for JoinLimits {
-    /// 100,000 outcomes, a day, 256 MiB.
+    /// 32 MiB of outcomes; a day, 256 MiB of ids.
     fn default() -> Self {
-        Self { early_most: 100_000, seen_for: Span::seconds(86_400), seen_bytes: 256 << 20 }
+        Self { early_bytes: 32 << 20, seen_for: Span::seconds(86_400), seen_bytes: 256 << 20 }
     }
 }

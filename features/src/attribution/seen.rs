@@ -89,7 +89,7 @@ impl Seen {
         mut early: impl FnMut(usize, u64),
     ) -> bool {
         let key = pair_key(arrived.user.0, arrived.id.0);
-        let Self { logs, spare, hashing, bytes, max_bytes } = self;
+        let Self { logs, spare, hashing, bytes, .. } = self;
         let log = &mut logs[arrived.log];
         if log.has(key, hashing) {
             return false;
@@ -101,19 +101,31 @@ impl Seen {
         }
         log.push(key, arrived.time, hashing, spare);
         *bytes = *bytes + log.bytes() - before;
-        while *bytes > *max_bytes {
-            // The page that was just written to stays.
-            let others =
-                |(i, log): &(usize, &mut Log)| log.pages.len() > usize::from(*i == arrived.log);
-            let fullest = logs.iter_mut().enumerate().filter(others).rev();
-            let Some((i, log)) = fullest.max_by_key(|(_, log)| log.pages.len()) else { break };
-            let before = log.bytes();
-            *spare = log.forget(hashing);
-            if let Some(page) = spare.as_ref().filter(|page| page.newest + log.span >= watermark) {
-                early(i, page.keys.len() as u64);
-            }
-            *bytes -= before - log.bytes();
+        while self.bytes > self.max_bytes
+            && self.forget_oldest(Some(arrived.log), watermark, &mut early)
+        {}
+        true
+    }
+
+    /// Takes the first page out of the longest log, and calls `early` where its span was not over. Of the log `written` the page that was just
+    /// written to stays. Returns false when there is no page to forget.
+    pub(super) fn forget_oldest(
+        &mut self,
+        written: Option<usize>,
+        watermark: EventTime,
+        mut early: impl FnMut(usize, u64),
+    ) -> bool {
+        let Self { logs, spare, hashing, bytes, .. } = self;
+        let others =
+            |(i, log): &(usize, &mut Log)| log.pages.len() > usize::from(written == Some(*i));
+        let fullest = logs.iter_mut().enumerate().filter(others).rev();
+        let Some((i, log)) = fullest.max_by_key(|(_, log)| log.pages.len()) else { return false };
+        let before = log.bytes();
+        *spare = log.forget(hashing);
+        if let Some(page) = spare.as_ref().filter(|page| page.newest + log.span >= watermark) {
+            early(i, page.keys.len() as u64);
         }
+        *bytes -= before - log.bytes();
         true
     }
 

@@ -430,7 +430,7 @@ fn of_a_late_impression_only_tasks_that_hang_on_no_closed_window_are_learned() {
 
 #[test]
 fn an_impression_whose_outcomes_may_have_been_given_up_for_want_of_room_has_no_label() {
-    let limits = JoinLimits { early_most: 2, ..JoinLimits::default() };
+    let limits = JoinLimits { early_bytes: 2 * WAITING_BYTES, ..JoinLimits::default() };
     let mut driven = Driven::new(&chain([50, 50, 50], Wait));
     driven.joiner = Joiner::new(&driven.funnel, limits);
     for (id, time) in [(1, 10), (2, 11), (3, 12)] {

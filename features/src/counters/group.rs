@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::as_of::AsOf;
 use super::decayed::Decayed;
+use super::room::Room;
 use crate::attributes::{AttributeKey, Attributes};
 use crate::pages::PagedVec;
 
@@ -98,14 +99,24 @@ impl Group {
         self.refused
     }
 
-    /// Begins an entry and returns its place, `None` where there are as many as there may be: then it is counted.
-    pub(super) fn begin(&mut self, most: usize) -> Option<u32> {
-        if self.len() >= most {
-            self.refused += 1;
-            return None;
-        }
+    /// Returns how many places of entries there are, free ones among them.
+    pub(super) fn places(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns about how many bytes the entries take.
+    pub(super) fn memory(&self) -> usize {
+        self.places() * size_of::<Entry>() + self.free.capacity() * size_of::<u32>()
+    }
+
+    /// Begins an entry and returns its place, `None` where there is no room: then it is counted.
+    pub(super) fn begin(&mut self, room: &mut Room) -> Option<u32> {
         if let Some(place) = self.free.pop() {
             return Some(place);
+        }
+        if !room.take(self.places()) {
+            self.refused += 1;
+            return None;
         }
         self.entries.push(Entry::new());
         Some(self.entries.len() as u32 - 1)

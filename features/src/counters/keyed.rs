@@ -14,9 +14,11 @@ use super::as_of::AsOf;
 use super::decayed::{Added, Progress};
 use super::group::Group;
 use super::overall::HalfLife;
+use super::room::Room;
 use super::weight::Weight;
 use crate::attributes::{AttributeKey, Attributes};
 use crate::ids::salted_key;
+use crate::maps::most_bytes;
 use crate::pages::PagedMap;
 use crate::schema::Subject;
 use crate::time::EventTime;
@@ -47,6 +49,14 @@ pub(super) struct Keyed {
 }
 
 impl Keyed {
+    /// Bytes of a key with its slots, at most.
+    pub(super) const KEY_BYTES: usize = most_bytes(size_of::<(u64, Slots)>());
+
+    /// Returns about how many bytes keys and slots take at most.
+    pub(super) fn memory(&self) -> usize {
+        self.slots.len() * Self::KEY_BYTES
+    }
+
     /// No group yet.
     pub(super) fn new(by: Vec<Subject>) -> Self {
         Self { by, groups: Vec::new(), slots: PagedMap::new(), until_sweep: SWEEP }
@@ -100,12 +110,12 @@ impl Keyed {
         told
     }
 
-    /// Adds to the entries of the subjects what `added` says for each group, if anything. `most` is how many entries a group may have.
+    /// Adds to the entries of the subjects what `added` says for each group, if anything.
     pub(super) fn add(
         &mut self,
         subjects: &Subjects,
         half_lives: &[HalfLife],
-        (progress, most): (Progress, usize),
+        (progress, room): (Progress, &mut Room),
         mut added: impl FnMut(&Group) -> Option<Additions>,
     ) {
         let Some(key) = key(&self.by, subjects) else { return };
@@ -115,7 +125,7 @@ impl Keyed {
             let Some(additions) = added(group) else { continue };
             if *slot == NONE {
                 self.until_sweep = self.until_sweep.saturating_sub(1);
-                let Some(begun) = group.begin(most) else { continue };
+                let Some(begun) = group.begin(room) else { continue };
                 *slot = begun;
             }
             let length = half_lives[group.half_life].length;

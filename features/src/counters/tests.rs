@@ -136,6 +136,33 @@ fn memory_is_bounded_and_old_entries_make_room() {
 }
 
 #[test]
+fn many_keys_of_one_counter_leave_room_for_the_others_within_the_bound() {
+    let by = [&[Subject::User, Subject::Item][..], &[Subject::Item], &[Subject::Surface]];
+    let all: Vec<Counter> = by.iter().map(|by| counter(0, by)).collect();
+    let most = 600;
+    let mut counters = Counters::new(&all, most);
+    counters.advance(EventTime(0), EventTime(0));
+    for user in 0..2_000 {
+        counters.impression(&subjects(1, 1 + user), None, EventTime(0));
+    }
+    // A sixth is kept apart for each of the two others.
+    assert_eq!(counters.groups().next().map_or(0, Group::len), 400);
+    assert!(counters.refused() >= 1_600);
+    for item in 0..2_000 {
+        counters.outcome(0, &subjects(2 + item, 1), EventTime(0), EventTime(0));
+    }
+    let lengths: Vec<usize> = counters.groups().map(Group::len).collect();
+    assert_eq!(lengths, [400, 100, 1]);
+    assert!(counters.len() <= most && counters.memory() <= counters.len() * Counters::ENTRY_BYTES);
+    let read = |item| counters.read(1, &subjects(item, 1), None, EventTime(1));
+    assert!(read(50) > Some(0.0), "an item that came when users had filled their room");
+    let refused = counters.refused();
+    let mut fewer = counters.bounded(30);
+    fewer.impression(&subjects(9_000, 9_000), None, EventTime(0));
+    assert_eq!((fewer.len(), fewer.refused()), (501, refused + 2), "what is there stays");
+}
+
+#[test]
 fn counters_together_are_read_as_each_one_alone() {
     let price = AttributeKey::of("price");
     let by = [&[Subject::Item][..], &[Subject::User], &[Subject::User, Subject::Category]];

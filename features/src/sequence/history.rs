@@ -2,6 +2,7 @@
 
 use super::segment::{MOST, Segment};
 use super::{Appended, Entry, Kinds};
+use crate::maps::BLOCK;
 use crate::time::EventTime;
 
 /// How many behaviours of a full tail are packed; the rest stays open for those that come a little late.
@@ -40,6 +41,8 @@ pub(super) struct History {
     pub(super) tail: Vec<Entry>,
     /// Behaviours in slots and tail.
     count: usize,
+    /// Bytes of all segments.
+    packed: u32,
     /// The tail has changed since it was stored.
     pub(super) open: bool,
     /// The user is on the list of those with changes.
@@ -97,6 +100,7 @@ impl History {
         {
             settled = settled.saturating_sub(head.segment.count());
             self.count -= head.segment.count();
+            self.packed -= weight(&head.segment);
             if head.stored != Stored::New {
                 removed(head.place);
             }
@@ -110,6 +114,7 @@ impl History {
             return false;
         };
         self.count += segment.count();
+        self.packed += weight(&segment);
         self.slots.insert(at, Slot { place, stored: Stored::Same, segment });
         true
     }
@@ -167,12 +172,26 @@ impl History {
         });
     }
 
-    /// Returns about how many bytes of memory are behind this history.
+    /// Returns about how many bytes of memory are behind this history. O(1).
     pub(super) fn memory(&self) -> usize {
-        let packed: usize = self.slots.iter().map(|slot| slot.segment.bytes().len() + 16).sum();
-        packed
-            + self.slots.capacity() * size_of::<Slot>()
-            + self.tail.capacity() * size_of::<Entry>()
+        fn list<T>(list: &Vec<T>) -> usize {
+            if list.capacity() == 0 { 0 } else { list.capacity() * size_of::<T>() + BLOCK }
+        }
+        self.packed as usize + list(&self.slots) + list(&self.tail)
+    }
+
+    /// The same by a walk over all segments.
+    #[cfg(test)]
+    pub(super) fn weighed(&self) -> usize {
+        let packed: usize = self.slots.iter().map(|slot| slot.segment.bytes().len() + BLOCK).sum();
+        self.memory() - self.packed as usize + packed
+    }
+
+    /// Drops what would have been dropped with the next full tail, were it appended now.
+    pub(super) fn trim(&mut self, most: usize, horizon: EventTime, removed: &mut impl FnMut(u64)) {
+        if self.count > most {
+            self.drop_oldest(most, horizon, removed);
+        }
     }
 
     /// Calls `visit` with the segments that reach before a time, newest first, and which of their behaviours count, until it returns
@@ -230,13 +249,16 @@ impl History {
         if slot.stored == Stored::Same {
             slot.stored = Stored::Changed;
         }
+        self.packed -= weight(&slot.segment);
         if room.len() <= MOST {
             slot.segment = Segment::pack(room);
+            self.packed += weight(&slot.segment);
             return;
         }
         let (left, right) = room.split_at(room.len() / 2);
         slot.segment = Segment::pack(left);
         let segment = Segment::pack(right);
+        self.packed += weight(&slot.segment) + weight(&segment);
         let place = slot.place;
         let next = self.slots.get(number + 1).map_or(place.saturating_add(2 * GAP), |n| n.place);
         let between = place + (next - place) / 2;
@@ -261,8 +283,14 @@ impl History {
     /// Packs the older part of a full tail.
     fn seal(&mut self) {
         let segment = Segment::pack(&self.tail[..SEALED]);
+        self.packed += weight(&segment);
         self.tail.drain(..SEALED);
         let place = self.slots.last().map_or(0, |slot| slot.place.saturating_add(GAP));
         self.slots.push(Slot { place, stored: Stored::New, segment });
     }
+}
+
+/// Returns how many bytes of memory a segment takes.
+fn weight(segment: &Segment) -> u32 {
+    u32::try_from(segment.bytes().len() + BLOCK).unwrap_or(u32::MAX)
 }

@@ -22,7 +22,7 @@ mod segment;
 mod tests;
 
 use crate::ids::UserId;
-use crate::maps::Map;
+use crate::maps::{self, Map};
 use crate::time::EventTime;
 
 use history::{History, Stored};
@@ -92,6 +92,8 @@ pub struct Sequences {
     users: Map<UserId, History>,
     max_length: usize,
     behaviours: usize,
+    /// What all histories take together.
+    bytes: usize,
     /// Users with changes, in the order of their first change.
     changed: Vec<UserId>,
     removed: Vec<SegmentKey>,
@@ -105,6 +107,7 @@ impl Sequences {
             users: Map::default(),
             max_length: max_length.max(1),
             behaviours: 0,
+            bytes: 0,
             changed: Vec::new(),
             removed: Vec::new(),
             room: Vec::new(),
@@ -115,13 +118,14 @@ impl Sequences {
     /// sees the newest `max_length` behaviours before it, unless there are more than twice as many (at least 4096 more) altogether.
     pub fn append(&mut self, user: UserId, entry: Entry, horizon: EventTime) -> Appended {
         let history = self.users.entry(user).or_default();
-        let before = history.length(self.max_length);
+        let (before, bytes) = (history.length(self.max_length), history.memory());
         let removed = &mut self.removed;
         let (most, room) = (self.max_length, &mut self.room);
         let appended = history.append(entry, most, horizon, room, &mut |place| {
             removed.push(SegmentKey { user, place });
         });
         self.behaviours += history.length(self.max_length) - before;
+        self.bytes = self.bytes + history.memory() - bytes;
         if appended != Appended::TooOld && !history.listed {
             history.listed = true;
             self.changed.push(user);
@@ -194,10 +198,20 @@ impl Sequences {
         self.behaviours
     }
 
-    /// Returns about how many bytes of memory the sequences take. Counts through all users.
+    /// Returns about how many bytes of memory the sequences take. O(1).
     pub fn memory(&self) -> usize {
-        let slots = self.users.capacity() * (size_of::<(UserId, History)>() + 1);
-        slots + self.users.values().map(History::memory).sum::<usize>()
+        maps::bytes(self.users.capacity(), size_of::<(UserId, History)>()) + self.bytes
+    }
+
+    /// Drops of every user what no read from the horizon on sees, as further behaviours would: where `max_length` was larger when these came.
+    pub fn trim(&mut self, horizon: EventTime) {
+        for (&user, history) in &mut self.users {
+            let (bytes, removed) = (history.memory(), &mut self.removed);
+            history.trim(self.max_length, horizon, &mut |place| {
+                removed.push(SegmentKey { user, place });
+            });
+            self.bytes -= bytes - history.memory();
+        }
     }
 
     /// Calls `visit` with what has changed of at most `most` users since the last time, and takes it as stored. Returns how many users
@@ -261,13 +275,14 @@ impl Sequences {
     ) -> Result<(), SegmentError> {
         let segment = Segment::parse(bytes, kinds.given())?;
         let history = self.users.entry(key.user).or_default();
-        let before = history.length(self.max_length);
+        let (before, bytes) = (history.length(self.max_length), history.memory());
         let free = if key.place == SegmentKey::TAIL {
             history.restore_tail(&segment)
         } else {
             history.restore(key.place, segment)
         };
         self.behaviours += history.length(self.max_length) - before;
+        self.bytes = self.bytes + history.memory() - bytes;
         if free { Ok(()) } else { Err(SegmentError::Doubled) }
     }
 }

@@ -83,6 +83,8 @@ fn entry(random: &mut ChaCha8Rng, time: i64) -> Entry {
 
 fn compare(sequences: &Sequences, plain: &Plain, user: UserId, random: &mut ChaCha8Rng) {
     assert_eq!(sequences.length(user), plain.length());
+    let walked: usize = sequences.users.values().map(History::weighed).sum();
+    assert_eq!(sequences.bytes, walked);
     let (oldest, newest) = match (plain.entries.first(), plain.entries.last()) {
         (Some(oldest), Some(newest)) => (oldest.time.0, newest.time.0),
         _ => return,
@@ -322,6 +324,37 @@ fn an_open_impression_reads_what_it_saw_however_much_has_come_since() {
     let mut kept = 0;
     sequences.visit_all(|key, _| kept += usize::from(key.place != SegmentKey::TAIL));
     assert!(kept <= (50 + 4096) / 224 + 1, "{kept} segments");
+}
+
+#[test]
+fn with_fewer_to_be_kept_the_oldest_go_and_what_is_read_stays() {
+    let mut random = ChaCha8Rng::seed_from_u64(19);
+    let mut sequences = Sequences::new(10_000);
+    for time in 0..20_000 {
+        sequences.append(UserId(1 + time as u64 % 2), entry(&mut random, time), EventTime(time));
+    }
+    let mut store = Store::default();
+    store.drain(&mut sequences);
+    let mut fewer = Sequences::new(1_000);
+    for (key, bytes) in &store.0 {
+        fewer.restore(*key, bytes, &kinds()).unwrap();
+    }
+    let look = |sequences: &Sequences, user| {
+        let mut found = Vec::new();
+        let (read, before) = (kinds().configured(), EventTime(19_000));
+        sequences.newest(user, before, 1_000, &read, |entry| found.push(entry));
+        found
+    };
+    let users = [1, 2].map(UserId);
+    let (bytes, before) = (fewer.memory(), users.map(|user| look(&fewer, user)));
+    fewer.trim(EventTime(19_000));
+    assert_eq!(users.map(|user| look(&fewer, user)), before);
+    assert!(fewer.memory() < bytes / 4, "{} of {bytes} bytes", fewer.memory());
+    assert_eq!(fewer.bytes, fewer.users.values().map(History::weighed).sum::<usize>());
+    store.drain(&mut fewer);
+    let trimmed = fewer.memory();
+    fewer.trim(EventTime(19_000));
+    assert_eq!(fewer.memory(), trimmed);
 }
 
 #[test]

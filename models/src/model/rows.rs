@@ -241,16 +241,8 @@ impl Embeddings {
 
     /// Rows, bytes and what happened, of all stores together.
     pub fn stats(&self) -> RowStoreStats {
-        self.stores.iter().map(|store| store.stats()).fold(
-            RowStoreStats::default(),
-            |sum, stats| RowStoreStats {
-                rows: sum.rows + stats.rows,
-                bytes: sum.bytes + stats.bytes,
-                admitted: sum.admitted + stats.admitted,
-                refused: sum.refused + stats.refused,
-                expired: sum.expired + stats.expired,
-            },
-        )
+        let stats = self.stores.iter().map(|store| store.stats());
+        stats.fold(RowStoreStats::default(), |sum, stats| sum + stats)
     }
 
     /// Bytes of rows that are put aside for an image ([`RowStore::put_aside`]).

@@ -23,6 +23,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::ops::Range;
 
 use foldhash::fast::RandomState;
+use sluice_features::maps::most_bytes;
 use thiserror::Error;
 
 use crate::kernels::{Real, byte_products};
@@ -138,6 +139,12 @@ struct Quantised {
 }
 
 impl Index {
+    /// Returns how many bytes a vector of so many numbers takes, with its codes and its place.
+    pub const fn row_bytes(width: usize) -> usize {
+        let row = width.next_multiple_of(LANE) + (width + 3) * size_of::<f32>() + size_of::<u64>();
+        row + most_bytes(size_of::<(u64, usize)>())
+    }
+
     /// Creates an empty index of vectors with `width` elements, at most 65,536.
     pub fn new(width: usize) -> Self {
         Self {

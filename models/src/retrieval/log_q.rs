@@ -14,6 +14,7 @@
 //! Items lie in pages that a copy shares, so a checkpoint's copy of a million of them costs next to nothing.
 
 use serde::{Deserialize, Serialize};
+use sluice_features::maps::most_bytes;
 use sluice_features::pages::PagedMap;
 
 /// The longest gap, `1 / p` for the smallest probability that is told apart.
@@ -39,6 +40,9 @@ struct Gap {
 }
 
 impl LogQ {
+    /// Bytes of an item, at most.
+    pub const ITEM_BYTES: usize = most_bytes(size_of::<(u64, Gap)>());
+
     /// Creates an estimate without items. `alpha` is the weight of a new gap (0.01 in the paper);
     /// at `capacity` items the half that was seen longest ago is forgotten.
     pub fn new(alpha: f64, capacity: usize) -> Self {
@@ -49,6 +53,17 @@ impl LogQ {
             items: PagedMap::new(),
             order: Vec::new(),
         }
+    }
+
+    /// The same for another number of items.
+    #[must_use]
+    pub fn with_capacity(self, capacity: usize) -> Self {
+        Self { capacity: capacity.max(2), ..self }
+    }
+
+    /// Returns how many bytes the items take at most.
+    pub fn memory(&self) -> usize {
+        self.len() * Self::ITEM_BYTES
     }
 
     /// Returns the number of items that are known.

@@ -13,12 +13,20 @@ pub(super) struct Filter {
 }
 
 const PROBES: usize = 4;
+/// The fewest cells and the most.
+const LEAST: usize = 1 << 10;
+const MOST: usize = 1 << 17;
 
 impl Filter {
     /// Creates a filter for a shard of up to `rows` rows.
     pub(super) fn new(rows: usize) -> Self {
-        let cells = rows.saturating_mul(2).clamp(1 << 10, 1 << 17).next_power_of_two();
+        let cells = rows.saturating_mul(2).clamp(LEAST, MOST).next_power_of_two();
         Self { cells: vec![0; cells], additions: 0 }
+    }
+
+    /// Tells whether a filter, of a shard of however many rows, has so many cells.
+    pub(super) fn is_of(cells: usize) -> bool {
+        cells.is_power_of_two() && (LEAST..=MOST).contains(&cells)
     }
 
     /// Creates a filter from what [`Self::cells`] and [`Self::additions`] have shown.

@@ -104,6 +104,13 @@ impl ShardImage {
         }
     }
 
+    /// How many cells the filter should have: as many as it has where that is the size of a filter, for it goes on as it is when the most rows are
+    /// others.
+    fn filter_cells(&self, shard: &Shard) -> usize {
+        let cells = shard.filter.as_ref().map_or(0, |filter| filter.cells().len());
+        if cells > 0 && Filter::is_of(self.filter.len()) { self.filter.len() } else { cells }
+    }
+
     /// Builds shard number `number` from this image.
     pub(super) fn build(
         self,
@@ -118,7 +125,7 @@ impl ShardImage {
             ("accumulators", keys, self.accumulators.len()),
             ("counts", keys, self.counts.len()),
             ("last uses", keys, self.last_used.len()),
-            ("filter", shard.filter.as_ref().map_or(0, |f| f.cells().len()), self.filter.len()),
+            ("filter", self.filter_cells(&shard), self.filter.len()),
         ] {
             if expected != found {
                 return Err(ImageError::Length { column, expected, found });

@@ -26,6 +26,9 @@ pub(super) struct Index {
 }
 
 impl Index {
+    /// Bytes of an entry at most: right after the index has grown, half of 65 of 100 slots are taken.
+    pub(super) const MOST_BYTES: usize = (size_of::<Slot>() * 200).div_ceil(65);
+
     /// Creates an index with room for `keys` keys.
     pub(super) fn with_room(keys: usize) -> Self {
         let slots = (keys * 100 / 65 + 1).next_power_of_two().max(16);

@@ -150,7 +150,7 @@ impl Shard {
     }
 
     /// Words of a row of so many numbers.
-    pub(super) fn stride(width: usize) -> usize {
+    pub(super) const fn stride(width: usize) -> usize {
         width + EXTRA
     }
 

@@ -15,6 +15,7 @@ use parking_lot::RwLock;
 
 use super::hash;
 use super::image::{ImageError, ShardImage};
+use super::index::Index;
 use super::shard::Shard;
 pub use config::{RowStoreConfig, RowStoreStats};
 
@@ -47,6 +48,11 @@ pub(super) fn shard_of(hash: u64) -> usize {
 impl RowStore {
     /// How many shards a store has, see [`Self::export`].
     pub const SHARDS: usize = SHARDS;
+
+    /// Returns how many bytes a row of so many numbers takes at most, with its place in the index after that has grown.
+    pub const fn row_bytes(width: usize) -> usize {
+        Shard::stride(width) * size_of::<u32>() + Index::MOST_BYTES
+    }
 
     /// Creates an empty store.
     ///
@@ -83,13 +89,9 @@ impl RowStore {
     /// Counts rows, bytes and what happened so far.
     pub fn stats(&self) -> RowStoreStats {
         self.shards.iter().map(RwLock::read).fold(RowStoreStats::default(), |sum, shard| {
-            RowStoreStats {
-                rows: sum.rows + shard.index.len(),
-                bytes: sum.bytes + shard.bytes(),
-                admitted: sum.admitted + shard.admitted,
-                refused: sum.refused + shard.refused,
-                expired: sum.expired + shard.expired,
-            }
+            let (rows, bytes) = (shard.index.len(), shard.bytes());
+            let Shard { admitted, refused, expired, .. } = *shard;
+            sum + RowStoreStats { rows, bytes, admitted, refused, expired }
         })
     }
 

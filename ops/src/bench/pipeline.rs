@@ -130,6 +130,27 @@ fn count(config: &Config, stream: &Stream) -> Result<Allocations> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sluice_daemon::config::Part;
+
+    #[test]
+    fn what_the_state_is_said_to_take_is_what_is_allocated() {
+        let stream = shop(40_000, 2_000.0).unwrap();
+        let config = Config::build("", &[]).unwrap();
+        let mut pipeline = parts::pipeline(&config, 1);
+        // The index of items is the publisher's.
+        let said = |pipeline: &Pipeline| {
+            let memory = pipeline.memory();
+            memory.iter().sum::<u64>() - memory[Part::Index as usize]
+        };
+        let before = said(&pipeline);
+        let used = allocation_counter::measure(|| {
+            play(&mut pipeline, stream.records(0..stream.len(), 0));
+        });
+        let (said, used) = ((said(&pipeline) - before) as f64, used.bytes_current as f64);
+        // What an allocator adds is not in what is counted here, and some of what is said is what it takes at most.
+        let memory = pipeline.memory();
+        assert!((0.95..1.4).contains(&(said / used)), "{said} said, {used} used: {memory:?}");
+    }
 
     #[test]
     fn a_record_that_leaves_no_more_memory_in_use_allocates_next_to_nothing() {

@@ -46,7 +46,7 @@ impl Inside {
         let text = format!(
             "{configuration}\n[checkpoint]\npath = {path}\n[http]\nlisten = \"127.0.0.1:0\"\n"
         );
-        let config = Config::build(&text, &[]).map_err(|mistakes| anyhow::anyhow!("{mistakes}"))?;
+        let config = Config::build_here(&text).map_err(|mistakes| anyhow::anyhow!("{mistakes}"))?;
         sluice_daemon::telemetry::start(&config.log)?;
         let (options, wish) = (Options::default(), Shutdown::new());
         let daemon = Daemon::start(&config, &options, &wish)?;

@@ -11,7 +11,7 @@ use sluice_features::wire::Topic;
 use super::*;
 use crate::capture::{Capture, Decision, Start};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Share};
 use crate::parts;
 use crate::pipeline::record::Record;
 use crate::pipeline::work::Verdict;
@@ -269,8 +269,8 @@ fn rows_expire_alike_live_in_a_replay_of_the_capture_and_after_a_restart() {
     let config = Config::build(SHORT_LIVED, &[]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let fingerprint = parts::setup(&config, 1, folder.path(), false).identity.fingerprint();
-    let start =
-        Start { partitions: 1, fingerprint, seed: config.learn.seed, threads: 1, resumed: false };
+    let (seed, bounds) = (config.learn.seed, config.memory.bounds);
+    let start = Start { partitions: 1, fingerprint, seed, threads: 1, bounds, resumed: false };
     let capture = Capture::create(folder.path(), 64 << 20, start).unwrap();
     let trainer = live(&config, Some(capture), |_, _| {});
     let replay = || {
@@ -279,6 +279,13 @@ fn rows_expire_alike_live_in_a_replay_of_the_capture_and_after_a_restart() {
     };
     assert_eq!(replay(), trainer.checksum());
     assert_eq!(replay(), trainer.checksum());
+    // On a machine with other memory too, where a run of its own would learn something else.
+    let mut less = bounds.with(Share::Ids, 10_000).with(Share::Counters, 20_000);
+    less.rows = 1_000;
+    let elsewhere = config.clone().bounded(less);
+    let outcome = crate::replay::captured(&elsewhere, folder.path(), &Clock::system()).unwrap();
+    assert_eq!(outcome.trainer.checksum(), trainer.checksum());
+    assert_ne!(live(&elsewhere, None, |_, _| {}).checksum(), trainer.checksum());
     let restarted = live(&config, None, |i, trainer| {
         if i % 1_000 == 999 {
             let mut written = Vec::new();

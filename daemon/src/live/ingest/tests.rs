@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::app::labels;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Bounds, Config, Share};
 use crate::http::Readiness;
 use crate::kafka::{
     Connection, ConsumerSettings, EmbeddedBroker, Producer, ProducerSettings, Source, Stranger,
@@ -53,8 +53,15 @@ struct Stand {
 
 impl Stand {
     fn open(partitions: i32) -> Self {
+        Self::bounded(partitions, |bounds| bounds)
+    }
+
+    /// With other bounds than the usual ones.
+    fn bounded(partitions: i32, change: impl Fn(Bounds) -> Bounds) -> Self {
         let broker = EmbeddedBroker::start().unwrap();
         let config = Config::build(SMALL, &[]).unwrap();
+        let bounds = change(config.memory.bounds);
+        let config = config.bounded(bounds);
         let topics = config.kafka.topics.clone();
         for topic in [&topics.events, &topics.items, &topics.users, &topics.dead_letter] {
             broker.create_topic(topic, partitions).unwrap();
@@ -94,7 +101,6 @@ impl Stand {
             interval: PATIENT,
             capture: None,
             max_age: PATIENT,
-            open_bytes: 1 << 30,
             faults: Supervisor::new(shutdown.clone(), clock.clone()).faults(),
         };
         let state = ingest.state();
@@ -112,9 +118,16 @@ impl Stand {
         by.send(&name, key.as_bytes(), value, Some(stamp));
         self.taken += 1;
         while self.ingest.shared.records() < self.taken {
+            self.receive();
+        }
+    }
+
+    /// Waits for the next batch, and takes it or holds it back.
+    fn receive(&mut self) {
+        loop {
             let event = self.ingest.consumer.events().recv_timeout(PATIENT).unwrap();
             if let ConsumerEvent::Batch(batch) = event {
-                self.ingest.came(batch, &mut self.state, &self.shutdown).unwrap();
+                return self.ingest.came(batch, &mut self.state, &self.shutdown).unwrap();
             }
         }
     }
@@ -204,6 +217,80 @@ fn what_a_producer_says_of_the_time_is_believed_only_where_it_can_be_true() {
     // A backlog is old, and its stamps say when it was sent.
     stand.event(&by, &impression("old", NOW - 900_000_000), NOW - 899_000_000);
     assert_eq!(stand.ingest.shared.pipeline.read().counts().events, 8);
+}
+
+#[test]
+fn where_users_and_items_take_all_their_memory_reading_of_everything_waits_and_says_so() {
+    let mut stand = Stand::bounded(1, |bounds| bounds.with(Share::State, 60_000));
+    let by = Stranger::open(&stand.connection(), "murmur2_random");
+    let ready = |stand: &Stand| {
+        let reasons = stand.ingest.shared.readiness.reasons();
+        reasons.into_iter().find(|(wait, _)| *wait == Wait::Memory).map(|(_, text)| text)
+    };
+    let gauge = |stand: &Stand, line: &str| stand.ingest.shared.metrics.render().contains(line);
+    let mut id = 0;
+    while ready(&stand).is_none() {
+        stand.event(&by, &impression(&format!("r{id}"), NOW - 2_000), NOW);
+        id += 1;
+        assert!(id < 2_000, "it never waits");
+    }
+    let told = ready(&stand).unwrap();
+    for word in ["memory.limit", "names", "sequences", "start again with a larger"] {
+        assert!(told.contains(word), "{told}");
+    }
+    assert!(gauge(&stand, "sluice_memory_paused{share=\"state\"} 1"));
+    assert!(gauge(&stand, "sluice_memory_paused{share=\"open\"} 0"));
+    assert!(!stand.ingest.shared.takes_everything());
+    let status = stand.ingest.shared.status();
+    let bytes: u64 = ["sequences", "names", "catalogue", "index"]
+        .map(|part| status["memory"][part]["bytes"].as_u64().unwrap())
+        .iter()
+        .sum();
+    assert!(bytes > 60_000 && status["memory"]["names"]["bound"] == 60_000, "{status}");
+    // What comes now waits unread, whatever its topic, and time does not go on.
+    let waiting = [
+        (Topic::Events, impression("late", NOW - 1_000)),
+        (Topic::Items, json!({"item": "i9", "ts": NOW, "features": {"stock": 3}})),
+    ];
+    for (topic, value) in waiting {
+        let name = stand.ingest.shared.topic_name(topic).to_owned();
+        by.send(&name, b"k", value.to_string().as_bytes(), Some(NOW));
+        stand.receive();
+    }
+    let open = stand.open_impressions();
+    stand.wait(40);
+    stand.ingest.look_at_room(&mut stand.state);
+    assert!(stand.state.room.next().is_none() && ready(&stand).is_some());
+    assert_eq!((stand.ingest.shared.records(), stand.open_impressions()), (stand.taken, open));
+    // With more memory it goes on where it was.
+    stand.state.room.bounded(crate::testing::bounds());
+    stand.ingest.look_at_room(&mut stand.state);
+    assert_eq!(ready(&stand), None);
+    while let Some(batch) = stand.state.room.next() {
+        stand.ingest.batch(&batch, &mut stand.state, &stand.shutdown).unwrap();
+    }
+    assert_eq!(stand.ingest.shared.records(), stand.taken + 2);
+    assert!(gauge(&stand, "sluice_memory_paused{share=\"state\"} 0"));
+}
+
+#[test]
+fn where_open_impressions_take_all_their_memory_updates_are_taken_on() {
+    let mut stand = Stand::bounded(1, |bounds| bounds.with(Share::Open, 20_000));
+    let by = Stranger::open(&stand.connection(), "murmur2_random");
+    let mut id = 0;
+    while !stand.ingest.shared.readiness.waits_for(Wait::Open) {
+        stand.event(&by, &impression(&format!("r{id}"), NOW - 2_000), NOW);
+        id += 1;
+        assert!(id < 2_000, "it never waits");
+    }
+    let update = json!({"item": "i9", "ts": NOW, "features": {"stock": 3}}).to_string();
+    stand.send(&by, Topic::Items, "i9", update.as_bytes(), NOW);
+    let events = stand.ingest.shared.topic_name(Topic::Events).to_owned();
+    let late = impression("late", NOW - 1_000).to_string();
+    by.send(&events, b"ulate", late.as_bytes(), Some(NOW));
+    stand.receive();
+    assert_eq!(stand.ingest.shared.records(), stand.taken, "the event waits");
+    assert!(stand.state.room.next().is_none());
 }
 
 #[test]

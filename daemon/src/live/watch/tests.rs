@@ -92,7 +92,7 @@ impl Stand {
     /// Looks so many seconds later. Returns what `/ready` says of event time.
     fn look(&mut self, seconds: u64) -> Option<String> {
         self.clock.turn(Duration::from_secs(seconds));
-        self.watch.pipeline(true);
+        self.watch.pipeline();
         self.watch.orphans();
         self.watch.jumps(&mut self.jumping);
         let reasons = self.watch.shared.readiness.reasons().into_iter();

@@ -260,7 +260,7 @@ impl Retriever {
         self.adam.restore(state.steps, &state.mean, &state.square);
         self.parameters = state.parameters.into_owned();
         unflatten(Arc::make_mut(&mut self.model), &self.parameters);
-        self.log_q = state.log_q.into_owned();
+        self.log_q = state.log_q.into_owned().with_capacity(self.spec.max_rows);
         self.pending = state.pending.into_owned();
         (self.now, self.refused) = (state.now, state.refused);
         Ok(())

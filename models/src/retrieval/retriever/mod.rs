@@ -86,7 +86,7 @@ pub struct RetrieverStats {
     pub pending: usize,
     /// Offered items that are drawn from.
     pub offered: usize,
-    /// Embedding rows.
+    /// Embedding rows; their bytes with those of the frequencies of items.
     pub rows: RowStoreStats,
 }
 
@@ -322,12 +322,14 @@ impl Retriever {
 
     /// Returns what was done so far.
     pub fn stats(&self) -> RetrieverStats {
+        let mut rows = self.rows.stats();
+        rows.bytes += self.log_q.memory();
         RetrieverStats {
             steps: self.adam.steps(),
             refused: self.refused,
             pending: self.pending.pairs.len(),
             offered: self.offered.len(),
-            rows: self.rows.stats(),
+            rows,
         }
     }
 }

@@ -5,6 +5,9 @@ use sluice_features::ids::salted_hash;
 use sluice_features::schema::Schema;
 use sluice_features::time::Span;
 
+use crate::retrieval::LogQ;
+use crate::table::RowStore;
+
 /// The configuration of a [`Retriever`](super::Retriever). Whoever configures validates it: widths,
 /// temperature, batch and rates are above 0, the task is one of the schema's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,7 +39,8 @@ pub struct RetrieverSpec {
     pub history: usize,
     /// The occurrence from which on an id has a row: 1 is the first.
     pub admission: u8,
-    /// Most rows, and most items whose frequency is kept.
+    /// Most rows, and most items whose frequency is kept. No part of what a model is: rows that are there stay where there may be fewer.
+    #[serde(skip)]
     pub max_rows: usize,
     /// How long a row is kept without being used, in event time; for ever when absent.
     pub expiry: Option<Span>,
@@ -65,6 +69,11 @@ impl Default for RetrieverSpec {
 }
 
 impl RetrieverSpec {
+    /// Returns how many bytes a row takes at most, with what is known of the frequency of its item.
+    pub fn row_bytes(&self) -> usize {
+        RowStore::row_bytes(self.row_width) + LogQ::ITEM_BYTES
+    }
+
     /// Returns a hash of all that decides what a checkpoint means: this configuration and the schema.
     pub fn fingerprint(&self, schema: &Schema) -> u64 {
         // Fields are written in their declared order, so the text is canonical.

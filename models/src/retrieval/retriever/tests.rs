@@ -513,6 +513,28 @@ fn what_was_read_back_goes_on_to_the_bit() {
 }
 
 #[test]
+fn a_machine_with_other_memory_reads_it_too() {
+    let mut shop = Shop::new(8);
+    for admission in [1, 2] {
+        let spec = RetrieverSpec { admission, max_rows: 100_000, ..spec() };
+        let mut retriever = Retriever::new(spec.clone(), &shop.schema, 4);
+        for _ in 0..6 {
+            retriever.learn(&shop.examples(200));
+        }
+        let rows = retriever.stats().rows.rows;
+        let mut bytes = Vec::new();
+        retriever.write(&mut bytes).unwrap();
+        for max_rows in [1_000_000_000, rows / 2] {
+            let other = RetrieverSpec { max_rows, ..spec.clone() };
+            let read = Retriever::read(other, &shop.schema, &bytes[..]).unwrap();
+            assert_eq!(read.stats().rows.rows, rows);
+        }
+        let other = RetrieverSpec { width: 3, ..spec };
+        assert!(Retriever::read(other, &shop.schema, &bytes[..]).is_err());
+    }
+}
+
+#[test]
 fn an_image_is_of_its_instant_while_learning_goes_on() {
     let mut shop = Shop::new(12);
     let mut retriever = trained(&mut shop, 6);

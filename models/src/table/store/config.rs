@@ -1,5 +1,7 @@
 //! What a store is made with, and what it tells of itself.
 
+use std::ops::Add;
+
 use sluice_features::time::Span;
 
 use crate::kernels::AdagradStep;
@@ -37,4 +39,18 @@ pub struct RowStoreStats {
     pub refused: u64,
     /// Rows removed because they were not used for long.
     pub expired: u64,
+}
+
+impl Add for RowStoreStats {
+    type Output = Self;
+
+    fn add(self, more: Self) -> Self {
+        Self {
+            rows: self.rows + more.rows,
+            bytes: self.bytes + more.bytes,
+            admitted: self.admitted + more.admitted,
+            refused: self.refused + more.refused,
+            expired: self.expired + more.expired,
+        }
+    }
 }

@@ -216,6 +216,41 @@ fn full_stores_make_room_from_rows_that_are_due() {
 }
 
 #[test]
+fn a_store_that_may_have_fewer_rows_keeps_those_that_it_has_and_takes_no_new_ones() {
+    for admission in [1, 2] {
+        let whole = RowStore::new(RowStoreConfig { admission, ..config() });
+        let keys: Vec<u64> = (1..=900).collect();
+        let mut out = vec![0.0; keys.len() * WIDTH];
+        (0..2).for_each(|_| whole.gather_or_insert(&keys, at(1000), &mut out));
+        assert_eq!(whole.len(), keys.len());
+        let fewer = RowStore::new(RowStoreConfig { admission, max_rows: 500, ..config() });
+        for shard in 0..RowStore::SHARDS {
+            fewer.import(shard, whole.export(shard)).unwrap();
+        }
+        assert_eq!(fewer.checksum(), whole.checksum());
+        let mut again = out.clone();
+        fewer.gather(&keys, &mut again);
+        assert_eq!(again, out);
+        let refused = fewer.stats().refused;
+        (0..2).for_each(|_| fewer.gather_or_insert(&[2_000], at(1000), &mut out[..WIDTH]));
+        assert!(fewer.stats().refused > refused && !fewer.contains(2_000));
+        assert_eq!(fewer.len(), keys.len());
+    }
+}
+
+#[test]
+fn a_row_takes_no_more_than_is_said() {
+    let store = RowStore::new(config());
+    for keys in (1..200_000_u64).collect::<Vec<_>>().chunks(1_000) {
+        store.gather_or_insert(keys, at(1000), &mut vec![0.0; keys.len() * WIDTH]);
+        let most = store.len() * RowStore::row_bytes(WIDTH);
+        // Small indexes are not in step with their rows.
+        let small = RowStore::SHARDS * 16 * 16;
+        assert!(store.stats().bytes <= most + small, "{} rows", store.len());
+    }
+}
+
+#[test]
 fn sweeps_in_turns_remove_what_one_look_at_all_removes() {
     let expiry = Some(Span::seconds(1600));
     let stores = [(), ()].map(|()| RowStore::new(RowStoreConfig { expiry, ..config() }));
