@@ -221,7 +221,7 @@ fn what_a_producer_says_of_the_time_is_believed_only_where_it_can_be_true() {
 
 #[test]
 fn where_users_and_items_take_all_their_memory_reading_of_everything_waits_and_says_so() {
-    let mut stand = Stand::bounded(1, |bounds| bounds.with(Share::State, 60_000));
+    let mut stand = Stand::bounded(1, |bounds| bounds.with(Share::State, 5_000));
     let by = Stranger::open(&stand.connection(), "murmur2_random");
     let ready = |stand: &Stand| {
         let reasons = stand.ingest.shared.readiness.reasons();
@@ -246,7 +246,7 @@ fn where_users_and_items_take_all_their_memory_reading_of_everything_waits_and_s
         .map(|part| status["memory"][part]["bytes"].as_u64().unwrap())
         .iter()
         .sum();
-    assert!(bytes > 60_000 && status["memory"]["names"]["bound"] == 60_000, "{status}");
+    assert!(bytes > 5_000 && status["memory"]["names"]["bound"] == 5_000, "{status}");
     // What comes now waits unread, whatever its topic, and time does not go on.
     let waiting = [
         (Topic::Events, impression("late", NOW - 1_000)),
