@@ -204,14 +204,16 @@ fn state_text(limit: u64, most: u64, memory: &[u64; Part::ALL.len()]) -> String 
     parts.retain(|(part, _)| part.share() == Share::State);
     parts.sort_unstable_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
     let remedy = match parts.first() {
-        Some((Part::Sequences, _)) => " or a smaller sequence.max_length",
+        Some((Part::Sequences, _)) => {
+            ", or with a smaller sequence.max_length, which lets the oldest behaviours go"
+        }
         _ => "",
     };
     let parts: Vec<String> =
         parts.iter().map(|(part, bytes)| format!("{} {bytes}", part.name())).collect();
     format!(
         "what is known of users and items takes its share of memory.limit = {limit}, {most} bytes ({}), and reading waits: it seldom becomes less; to go \
-         on, start again with a larger memory.limit{remedy}: nothing is lost, and requests are answered on",
+         on, start again with a larger memory.limit{remedy}; what comes waits in Kafka, and requests are answered on",
         parts.join(", ")
     )
 }

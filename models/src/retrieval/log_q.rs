@@ -127,11 +127,10 @@ impl LogQ {
     }
 }
 
-/// [`LogQ`] as it is stored, items by ascending id.
+/// [`LogQ`] as it is stored, items by ascending id. How many they may be is whoever reads it to say ([`LogQ::with_capacity`]): until then any number.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     alpha: f64,
-    capacity: usize,
     events: u64,
     items: Vec<(u64, Gap)>,
 }
@@ -140,13 +139,13 @@ impl From<LogQ> for Stored {
     fn from(estimate: LogQ) -> Self {
         let mut items: Vec<_> = estimate.items.iter().map(|(id, gap)| (id, *gap)).collect();
         items.sort_unstable_by_key(|&(id, _)| id);
-        Self { alpha: estimate.alpha, capacity: estimate.capacity, events: estimate.events, items }
+        Self { alpha: estimate.alpha, events: estimate.events, items }
     }
 }
 
 impl From<Stored> for LogQ {
     fn from(stored: Stored) -> Self {
-        let mut estimate = Self::new(stored.alpha, stored.capacity);
+        let mut estimate = Self::new(stored.alpha, usize::MAX);
         estimate.events = stored.events;
         estimate.items.extend(stored.items);
         estimate
@@ -271,7 +270,8 @@ mod tests {
         let mut estimate = LogQ::new(0.01, 150);
         (0..50).for_each(|_| estimate.observe(&batch(&mut random)));
         let stored = postcard::to_allocvec(&estimate).unwrap();
-        let mut restored: LogQ = postcard::from_bytes(&stored).unwrap();
+        let restored: LogQ = postcard::from_bytes(&stored).unwrap();
+        let mut restored = restored.with_capacity(150);
         for _ in 0..50 {
             let items = batch(&mut random);
             estimate.observe(&items);

@@ -25,7 +25,7 @@ use crate::retrieval::LogQ;
 use crate::table::{FrozenRows, ImageError, RowStore, ShardImage};
 
 const MAGIC: [u8; 8] = *b"sluice.r";
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Why a retrieval model cannot be read.
 #[derive(Debug, thiserror::Error)]

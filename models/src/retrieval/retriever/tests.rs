@@ -527,7 +527,7 @@ fn a_machine_with_other_memory_reads_it_too() {
         for max_rows in [1_000_000_000, rows / 2] {
             let other = RetrieverSpec { max_rows, ..spec.clone() };
             let read = Retriever::read(other, &shop.schema, &bytes[..]).unwrap();
-            assert_eq!(read.stats().rows.rows, rows);
+            assert_eq!((read.stats().rows.rows, read.checksum()), (rows, retriever.checksum()));
         }
         let other = RetrieverSpec { width: 3, ..spec };
         assert!(Retriever::read(other, &shop.schema, &bytes[..]).is_err());
