@@ -163,6 +163,40 @@ fn many_keys_of_one_counter_leave_room_for_the_others_within_the_bound() {
 }
 
 #[test]
+fn what_has_faded_gives_its_place_up_by_itself_and_nobody_reads_what_stood_there() {
+    let of = |half_life| {
+        let read = Reading::Count;
+        Counter { half_life: Span(half_life), read, ..counter(0, &[Subject::User]) }
+    };
+    let mut counters = Counters::new(&[of(10), of(1_000_000)], 1 << 20);
+    let mut log = std::collections::BTreeMap::<u64, Vec<i64>>::new();
+    let mut state = 5_u64;
+    for time in 0..20_000_i64 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        // Most users come once; some come back when only the longer half-life knows them.
+        let user = if time % 3 == 0 { (state >> 33) % 500 } else { 1_000 + time as u64 };
+        counters.advance(EventTime(time), EventTime(time));
+        let of_user = subjects(1, user);
+        for (number, half_life) in [(0, 10.0), (1, 1_000_000.0)] {
+            let seen = log.get(&user).into_iter().flatten();
+            let c: f64 = seen.map(|then| (-((time - then) as f64) / half_life).exp2()).sum();
+            let read = counters.read(number, &of_user, None, EventTime(time)).unwrap();
+            // A sweep forgets what is negligible.
+            assert!((f64::from(read) - c.ln_1p()).abs() < 0.021, "{time}: {read} of {c}");
+        }
+        counters.impression(&of_user, None, EventTime(time));
+        counters.outcome(0, &of_user, EventTime(time), EventTime(time));
+        log.entry(user).or_default().push(time);
+    }
+    let [short, long] = [0, 1].map(|i| &counters.keyed[0].groups[i]);
+    assert!(short.places() < long.len() / 2, "{} of {}", short.places(), long.len());
+    assert_eq!(long.len(), log.len());
+    assert!(counters.memory() < counters.len() * Counters::ENTRY_BYTES);
+    let again: Counters = serde_json::from_str(&serde_json::to_string(&counters).unwrap()).unwrap();
+    assert_eq!((again.len(), again.memory() / 1000), (counters.len(), counters.memory() / 1000));
+}
+
+#[test]
 fn counters_together_are_read_as_each_one_alone() {
     let price = AttributeKey::of("price");
     let by = [&[Subject::Item][..], &[Subject::User], &[Subject::User, Subject::Category]];
