@@ -380,11 +380,12 @@ mod tests {
             })
         };
         assert!(catalogue.is_empty() && offered(&catalogue, 1), "there is no catalogue");
-        let said = |number: f64| {
+        let as_value = |value: Value| {
             let mut attributes = Attributes::default();
-            attributes.insert(available, Value::Number(number));
+            attributes.insert(available, value);
             Some(attributes)
         };
+        let said = |number: f64| as_value(Value::Number(number));
         catalogue.apply(2, EventTime(10), said(0.0), NO_HORIZON);
         assert!(!catalogue.is_empty() && !offered(&catalogue, 1), "a mistyped name");
         assert!(!offered(&catalogue, 2), "sold out");
@@ -394,6 +395,15 @@ mod tests {
         assert!([2, 3, 4].iter().all(|id| offered(&catalogue, *id)));
         catalogue.apply(3, EventTime(30), None, NO_HORIZON);
         assert!(!offered(&catalogue, 3), "gone");
+        // What says neither yes nor no is no promise.
+        let list = Value::List(Box::new([Value::Flag(false).category().unwrap()]));
+        let doubtful = [list, Value::Number(-1.0), Value::text("soon"), Value::text("")];
+        for value in doubtful.into_iter().chain(["false", "0", "no"].map(Value::text)) {
+            catalogue.apply(5, EventTime(10), as_value(value.clone()), NO_HORIZON);
+            assert!(!offered(&catalogue, 5), "{value:?}");
+        }
+        catalogue.apply(5, EventTime(10), as_value(Value::text("true")), NO_HORIZON);
+        assert!(offered(&catalogue, 5));
         let restored = Catalogue::new(vec![AttributeKey::of("available")]);
         restored.restore(2, catalogue.versions(2));
         assert!(!restored.is_empty() && offered(&restored, 2) && !offered(&restored, 1));

@@ -113,18 +113,19 @@ mod tests {
             _ => pair_key(place.into(), u64::from(place) - 1),
         };
         let places = 0..30_000;
+        let look = |found: u32, place: u32| {
+            looks.set(looks.get() + 1);
+            found == place
+        };
         for place in places.clone() {
-            assert_eq!(links.find(key(place), |_| panic!("{place} is new")), None);
+            assert_eq!(links.find(key(place), |found| look(found, place)), None);
             links.insert(key(place), place);
         }
         for place in places.clone() {
-            let is = |found| {
-                looks.set(looks.get() + 1);
-                found == place
-            };
-            assert_eq!(links.find(key(place), is), Some(place));
+            assert_eq!(links.find(key(place), |found| look(found, place)), Some(place));
         }
-        assert_eq!(looks.get(), places.len());
+        // The seed differs from run to run: in one of ten a pair of them has equal tags.
+        assert!((places.len()..places.len() + 20).contains(&looks.get()), "{}", looks.get());
     }
 
     #[test]

@@ -103,11 +103,12 @@ impl Driven {
     }
 
     fn advance(&mut self, time: i64) {
-        while self.joiner.advance(EventTime(time), &mut self.effects) {
-            assert!(self.effects.len() <= 4 * MOST_CLOSINGS);
+        let mut more = true;
+        while more {
+            more = self.joiner.advance(EventTime(time), &mut self.effects);
+            assert!(self.effects.len() <= 3 * MOST_CLOSINGS, "more than a portion");
             self.handle();
         }
-        self.handle();
     }
 
     fn finish(&mut self) -> Vec<Told> {
