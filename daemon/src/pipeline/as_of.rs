@@ -1,10 +1,18 @@
 //! Tests of one meaning: a row holds what was knowable when its impression happened, and no clock that nobody confirms moves anything. On random
 //! items and random labels nothing can be learned.
 
+use std::collections::HashMap;
+
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
+use sluice_features::time::EventTime;
 
+use super::Pipeline;
+use super::record::Record;
+use super::work::LearnBatch;
+use crate::config::Config;
+use crate::parts;
 use crate::testing::played::{Played, Sent};
 
 const START: i64 = 1_650_000_000_000;
@@ -194,6 +202,50 @@ fn on_noise_a_deep_model_with_histories_learns_nothing() {
             }
         }
     }
+}
+
+/// What is learned of an impression when its windows close is the row of which its prediction was made, whatever was counted and done since.
+#[test]
+fn the_row_that_is_learned_is_the_row_that_was_predicted() {
+    let config = linear("impression", "wait", "");
+    let (funnel, rest) = config.split_once("[features]").unwrap();
+    let serve = &rest[rest.find("[serve]").unwrap()..];
+    let config = format!("{funnel}{DEEP}{serve}{}", all_counters("click"));
+    let config = Config::build(&config, &[]).unwrap();
+    let mut pipeline = parts::pipeline(&config, 1);
+    let (mut rows, mut again, mut longest) = (HashMap::new(), 0, 0);
+    let mut compare = |pipeline: &mut Pipeline| {
+        while let Some(LearnBatch { batch, .. }) = pipeline.next_batch() {
+            for (i, about) in batch.about.iter().enumerate() {
+                let fields = batch.keys.len() / batch.size();
+                let mut row = batch.keys[i * fields..(i + 1) * fields].to_vec();
+                let numbers = batch.numbers.len() / batch.size();
+                let of_row = &batch.numbers[i * numbers..(i + 1) * numbers];
+                row.extend(of_row.iter().map(|number| u64::from(number.to_bits())));
+                for history in &batch.histories {
+                    let of_row = history.starts[i] as usize..history.starts[i + 1] as usize;
+                    longest = longest.max(of_row.len());
+                    row.extend(&history.items[of_row.clone()]);
+                    row.extend(&history.categories[of_row]);
+                }
+                if let Some(before) = rows.get(&about.impression) {
+                    assert_eq!(&row, before, "{:?}", about.impression);
+                    again += 1;
+                }
+                rows.insert(about.impression, row);
+            }
+        }
+    };
+    for (offset, sent) in (0..).zip(noise("impression", Arrival::InTime, 3)) {
+        let value = serde_json::to_vec(&sent.message).unwrap();
+        let (topic, arrived, value) = (sent.topic, EventTime(sent.arrived), Some(&value[..]));
+        pipeline.take(&Record { topic, partition: 0, offset, arrived, key: None, value }).unwrap();
+        compare(&mut pipeline);
+    }
+    pipeline.finish();
+    pipeline.cut();
+    compare(&mut pipeline);
+    assert!(again > 10_000 && longest == 10, "{again} rows came again, of up to {longest} items");
 }
 
 fn event(kind: &str, id: String, ts: i64, user: &str, item: &str, of: Option<&str>) -> Sent {

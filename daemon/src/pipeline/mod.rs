@@ -13,6 +13,8 @@ mod as_of;
 mod batcher;
 mod counting;
 pub mod counts;
+#[cfg(test)]
+mod drawn;
 pub mod due;
 mod effects;
 mod groups;

@@ -195,7 +195,9 @@ fn the_commonest_reason_is_named_with_its_remedy() {
     let remedy = |reason: Orphan| {
         let mut shop = usual(0.02);
         shop.counts[0].opened += 500;
-        shop.count(0, 400, |kind| {
+        // Copies and behaviours that are no task have no fate here.
+        shop.count(0, 1_000, |kind| {
+            (kind.duplicate, kind.extra) = (400, 200);
             kind.attributed += 240;
             kind.orphaned[Orphan::NoImpression as usize] += 50;
             kind.orphaned[reason as usize] += 110;

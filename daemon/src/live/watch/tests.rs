@@ -100,7 +100,7 @@ impl Stand {
     }
 
     /// Returns a metric as it is exported.
-    fn metric(&self, name: &str) -> f64 {
+    fn metric(&self, name: &str) -> u64 {
         let text = self.watch.shared.metrics.render();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
@@ -116,16 +116,16 @@ fn a_jump_that_nobody_confirms_is_counted_at_once_and_after_a_minute_a_reason_no
         }
     }
     assert_eq!(stand.look(0), None);
-    assert_eq!(stand.metric("sluice_events_jumping_partitions"), 0.0);
-    assert_eq!(stand.metric("sluice_events_jumped_total"), 0.0);
+    assert_eq!(stand.metric("sluice_events_jumping_partitions"), 0);
+    assert_eq!(stand.metric("sluice_events_jumped_total"), 0);
     stand.show(1, "u1", START + 20 * HOUR);
     stand.show(1, "u1", START + 20 * HOUR);
     assert_eq!(stand.look(0), None);
-    assert_eq!(stand.metric("sluice_events_jumping_partitions"), 1.0);
-    assert_eq!(stand.metric("sluice_events_jumped_total"), 2.0);
+    assert_eq!(stand.metric("sluice_events_jumping_partitions"), 1);
+    assert_eq!(stand.metric("sluice_events_jumped_total"), 2);
     stand.show(2, "u2", START + 30 * HOUR);
     assert_eq!(stand.look(59), None, "not yet a minute");
-    assert_eq!(stand.metric("sluice_events_jumping_partitions"), 2.0);
+    assert_eq!(stand.metric("sluice_events_jumping_partitions"), 2);
     assert!(
         stand.look(1).unwrap().starts_with("partitions [1, 2]: the newest events lie hours beyond")
     );
@@ -136,8 +136,8 @@ fn a_jump_that_nobody_confirms_is_counted_at_once_and_after_a_minute_a_reason_no
     assert!(stand.look(1).unwrap().starts_with("partitions [2]"));
     stand.show(2, "u3", START + 11_000);
     assert_eq!(stand.look(0), None);
-    assert_eq!(stand.metric("sluice_events_jumping_partitions"), 0.0);
-    assert_eq!(stand.metric("sluice_events_jumped_total"), 3.0);
+    assert_eq!(stand.metric("sluice_events_jumping_partitions"), 0);
+    assert_eq!(stand.metric("sluice_events_jumped_total"), 3);
     // The next one is given its minute again, and is confirmed within.
     stand.show(0, "u1", START + 20 * HOUR);
     assert_eq!(stand.look(1), None);
@@ -145,8 +145,8 @@ fn a_jump_that_nobody_confirms_is_counted_at_once_and_after_a_minute_a_reason_no
         stand.show(0, user, START + 20 * HOUR);
     }
     assert_eq!(stand.look(59), None);
-    assert_eq!(stand.metric("sluice_events_jumping_partitions"), 0.0);
-    assert_eq!(stand.metric("sluice_events_jumped_total"), 6.0, "the fourth is believed");
+    assert_eq!(stand.metric("sluice_events_jumping_partitions"), 0);
+    assert_eq!(stand.metric("sluice_events_jumped_total"), 6, "the fourth is believed");
     assert_eq!(stand.watch.shared.status()["jumped"], 6);
 }
 
@@ -157,14 +157,14 @@ fn impressions_too_late_for_their_counters_are_counted() {
         stand.show(0, &format!("u{}", second % 7), START + second * 1000);
     }
     stand.look(0);
-    assert_eq!(stand.metric("sluice_events_untold_counters_total"), 0.0);
+    assert_eq!(stand.metric("sluice_events_untold_counters_total"), 0);
     // An hour late: its window is open still, and what was counted since cannot be told apart from what was known then.
     for user in ["a", "b", "c"] {
         stand.show(0, user, START - HOUR);
     }
     stand.show(0, "d", START + 600_000);
     stand.look(0);
-    assert_eq!(stand.metric("sluice_events_untold_counters_total"), 3.0);
+    assert_eq!(stand.metric("sluice_events_untold_counters_total"), 3);
 }
 
 #[test]
@@ -182,10 +182,10 @@ fn outcomes_that_find_no_impression_any_more_are_told_by_their_type() {
             "item": "i1", "impression": named});
         stand.take(0, &click);
         stand.look(1);
-        assert!(second > 600 || stand.metric(unusual) == 0.0, "{second}");
+        assert!(second > 600 || stand.metric(unusual) == 0, "{second}");
     }
-    assert_eq!(stand.metric(unusual), 1.0);
-    assert_eq!(stand.metric("sluice_join_orphans_unusual{type=\"impression\"}"), 0.0);
+    assert_eq!(stand.metric(unusual), 1);
+    assert_eq!(stand.metric("sluice_join_orphans_unusual{type=\"impression\"}"), 0);
     let told = &stand.watch.shared.status()["orphans_unusual"][0];
     assert_eq!((&told["type"], &told["reason"]), (&json!("click"), &json!("no_impression")));
     assert_eq!((&told["outcomes"], &told["orphans"]), (&json!(200), &json!(200)));

@@ -233,10 +233,11 @@ fn the_end_of_what_is_not_known_is_counted_and_nothing_else() {
 #[test]
 fn many_updates_within_the_lateness_do_not_look_ahead() {
     let mut stand = Stand::new();
-    stand.shown(0, &json!({}));
     for k in 0..40 {
         // What is read changes now and then, what is not read each time.
         stand.item("a", NOW + 100 * k, &json!({"number": k / 5, "stock": k}));
+        // Time goes on, but an impression of any of these moments may yet come.
+        stand.shown(100 * k, &json!({}));
     }
     let read = |time: i64| {
         stand.pipeline.shared().item_features.as_of(
