@@ -23,13 +23,18 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(early_most: usize) -> Self {
-        let task =
-            Task { name: "click".into(), parent: None, window: WINDOW, labels: LabelRule::Wait };
-        let funnel = Funnel::build(Entry::Impression, "impression", vec![task], vec![]);
+    /// A chain of so many tasks.
+    fn new(tasks: usize) -> Self {
+        let task = |i: usize| Task {
+            name: format!("t{i}"),
+            parent: i.checked_sub(1),
+            window: WINDOW,
+            labels: LabelRule::Wait,
+        };
+        let tasks = (0..tasks).map(task).collect();
+        let funnel = Funnel::build(Entry::Impression, "impression", tasks, vec![]);
         let funnel = funnel.expect("a sound funnel");
-        let limits =
-            JoinLimits { early_bytes: early_most * WAITING_BYTES, ..JoinLimits::default() };
+        let limits = JoinLimits { early_bytes: 100_000 * WAITING_BYTES, ..JoinLimits::default() };
         Self { joiner: Joiner::new(&funnel, limits), effects: Vec::new(), events: 0 }
     }
 
@@ -48,9 +53,13 @@ impl Bench {
     }
 
     fn click(&mut self, id: u64, user: u64, item: u64, time: i64, names: Option<u64>) {
+        self.outcome(0, id, user, item, time, names);
+    }
+
+    fn outcome(&mut self, kind: u8, id: u64, user: u64, item: u64, time: i64, names: Option<u64>) {
         let outcome = Outcome {
             id: event(id),
-            kind: BehaviourType(0),
+            kind: BehaviourType(kind),
             user: UserId(hash(user)),
             item: ItemId(hash(item)),
             time: EventTime(START + time),
@@ -91,9 +100,14 @@ fn event(number: u64) -> EventId {
 
 /// Plays a shape three times and prints the best.
 fn measure(name: &str, play: impl Fn(&mut Bench)) {
+    measure_chain(name, 1, play);
+}
+
+/// The same with a chain of so many tasks.
+fn measure_chain(name: &str, tasks: usize, play: impl Fn(&mut Bench)) {
     let mut best = f64::INFINITY;
     for _ in 0..3 {
-        let mut bench = Bench::new(100_000);
+        let mut bench = Bench::new(tasks);
         let begun = Instant::now();
         play(&mut bench);
         bench.advance(EventTime::MAX);
@@ -164,6 +178,25 @@ fn main() {
             }
         });
     }
+    // Each impression with an outcome of every type; ids that are different, then those of one round equal but for the type, then one id for all
+    // that a user does.
+    let rounds = |b: &mut Bench, id: &dyn Fn(u64, u64) -> u64| {
+        for k in 0..100_000 {
+            let (time, (user, item)) = (k as i64, shop(k));
+            b.impression(id(k, 0), user, item, time);
+            for kind in 0..4 {
+                b.outcome(kind, id(k, 1 + u64::from(kind)), user, item, time + 1, None);
+            }
+            b.advance(EventTime(START + time - 300_000));
+        }
+    };
+    measure_chain("100,000 times four outcomes, ids of their own", 4, |b| {
+        rounds(b, &|k, event| 5 * k + event);
+    });
+    measure_chain("100,000 times four outcomes, ids equal but for the type", 4, |b| {
+        rounds(b, &|k, _| k);
+    });
+    measure_chain("100,000 times four outcomes, one id for all", 4, |b| rounds(b, &|_, _| 1));
     measure("400,000 windows close at once", |b| {
         for k in 0..400_000 {
             let (user, item) = shop(k);

@@ -484,6 +484,7 @@ proptest! {
         behaviours in prop::collection::vec((1..9u64, 0..3u8, 0..99_999i64), 0..60),
         item in 0..9u64,
         time in 0..100_000i64,
+        together in prop::option::of(any::<prop::sample::Index>()),
     ) {
         let mut world = everything();
         let category = |item: u64| (!item.is_multiple_of(4)).then(|| stable_hash(&[b'c', (item % 4) as u8]));
@@ -500,6 +501,9 @@ proptest! {
             sequences.append(USER, entry, EventTime::MIN);
             sequences.append(UserId(1), entry, EventTime::MIN);
         }
+        // Half of them at the very moment of a behaviour, which is not before it.
+        let at = together.filter(|_| !behaviours.is_empty()).map(|place| place.get(&world.history.0).0.time.0);
+        let time = at.unwrap_or(time);
         if let Some(id) = category(item) {
             let mut features = Attributes::default();
             features.insert(key(CATEGORY), Value::Text { id, reads: Reads::Nothing });
