@@ -86,7 +86,8 @@ impl Room {
 
     /// Tells whether records of a topic are taken.
     pub(super) fn admits(&self, role: TopicRole) -> bool {
-        !self.state.full && !(self.open.full && role == TopicRole::Events)
+        let waits = self.state.full || self.open.full && role == TopicRole::Events;
+        !waits
     }
 
     /// Holds a batch back until there is room.

@@ -638,6 +638,38 @@ fn items_that_nobody_takes_are_pushed_away_from_their_users() {
     assert!(with > 0.2 && with > 4.0 * without, "even ones by {with}, in-batch ones by {without}");
 }
 
+/// 4 of 40 offered items are taken, each as often: of 64 positives 16, and of 32 drawn ones each item one 40th.
+#[test]
+fn an_item_is_corrected_by_how_often_it_is_taken_and_drawn() {
+    let mut shop = Shop::new(16);
+    let spec = RetrieverSpec { uniform: 32, ..spec() };
+    let mut retriever = Retriever::new(spec, &shop.schema, 1);
+    let mut shown = shop.batch();
+    (0..40).for_each(|item| shop.add(&mut shown, 1, item, &[], 0.0));
+    // One that is taken but not offered is drawn by nobody.
+    shown.about[3].offered = false;
+    retriever.learn(&shown);
+    for _ in 0..200 {
+        let mut positives = shop.batch();
+        (0..64).for_each(|user| shop.add(&mut positives, user, user % 4, &[], 1.0));
+        positives.about.iter_mut().for_each(|about| about.offered = about.item.0 != 4);
+        retriever.learn(&positives);
+    }
+    assert_eq!(retriever.stats().steps, 200);
+    let drawn = 32.0 / 39.0;
+    let (ids, counts) = (&retriever.work.ids, &retriever.work.counts);
+    assert_eq!((ids.len(), counts.len()), (96, 96));
+    for (id, count) in ids.iter().zip(counts) {
+        let wanted: f32 = match id - 1 {
+            3 => 16.0,
+            0..3 => 16.0 + drawn,
+            _ => drawn,
+        };
+        assert!((count.exp() / wanted - 1.0).abs() < 0.02, "{id}: {}, not {wanted}", count.exp());
+    }
+    assert!(ids[64..].iter().any(|id| *id > 4), "drawn ones are among them");
+}
+
 #[test]
 fn items_that_are_drawn_are_touched_and_what_is_not_offered_is_not_drawn() {
     let mut shop = Shop::new(15);
