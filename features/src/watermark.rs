@@ -5,10 +5,11 @@
 //!
 //! | the time | is believed |
 //! |---|---|
-//! | at most [`JUMP`] beyond the newest, or four times the longest step of late: few events come far apart | at once |
+//! | at most [`JUMP`] beyond the newest, or four times the longest step of late that others followed: few events come far apart | at once |
+//! | the same of the user who brought the newest, while others still come before that | where it is no more than that beyond the newest of the others |
 //! | further ahead, of a stream whose newest record, as this one, came within [`JUMP`] of its own time | at once: the receiver's clock agrees |
 //! | further ahead otherwise (a log of the past, a stream that was silent) | when events of [`CONFIRMED`] users have come beyond that mark and none in time between them; then the earliest of them counts, and those that are no jump from it |
-//! | the first of a partition | at once, but windows stay open until [`CONFIRMED`]` - 1` further events have come near it; one far before it takes its place |
+//! | the first of a partition | at once, but windows stay open until events of [`CONFIRMED`]` - 1` other users have come near it, or [`ALONE`] of whomever; one far before it takes its place |
 //!
 //! A partition that is read up and silent lets the clock decide: [`Watermark::settle`].
 
@@ -21,6 +22,11 @@ use crate::time::{EventTime, Span};
 pub const JUMP: Span = Span::seconds(3600);
 /// So many users must agree about a jump: the one who jumped and three others.
 pub const CONFIRMED: usize = 4;
+/// So many events near the first one confirm it where they are of fewer users.
+pub const ALONE: u16 = 32;
+
+/// Events that are no older than this beside the newest one do not contradict it, however small the lateness.
+const NEAR: Span = Span::seconds(60);
 
 /// How far the event time of one partition has certainly come: the newest plausible time minus the allowed lateness.
 ///
@@ -31,10 +37,19 @@ pub struct Watermark {
     lateness: Span,
     /// The newest time came within [`JUMP`] of its arrival.
     live: bool,
-    /// Events near the first one, up to [`CONFIRMED`].
-    support: usize,
-    /// The longest step that the newest time has made; a step of a 512th less with each event.
+    /// Users with events near the first one.
+    backers: [Option<UserId>; CONFIRMED],
+    /// Events near the first one, up to [`ALONE`].
+    backing: u16,
+    /// The longest step that the newest time has made and others have followed; a 512th less with each event.
     stride: Span,
+    /// Whose event is the newest, and the longest step that it has made; nobody has followed yet.
+    mover: Option<UserId>,
+    step: Span,
+    /// The newest time of other users.
+    others: EventTime,
+    /// Others still come before the newest time.
+    contradicted: bool,
     /// Times beyond the mark, each of another user.
     ahead: [Option<(UserId, EventTime)>; CONFIRMED],
 }
@@ -46,8 +61,13 @@ impl Watermark {
             newest: EventTime::MIN,
             lateness,
             live: false,
-            support: 0,
+            backers: [None; CONFIRMED],
+            backing: 0,
             stride: Span::ZERO,
+            mover: None,
+            step: Span::ZERO,
+            others: EventTime::MIN,
+            contradicted: false,
             ahead: [None; CONFIRMED],
         }
     }
@@ -73,8 +93,9 @@ impl Watermark {
     pub fn observe(&mut self, time: EventTime, user: UserId, arrived: EventTime) -> bool {
         let live = time + JUMP >= arrived;
         if self.newest == EventTime::MIN || self.is_far_before_the_first(time) {
-            (self.newest, self.live) = (time, live);
-            self.support = if live { CONFIRMED } else { 1 };
+            *self = Self { newest: time, live, mover: Some(user), ..Self::new(self.lateness) };
+            self.backers[0] = Some(user);
+            self.backing = if live { ALONE } else { 1 };
             return true;
         }
         if time > self.mark() && !(live && self.live) {
@@ -84,16 +105,15 @@ impl Watermark {
             self.ahead = [None; CONFIRMED];
         }
         if time + JUMP >= self.newest {
-            self.support = CONFIRMED.min(self.support + 1);
+            self.back(user);
         }
-        let live = if time > self.newest { live } else { self.live };
-        self.move_to(time.max(self.newest), live);
+        self.follow(time, user, live);
         true
     }
 
     /// Believes a jump that waits: the partition is read up, nothing has come for a while and the clock has passed it.
     pub fn settle(&mut self) {
-        self.support = CONFIRMED;
+        self.backing = ALONE;
         let ahead = self.ahead.iter().flatten().map(|(_, time)| *time);
         if let Some(time) = ahead.min() {
             self.move_to(time.max(self.newest), self.live);
@@ -113,21 +133,55 @@ impl Watermark {
 
     /// Returns the watermark, [`EventTime::MIN`] until the first event is confirmed.
     pub fn value(&self) -> EventTime {
-        if self.support < CONFIRMED { EventTime::MIN } else { self.newest - self.lateness }
+        if self.backing < ALONE { EventTime::MIN } else { self.newest - self.lateness }
     }
 
     /// Returns the time beyond which a jump begins.
     fn mark(&self) -> EventTime {
-        self.newest + JUMP.max(Span(self.stride.0.saturating_mul(4)))
+        let from = if self.contradicted { self.others } else { self.newest };
+        from + JUMP.max(Span(self.stride.0.saturating_mul(4)))
     }
 
+    /// Takes note of an event near the first one.
+    fn back(&mut self, user: UserId) {
+        if self.backing >= ALONE {
+            return;
+        }
+        let place = self.backers.iter_mut().find(|known| known.is_none_or(|known| known == user));
+        place.into_iter().for_each(|place| *place = Some(user));
+        let all = self.backers.iter().all(Option::is_some);
+        self.backing = if all { ALONE } else { self.backing + 1 };
+    }
+
+    /// Takes note of an event that is no jump. A step counts among those that are usual once another user has followed it.
+    fn follow(&mut self, time: EventTime, user: UserId, live: bool) {
+        let other = self.mover != Some(user);
+        self.stride = Span(self.stride.0 - self.stride.0 / 512);
+        if other && time + self.lateness.max(NEAR) >= self.newest {
+            self.stride = self.stride.max(self.step);
+            (self.step, self.contradicted) = (Span::ZERO, false);
+        } else if other {
+            self.others = self.others.max(time);
+            (self.step, self.contradicted) = (Span::ZERO, true);
+        }
+        if time > self.newest {
+            if other {
+                self.others = self.newest;
+            }
+            self.step = self.step.max(time - self.newest);
+            (self.newest, self.live, self.mover) = (time, live, Some(user));
+        }
+    }
+
+    /// Goes to a time that is confirmed.
     fn move_to(&mut self, newest: EventTime, live: bool) {
-        self.stride = (newest - self.newest).max(Span(self.stride.0 - self.stride.0 / 512));
-        (self.newest, self.live) = (newest, live);
+        self.stride = self.stride.max(newest - self.newest);
+        (self.newest, self.live, self.others) = (newest, live, newest);
+        (self.mover, self.step, self.contradicted) = (None, Span::ZERO, false);
     }
 
     fn is_far_before_the_first(&self, time: EventTime) -> bool {
-        self.support < CONFIRMED && time + JUMP < self.newest
+        self.backing < ALONE && time + JUMP < self.newest
     }
 
     fn jump(&mut self, time: EventTime, user: UserId, live: bool) -> bool {
@@ -156,7 +210,7 @@ impl Watermark {
                 self.move_to(time, live);
             }
         }
-        self.support = CONFIRMED;
+        self.backing = ALONE;
         self.ahead = [None; CONFIRMED];
         time <= self.mark()
     }
@@ -175,7 +229,8 @@ mod tests {
     fn begun(lateness: Span) -> Watermark {
         let mut watermark = Watermark::new(lateness);
         for user in 0..4 {
-            assert!(watermark.observe(EventTime(1000 * DAY + user), UserId(1), PLAYED));
+            let time = EventTime(1000 * DAY + user);
+            assert!(watermark.observe(time, UserId(user as u64), PLAYED));
         }
         watermark
     }
@@ -263,9 +318,48 @@ mod tests {
         assert!(watermark.observe(later(365 * DAY), UserId(1), PLAYED));
         for step in 0..4 {
             assert_eq!(watermark.value(), EventTime::MIN);
-            assert!(watermark.observe(later(step), UserId(2), PLAYED));
+            assert!(watermark.observe(later(step), UserId(step as u64), PLAYED));
         }
         assert_eq!(watermark.value(), later(3));
+        // However often its user says so; and where there is only one user, it is believed in the end.
+        for wrong in [2, i64::from(ALONE) - 1, i64::from(ALONE)] {
+            let mut watermark = Watermark::new(Span::ZERO);
+            for step in 0..wrong {
+                assert!(watermark.observe(later(365 * DAY + step), UserId(1), PLAYED));
+            }
+            let believed = watermark.value() > EventTime::MIN;
+            assert_eq!(believed, wrong == i64::from(ALONE));
+            watermark.observe(later(0), UserId(2), PLAYED);
+            assert_eq!(watermark.newest() == later(0), !believed);
+        }
+    }
+
+    /// One user among many whose clock is ahead by more and more: at most an hour beyond the others.
+    #[test]
+    fn one_user_alone_moves_time_no_further_than_an_hour() {
+        for growth in [1.0, 1.1, 1.9, 3.0, 10.0] {
+            let (mut watermark, mut ahead) = (begun(Span::seconds(300)), 50.0f64);
+            for second in 1..2000 {
+                let good = UserId(10 + second as u64 % 50);
+                assert!(watermark.observe(later(second * 1000), good, PLAYED));
+                if second % 7 == 0 {
+                    let time = later(second * 1000 + (ahead * 60_000.0) as i64);
+                    watermark.observe(time, UserId(1), PLAYED);
+                    ahead = (ahead * growth).min(1e6);
+                }
+                assert!(watermark.newest() <= later(second * 1000 + HOUR), "{growth}: {second}");
+            }
+        }
+    }
+
+    /// The same where nobody comes between its events: each goes an hour at most.
+    #[test]
+    fn steps_that_nobody_has_followed_are_not_what_is_usual() {
+        let mut watermark = begun(Span::ZERO);
+        assert!(watermark.observe(later(50 * MINUTE), UserId(9), PLAYED));
+        assert!(!watermark.observe(later(150 * MINUTE), UserId(9), PLAYED));
+        assert!(!watermark.observe(later(400 * MINUTE), UserId(9), PLAYED));
+        assert_eq!(watermark.newest(), later(50 * MINUTE));
     }
 
     #[test]

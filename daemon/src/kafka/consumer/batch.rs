@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::Sender;
+use rdkafka::Timestamp;
 use sluice_features::time::EventTime;
+use sluice_features::watermark::JUMP;
 use sluice_features::wire::OLDEST;
 
-use super::{Lane, NextOffset};
+use super::{Lane, NextOffset, TopicRole};
 
 /// Stands for an absent key, value or header.
 const ABSENT: u32 = u32::MAX;
@@ -39,11 +41,15 @@ pub struct Record<'a> {
     pub correlation_id: Option<&'a [u8]>,
 }
 
-/// Returns when a record arrived: the earlier of its stamp and the own clock as it was polled. The stamp is a claim of the producer, unless
-/// the topic says `LogAppendTime`: it may date a record back, for a backlog is old, but never beyond the moment at which it is here. One
-/// before 1990 (seconds, zero, -1) says nothing.
-pub(super) fn arrival(timestamp: Option<i64>, polled: EventTime) -> EventTime {
-    let stamp = timestamp.map(EventTime).filter(|stamp| *stamp >= OLDEST);
+/// Returns when a record arrived: the earlier of its stamp and the own clock as it was polled, never later than the moment at which it is here.
+///
+/// A stamp before 1990 (seconds, zero, -1) says nothing. One that the producer has given (`CreateTime`) says when the event was, not when it came:
+/// a wrong clock agrees with itself. So in a backlog of events, where it lies more than [`JUMP`] back, it is not believed: the poll counts. A
+/// request is as old as its asker says.
+pub(super) fn arrival(stamp: Timestamp, role: TopicRole, polled: EventTime) -> EventTime {
+    let claimed = matches!(stamp, Timestamp::CreateTime(_)) && role != TopicRole::Requests;
+    let stamp = stamp.to_millis().map(EventTime).filter(|stamp| *stamp >= OLDEST);
+    let stamp = stamp.filter(|stamp| !claimed || *stamp + JUMP >= polled);
     stamp.map_or(polled, |stamp| stamp.min(polled))
 }
 
@@ -222,19 +228,29 @@ mod tests {
     #[test]
     fn a_stamp_is_believed_only_where_it_can_be_true() {
         let polled = EventTime(1_796_033_294_000);
-        let arrived = |stamp| arrival(stamp, polled).0;
-        // A backlog is old, and says so.
-        assert_eq!(arrived(Some(1_650_812_741_436)), 1_650_812_741_436);
-        assert_eq!(arrived(Some(OLDEST.0)), OLDEST.0);
+        let by = |stamp, role| arrival(stamp, role, polled).0;
+        let kinds = [Timestamp::CreateTime, Timestamp::LogAppendTime];
+        // A backlog is old: the broker says so, and an asker. A producer says when the event was.
+        for old in [1_650_812_741_436, OLDEST.0] {
+            assert_eq!(by(Timestamp::LogAppendTime(old), TopicRole::Events), old);
+            assert_eq!(by(Timestamp::CreateTime(old), TopicRole::Requests), old);
+            assert_eq!(by(Timestamp::CreateTime(old), TopicRole::Events), polled.0);
+        }
+        let lately = polled.0 - JUMP.0;
+        assert_eq!(by(Timestamp::CreateTime(lately), TopicRole::Events), lately);
         // Nothing, -1, 0, seconds, the end of 1989.
-        for stamp in
-            [None, Some(i64::MIN + 1), Some(-1), Some(0), Some(1_796_033_294), Some(OLDEST.0 - 1)]
-        {
-            assert_eq!(arrived(stamp), polled.0, "{stamp:?}");
+        assert_eq!(by(Timestamp::NotAvailable, TopicRole::Events), polled.0);
+        for stamp in [i64::MIN + 1, -1, 0, 1_796_033_294, OLDEST.0 - 1] {
+            for kind in kinds {
+                assert_eq!(by(kind(stamp), TopicRole::Events), polled.0, "{stamp:?}");
+            }
         }
         // A clock ahead, microseconds, nanoseconds, the end of time.
         for ahead in [1, 50 * 60_000, 1_796_033_294_000_000, 1_796_033_294_000_000_000, i64::MAX] {
-            assert_eq!(arrived(Some(ahead.max(polled.0 + 1))), polled.0, "{ahead}");
+            let ahead = ahead.max(polled.0 + 1);
+            for kind in kinds {
+                assert_eq!(by(kind(ahead), TopicRole::Requests), polled.0, "{ahead}");
+            }
         }
     }
 

@@ -280,7 +280,7 @@ fn rows_expire_alike_live_in_a_replay_of_the_capture_and_after_a_restart() {
     assert_eq!(replay(), trainer.checksum());
     assert_eq!(replay(), trainer.checksum());
     // On a machine with other memory too, where a run of its own would learn something else.
-    let mut less = bounds.with(Share::Ids, 10_000).with(Share::Counters, 20_000);
+    let mut less = bounds.with(Share::Ids, 10_000).with(Share::Counters, 2_000);
     less.rows = 1_000;
     let elsewhere = config.clone().bounded(less);
     let outcome = crate::replay::captured(&elsewhere, folder.path(), &Clock::system()).unwrap();

@@ -29,7 +29,7 @@ impl Poller {
             lane: lane.lane,
             offset: message.offset(),
             timestamp,
-            arrived: arrival(timestamp, self.settings.clock.wall()),
+            arrived: arrival(message.timestamp(), lane.lane.role, self.settings.clock.wall()),
             key: message.key(),
             value: message.payload(),
             reply_topic: None,
