@@ -12,7 +12,7 @@
 //! Read as of an impression's time, a counter holds what was known strictly before it: an impression from its own time on, an outcome from the
 //! outcome's, although both decay from the impression's. What cannot be told any more is missing (the page of `decayed`).
 //!
-//! Counters by the same subjects share a look ([`keyed`]), those with the same half-life also their entries (impressions once, outcomes by
+//! Counters by the same subjects share a look, those with the same half-life also their entries (impressions once, outcomes by
 //! task), and all of one half-life the overall counts and what an event weighs: a look for each kind of subjects and a power for each half-life.
 
 mod as_of;

@@ -1,10 +1,10 @@
 //! Whether more outcomes than usual find no impression: their labels are missing, and nothing else says why.
 //!
 //! An outcome counts from its arrival: one that waits for its impression is without one until that comes, for what never comes would be told
-//! only when the window is over. Of each type the outcomes of a window (at least [`FEWEST`] and [`SPAN`]) are compared with what was usual in
+//! only when the window is over. Of each type the outcomes of a window (at least `FEWEST` and `SPAN`) are compared with what was usual in
 //! the windows before, which weigh a thousandth less with each, and at the start with what the joiner has counted since the model began.
-//! A share is above what is usual when it is so by [`MORE`] points at least and twice, and chance explains it less than once in a thousand
-//! million windows: the logarithm of the likelihood ratio of two binomials to one is above [`SURE`]. It is usual again within half of that; until
+//! A share is above what is usual when it is so by `MORE` points at least and twice, and chance explains it less than once in a thousand
+//! million windows: the logarithm of the likelihood ratio of two binomials to one is above `SURE`. It is usual again within half of that; until
 //! then the window is not what is usual. Without outcomes nothing says that it is mended.
 //!
 //! Each shard is compared with itself: outcomes of the first windows of a partition that is read from its middle have no impression by
