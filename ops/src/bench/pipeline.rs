@@ -158,7 +158,8 @@ mod tests {
         for (name, text) in CONFIGS {
             let config = Config::build(text, &[]).unwrap();
             let Allocations { working, growing } = count(&config, &stream).unwrap();
-            assert!(working <= WORKING, "{name}: {working} allocations an event");
+            // The stream is short: a table that becomes smaller here and there is some thousandths of it, by the seeds of the maps.
+            assert!(working < 1.0 / 128.0, "{name}: {working} allocations an event");
             assert!(growing < 1.0, "{name}: {growing} allocations an event");
         }
     }
