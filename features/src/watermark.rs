@@ -139,7 +139,12 @@ impl Watermark {
     /// Returns the time beyond which a jump begins.
     fn mark(&self) -> EventTime {
         let from = if self.contradicted { self.others } else { self.newest };
-        from + JUMP.max(Span(self.stride.0.saturating_mul(4)))
+        from + self.reach()
+    }
+
+    /// Returns the longest step that is no jump.
+    fn reach(&self) -> Span {
+        JUMP.max(Span(self.stride.0.saturating_mul(4)))
     }
 
     /// Takes note of an event near the first one.
@@ -160,7 +165,8 @@ impl Watermark {
         if other && time + self.lateness.max(NEAR) >= self.newest {
             self.stride = self.stride.max(self.step);
             (self.step, self.contradicted) = (Span::ZERO, false);
-        } else if other {
+        } else if other && time + self.reach() >= self.newest {
+            // One that is further behind is late, or of a log that is not in order: it says nothing of the newest.
             self.others = self.others.max(time);
             (self.step, self.contradicted) = (Span::ZERO, true);
         }
@@ -350,6 +356,23 @@ mod tests {
                 assert!(watermark.newest() <= later(second * 1000 + HOUR), "{growth}: {second}");
             }
         }
+    }
+
+    /// A log of two users, one after the other: what is no later than the newest is no jump, and time goes on with either.
+    #[test]
+    fn events_far_behind_the_newest_hold_nothing_up() {
+        let mut watermark = Watermark::new(Span::ZERO);
+        for user in [1, 2] {
+            for minute in 0..5000 {
+                let time = later(minute * MINUTE);
+                assert!(watermark.observe(time, UserId(user), PLAYED), "{user}: {minute}");
+            }
+        }
+        assert!(watermark.observe(later(DAY), UserId(2), PLAYED));
+        for minute in 5000..6000 {
+            assert!(watermark.observe(later(minute * MINUTE), UserId(1), PLAYED), "{minute}");
+        }
+        assert_eq!(watermark.value(), later(5999 * MINUTE));
     }
 
     /// The same where nobody comes between its events: each goes an hour at most.
