@@ -21,7 +21,7 @@ impl Live {
     /// | `items`, `users` | how many are known, by events or updates |
     /// | `examples` | examples handed to the learner, those that are only predicted included |
     /// | `judged` | impressions whose prediction was judged |
-    /// | `memory` | the limit, and of what grows the bytes and the bound; `sequences`, `names` and `catalogue` share one |
+    /// | `memory` | the limit, and of what grows the bytes and the bound; `sequences`, `names`, `catalogue` and `index` share one |
     pub fn status(&self) -> Value {
         let (counts, joined, open, items, users, behaviours, noticed, mut memory, bounds) = {
             let pipeline = self.pipeline.read();
