@@ -1,16 +1,22 @@
 //! How far the event time of a partition has come, and which times are to be believed about that.
 //!
 //! A sender's clock may be wrong by minutes or years, and one wrong clock must not close a window, empty a counter or move anything else. So a time
-//! that would move a partition's event time far has to be plausible:
+//! that would move a partition's event time by more than a step has to be confirmed by others:
 //!
-//! | the time | is believed |
+//! | the time | moves the partition's |
 //! |---|---|
-//! | at most [`JUMP`] beyond the newest, or four times the longest step of late that others followed: few events come far apart | at once |
-//! | the same of the user who brought the newest, while others still come before that | where it is no more than that beyond the newest of the others |
+//! | at most a step beyond the newest: the lateness (at least [`LEAST`]), or four times the second longest step of late that others followed | at once |
+//! | the same of the user who brought the newest, or while others still come before that | where it is no more than a step beyond the newest of the others |
+//! | beyond a step, up to [`JUMP`] | when three events in turn of at least two users have come beyond it and none in time between them |
 //! | further ahead, of a stream whose newest record, as this one, came within [`JUMP`] of its own time | at once: the receiver's clock agrees |
-//! | further ahead otherwise (a log of the past, a stream that was silent) | when events of [`CONFIRMED`] users have come beyond that mark and none in time between them; then the earliest of them counts, and those that are no jump from it |
-//! | the first of a partition | at once, but windows stay open until events of [`CONFIRMED`]` - 1` other users have come near it, or [`ALONE`] of whomever; one far before it takes its place |
+//! | further ahead otherwise (a log of the past, a stream that was silent) | when events of [`CONFIRMED`] users have come beyond that mark and none in time between them |
+//! | the same of fewer users | when their events have gone on, in small steps and nobody else's in time between them, for as long as the time that they left out |
+//! | the first of a partition | at once, but windows stay open until events of [`CONFIRMED`]` - 1` other users have come near it, or [`ALONE`] of whomever; one before it by more than a step takes its place |
 //!
+//! Of those that confirm a time the earliest counts, and those that are no more than a step from it. Where clocks were refuted of late, more
+//! events have to agree: so many that wrong clocks alone, at the share that was seen, would be in a row once in a million millions (of a step, once in a thousand millions).
+//!
+//! An event beyond the mark of a jump is not plausible: it counts as of the newest time. One beyond a step is, and only waits to move anything.
 //! A partition that is read up and silent lets the clock decide: [`Watermark::settle`].
 
 use serde::{Deserialize, Serialize};
@@ -18,17 +24,22 @@ use serde::{Deserialize, Serialize};
 use crate::ids::UserId;
 use crate::time::{EventTime, Span};
 
-/// A step of event time that has to be confirmed.
+mod ahead;
+mod doubt;
+
+use ahead::Ahead;
+use doubt::Doubt;
+
+/// A time this far beyond the newest is not plausible until it is confirmed.
 pub const JUMP: Span = Span::seconds(3600);
 /// So many users must agree about a jump: the one who jumped and three others.
 pub const CONFIRMED: usize = 4;
-/// So many events near the first one confirm it where they are of fewer users.
+/// So many events of fewer users confirm the first of a partition.
 pub const ALONE: u16 = 32;
+/// A step of this length needs no other to confirm it, however small the lateness.
+pub const LEAST: Span = Span::seconds(1);
 
-/// Events that are no older than this beside the newest one do not contradict it, however small the lateness.
-const NEAR: Span = Span::seconds(60);
-
-/// How far the event time of one partition has certainly come: the newest plausible time minus the allowed lateness.
+/// How far the event time of one partition has certainly come: the newest confirmed time minus the allowed lateness.
 ///
 /// A window that ends strictly before the watermark is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,8 +52,9 @@ pub struct Watermark {
     backers: [Option<UserId>; CONFIRMED],
     /// Events near the first one, up to [`ALONE`].
     backing: u16,
-    /// The longest step that the newest time has made and others have followed; a 512th less with each event.
-    stride: Span,
+    /// The two longest steps that the newest time has made and others have followed, the longest first; a 512th less with each event. The
+    /// second decides: one gap in a log says nothing of what is usual.
+    strides: [Span; 2],
     /// Whose event is the newest, and the longest step that it has made; nobody has followed yet.
     mover: Option<UserId>,
     step: Span,
@@ -50,8 +62,9 @@ pub struct Watermark {
     others: EventTime,
     /// Others still come before the newest time.
     contradicted: bool,
-    /// Times beyond the mark, each of another user.
-    ahead: [Option<(UserId, EventTime)>; CONFIRMED],
+    /// Times beyond a step, not yet confirmed.
+    ahead: Ahead,
+    doubt: Doubt,
 }
 
 impl Watermark {
@@ -63,12 +76,13 @@ impl Watermark {
             live: false,
             backers: [None; CONFIRMED],
             backing: 0,
-            stride: Span::ZERO,
+            strides: [Span::ZERO; 2],
             mover: None,
             step: Span::ZERO,
             others: EventTime::MIN,
             contradicted: false,
-            ahead: [None; CONFIRMED],
+            ahead: Ahead::default(),
+            doubt: Doubt::default(),
         }
     }
 
@@ -92,18 +106,29 @@ impl Watermark {
     /// nothing.
     pub fn observe(&mut self, time: EventTime, user: UserId, arrived: EventTime) -> bool {
         let live = time + JUMP >= arrived;
-        if self.newest == EventTime::MIN || self.is_far_before_the_first(time) {
-            *self = Self { newest: time, live, mover: Some(user), ..Self::new(self.lateness) };
+        if self.newest == EventTime::MIN || self.is_before_the_first(time) {
+            let doubt = self.doubt;
+            *self =
+                Self { newest: time, live, mover: Some(user), doubt, ..Self::new(self.lateness) };
             self.backers[0] = Some(user);
             self.backing = if live { ALONE } else { 1 };
             return true;
         }
-        if time > self.mark() && !(live && self.live) {
-            return self.jump(time, user, live);
+        let mark = self.mark(user);
+        if time > mark {
+            let newest = self.ahead.newest_of(user, self.newest + JUMP).unwrap_or(self.newest);
+            let plausible = time <= mark.max(newest + JUMP);
+            if !plausible && live && self.live {
+                self.follow(time, user, live);
+                return true;
+            }
+            return self.wait(time, user, live) || plausible;
         }
-        if time + self.lateness >= self.newest {
-            self.ahead = [None; CONFIRMED];
+        if time + self.step_allowed() >= self.newest {
+            self.doubt.refuted(self.ahead.events());
+            self.ahead = Ahead::default();
         }
+        self.doubt.agreed();
         if time + JUMP >= self.newest {
             self.back(user);
         }
@@ -111,24 +136,31 @@ impl Watermark {
         true
     }
 
-    /// Believes a jump that waits: the partition is read up, nothing has come for a while and the clock has passed it.
+    /// Believes what waits to be confirmed: the partition is read up, nothing has come for a while and the clock has passed it.
     pub fn settle(&mut self) {
         self.backing = ALONE;
-        let ahead = self.ahead.iter().flatten().map(|(_, time)| *time);
-        if let Some(time) = ahead.min() {
-            self.move_to(time.max(self.newest), self.live);
-            self.ahead = [None; CONFIRMED];
+        if let Some((time, _)) = self.ahead.earliest() {
+            self.move_to(time, self.live);
+            self.ahead = Ahead::default();
         }
     }
 
     /// Tells whether a jump waits to be confirmed.
     pub fn is_jumping(&self) -> bool {
-        self.ahead[0].is_some()
+        self.ahead
+            .earliest()
+            .is_some_and(|(time, _)| time > self.newest + self.step_allowed().max(JUMP))
     }
 
-    /// Returns the newest plausible time, [`EventTime::MIN`] before the first event.
+    /// Returns the newest confirmed time, [`EventTime::MIN`] before the first event.
     pub fn newest(&self) -> EventTime {
         self.newest
+    }
+
+    /// Returns the newest time, confirmed or not, unless that would be a jump.
+    pub fn reached(&self) -> EventTime {
+        let waiting = self.ahead.earliest().filter(|_| !self.is_jumping());
+        waiting.map_or(self.newest, |(time, _)| time)
     }
 
     /// Returns the watermark, [`EventTime::MIN`] until the first event is confirmed.
@@ -136,15 +168,21 @@ impl Watermark {
         if self.backing < ALONE { EventTime::MIN } else { self.newest - self.lateness }
     }
 
-    /// Returns the time beyond which a jump begins.
-    fn mark(&self) -> EventTime {
-        let from = if self.contradicted { self.others } else { self.newest };
-        from + self.reach()
+    /// Returns the time up to which an event of a user moves the newest at once.
+    fn mark(&self, user: UserId) -> EventTime {
+        let alone = Some(user) == self.mover && self.others > EventTime::MIN;
+        let from = if alone || self.contradicted { self.others } else { self.newest };
+        (from + self.step_allowed()).max(self.newest)
     }
 
-    /// Returns the longest step that is no jump.
-    fn reach(&self) -> Span {
-        JUMP.max(Span(self.stride.0.saturating_mul(4)))
+    /// Returns the longest step that needs no confirmation.
+    fn step_allowed(&self) -> Span {
+        self.slack().max(Span(self.strides[1].0.saturating_mul(4)))
+    }
+
+    /// Returns by how much events may be out of order and say nothing about one another.
+    fn slack(&self) -> Span {
+        self.lateness.max(LEAST)
     }
 
     /// Takes note of an event near the first one.
@@ -158,17 +196,19 @@ impl Watermark {
         self.backing = if all { ALONE } else { self.backing + 1 };
     }
 
-    /// Takes note of an event that is no jump. A step counts among those that are usual once another user has followed it.
+    /// Takes note of an event that is no more than a step ahead. A step counts among those that are usual once another user has followed it.
     fn follow(&mut self, time: EventTime, user: UserId, live: bool) {
         let other = self.mover != Some(user);
-        self.stride = Span(self.stride.0 - self.stride.0 / 512);
-        if other && time + self.lateness.max(NEAR) >= self.newest {
-            self.stride = self.stride.max(self.step);
-            (self.step, self.contradicted) = (Span::ZERO, false);
-        } else if other && time + self.reach() >= self.newest {
-            // One that is further behind is late, or of a log that is not in order: it says nothing of the newest.
-            self.others = self.others.max(time);
-            (self.step, self.contradicted) = (Span::ZERO, true);
+        self.strides = self.strides.map(|stride| Span(stride.0 - stride.0 / 512));
+        if other {
+            if time >= self.newest {
+                self.is_usual(self.step);
+                (self.step, self.contradicted) = (Span::ZERO, false);
+            } else if time + self.step_allowed() >= self.newest {
+                // One that is further behind is late, or of a log that is not in order: it says nothing of the newest.
+                self.others = if self.contradicted { self.others.max(time) } else { time };
+                (self.step, self.contradicted) = (Span::ZERO, true);
+            }
         }
         if time > self.newest {
             if other {
@@ -179,221 +219,44 @@ impl Watermark {
         }
     }
 
+    /// Takes note of a step that is confirmed.
+    fn is_usual(&mut self, step: Span) {
+        let [longest, second] = self.strides;
+        self.strides = [longest.max(step), second.max(step.min(longest))];
+    }
+
     /// Goes to a time that is confirmed.
     fn move_to(&mut self, newest: EventTime, live: bool) {
-        self.stride = self.stride.max(newest - self.newest);
+        self.is_usual(newest - self.newest);
         (self.newest, self.live, self.others) = (newest, live, newest);
         (self.mover, self.step, self.contradicted) = (None, Span::ZERO, false);
     }
 
-    fn is_far_before_the_first(&self, time: EventTime) -> bool {
-        self.backing < ALONE && time + JUMP < self.newest
+    fn is_before_the_first(&self, time: EventTime) -> bool {
+        self.backing < ALONE && time + self.slack() < self.newest
     }
 
-    fn jump(&mut self, time: EventTime, user: UserId, live: bool) -> bool {
-        for place in &mut self.ahead {
-            match place {
-                Some((known, earliest)) if *known == user => {
-                    *earliest = time.min(*earliest);
-                    return false;
-                }
-                Some(_) => {}
-                None => {
-                    *place = Some((user, time));
-                    break;
-                }
+    /// Takes note of an event beyond a step. Tells whether its time is confirmed by now.
+    fn wait(&mut self, time: EventTime, user: UserId, live: bool) -> bool {
+        self.ahead.add(time, user);
+        while let Some((earliest, whose)) = self.ahead.earliest() {
+            let step = earliest - self.newest;
+            let jump = step > self.step_allowed().max(JUMP);
+            if earliest <= self.mark(whose) || self.ahead.confirms(jump, &self.doubt) {
+                self.move_to(earliest, live);
+                self.ahead.take_earliest();
+            } else if let Some((newest, usual)) = self.ahead.goes_on(step, &self.doubt) {
+                self.move_to(newest, live);
+                self.is_usual(usual);
+                self.ahead = Ahead::default();
+            } else {
+                break;
             }
+            self.backing = ALONE;
         }
-        if self.ahead.iter().any(Option::is_none) {
-            return false;
-        }
-        // The earliest is believed, and whatever is no jump from there.
-        let mut times = self.ahead.map(|ahead| ahead.map_or(time, |(_, time)| time));
-        times.sort_unstable();
-        self.move_to(times[0], live);
-        for time in times {
-            if time <= self.mark() {
-                self.move_to(time, live);
-            }
-        }
-        self.backing = ALONE;
-        self.ahead = [None; CONFIRMED];
-        time <= self.mark()
+        time <= self.mark(user)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MINUTE: i64 = 60_000;
-    const HOUR: i64 = 60 * MINUTE;
-    const DAY: i64 = 24 * HOUR;
-    /// Long after every record: the log of a file.
-    const PLAYED: EventTime = EventTime(4000 * DAY);
-
-    fn begun(lateness: Span) -> Watermark {
-        let mut watermark = Watermark::new(lateness);
-        for user in 0..4 {
-            let time = EventTime(1000 * DAY + user);
-            assert!(watermark.observe(time, UserId(user as u64), PLAYED));
-        }
-        watermark
-    }
-
-    fn later(span: i64) -> EventTime {
-        EventTime(1000 * DAY + 3 + span)
-    }
-
-    #[test]
-    fn a_watermark_never_goes_back_and_lags_by_the_lateness() {
-        let mut watermark = begun(Span::seconds(5));
-        assert_eq!(watermark.value(), later(-5000));
-        assert!(watermark.observe(later(-10_000), UserId(1), PLAYED));
-        assert_eq!(watermark.value(), later(-5000));
-        assert!(watermark.observe(later(HOUR), UserId(1), PLAYED));
-        assert_eq!(watermark.value(), later(HOUR - 5000));
-    }
-
-    #[test]
-    fn a_jump_waits_for_three_other_users_and_an_absurd_one_does_not_count() {
-        let mut watermark = begun(Span::ZERO);
-        let before = watermark.value();
-        assert!(!watermark.observe(later(365 * DAY), UserId(1), PLAYED));
-        for _ in 0..10 {
-            assert!(!watermark.observe(later(366 * DAY), UserId(1), PLAYED), "the same user");
-        }
-        assert!(!watermark.observe(later(DAY), UserId(2), PLAYED));
-        assert!(!watermark.observe(later(DAY + 5), UserId(3), PLAYED));
-        assert!(watermark.is_jumping() && watermark.value() == before);
-        assert!(watermark.observe(later(DAY + 9), UserId(4), PLAYED));
-        assert_eq!((watermark.value(), watermark.is_jumping()), (later(DAY + 9), false));
-    }
-
-    #[test]
-    fn wrong_clocks_among_right_ones_never_add_up_to_a_jump() {
-        let mut watermark = begun(Span::seconds(60));
-        for step in 1..1000 {
-            assert!(!watermark.observe(later(100 * DAY), UserId(step as u64), PLAYED));
-            assert!(watermark.observe(later(step * 1000 - 30_000), UserId(3), PLAYED));
-            assert!(watermark.observe(later(step * 1000), UserId(9), PLAYED));
-        }
-        assert_eq!(watermark.newest(), later(999_000));
-    }
-
-    #[test]
-    fn where_few_events_come_far_apart_a_step_like_those_before_it_is_no_jump() {
-        let mut watermark = begun(Span::ZERO);
-        for user in 1..5 {
-            let time = later(user * 5 * HOUR);
-            assert_eq!(watermark.observe(time, UserId(user as u64), PLAYED), user == 4);
-        }
-        // Each user comes some hours after the one before and does a hundred things.
-        let mut time = 20 * HOUR;
-        for user in 5..200 {
-            time += 3 * HOUR + user % 7 * HOUR;
-            for step in 0..100 {
-                let believed = watermark.observe(later(time + step), UserId(user as u64), PLAYED);
-                assert!(believed, "{user}");
-            }
-        }
-        assert!(!watermark.observe(later(time + 365 * DAY), UserId(1), PLAYED));
-        // And after an hour of an event a second it is one again.
-        for second in 0..3600 {
-            assert!(watermark.observe(later(time + second * 1000), UserId(2), PLAYED));
-        }
-        assert!(!watermark.observe(later(time + 3 * HOUR), UserId(1), PLAYED));
-    }
-
-    #[test]
-    fn a_live_stream_believes_a_time_that_its_record_confirms() {
-        let mut watermark = Watermark::new(Span::ZERO);
-        assert!(watermark.observe(later(0), UserId(1), later(20)));
-        assert_eq!(watermark.value(), later(0), "one event is enough");
-        assert!(watermark.observe(later(9 * HOUR), UserId(1), later(9 * HOUR + 5)));
-        assert_eq!(watermark.value(), later(9 * HOUR));
-        // An event that claims now, in a log of the past.
-        let mut past = begun(Span::ZERO);
-        assert!(!past.observe(PLAYED, UserId(1), PLAYED));
-        assert_eq!(past.newest(), later(0));
-    }
-
-    #[test]
-    fn a_first_event_of_the_far_future_gives_way() {
-        let mut watermark = Watermark::new(Span::ZERO);
-        assert!(watermark.observe(later(365 * DAY), UserId(1), PLAYED));
-        for step in 0..4 {
-            assert_eq!(watermark.value(), EventTime::MIN);
-            assert!(watermark.observe(later(step), UserId(step as u64), PLAYED));
-        }
-        assert_eq!(watermark.value(), later(3));
-        // However often its user says so; and where there is only one user, it is believed in the end.
-        for wrong in [2, i64::from(ALONE) - 1, i64::from(ALONE)] {
-            let mut watermark = Watermark::new(Span::ZERO);
-            for step in 0..wrong {
-                assert!(watermark.observe(later(365 * DAY + step), UserId(1), PLAYED));
-            }
-            let believed = watermark.value() > EventTime::MIN;
-            assert_eq!(believed, wrong == i64::from(ALONE));
-            watermark.observe(later(0), UserId(2), PLAYED);
-            assert_eq!(watermark.newest() == later(0), !believed);
-        }
-    }
-
-    /// One user among many whose clock is ahead by more and more: at most an hour beyond the others.
-    #[test]
-    fn one_user_alone_moves_time_no_further_than_an_hour() {
-        for growth in [1.0, 1.1, 1.9, 3.0, 10.0] {
-            let (mut watermark, mut ahead) = (begun(Span::seconds(300)), 50.0f64);
-            for second in 1..2000 {
-                let good = UserId(10 + second as u64 % 50);
-                assert!(watermark.observe(later(second * 1000), good, PLAYED));
-                if second % 7 == 0 {
-                    let time = later(second * 1000 + (ahead * 60_000.0) as i64);
-                    watermark.observe(time, UserId(1), PLAYED);
-                    ahead = (ahead * growth).min(1e6);
-                }
-                assert!(watermark.newest() <= later(second * 1000 + HOUR), "{growth}: {second}");
-            }
-        }
-    }
-
-    /// A log of two users, one after the other: what is no later than the newest is no jump, and time goes on with either.
-    #[test]
-    fn events_far_behind_the_newest_hold_nothing_up() {
-        let mut watermark = Watermark::new(Span::ZERO);
-        for user in [1, 2] {
-            for minute in 0..5000 {
-                let time = later(minute * MINUTE);
-                assert!(watermark.observe(time, UserId(user), PLAYED), "{user}: {minute}");
-            }
-        }
-        assert!(watermark.observe(later(DAY), UserId(2), PLAYED));
-        for minute in 5000..6000 {
-            assert!(watermark.observe(later(minute * MINUTE), UserId(1), PLAYED), "{minute}");
-        }
-        assert_eq!(watermark.value(), later(5999 * MINUTE));
-    }
-
-    /// The same where nobody comes between its events: each goes an hour at most.
-    #[test]
-    fn steps_that_nobody_has_followed_are_not_what_is_usual() {
-        let mut watermark = begun(Span::ZERO);
-        assert!(watermark.observe(later(50 * MINUTE), UserId(9), PLAYED));
-        assert!(!watermark.observe(later(150 * MINUTE), UserId(9), PLAYED));
-        assert!(!watermark.observe(later(400 * MINUTE), UserId(9), PLAYED));
-        assert_eq!(watermark.newest(), later(50 * MINUTE));
-    }
-
-    #[test]
-    fn a_silent_partition_that_is_read_up_lets_the_clock_decide() {
-        let mut watermark = begun(Span::ZERO);
-        assert!(!watermark.observe(later(9 * HOUR), UserId(7), PLAYED));
-        watermark.settle();
-        assert_eq!(watermark.value(), later(9 * HOUR));
-        let mut single = Watermark::new(Span::ZERO);
-        assert!(single.observe(later(0), UserId(1), PLAYED));
-        single.settle();
-        assert_eq!(single.value(), later(0));
-    }
-}
+mod tests;

@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use sluice_daemon::clock::Clock;
 use sluice_daemon::config::Config;
+use sluice_daemon::live::lateness::{Count, REMEDY};
 use sluice_daemon::live::notices;
 use sluice_daemon::pipeline::record::Record;
 use sluice_daemon::pipeline::stages::Stage;
@@ -354,6 +355,16 @@ fn noticed(outcome: &Outcome, out: &mut String) -> Result<()> {
     for (field, _) in notes.fields().filter(|(_, missing)| *missing) {
         let likely = notes.likely(field).map(|name| format!(": \"{}\" came", shown(name)));
         writeln!(out, "fields       {field} is always missing{}", likely.unwrap_or_default())?;
+    }
+    for (place, late) in Count::all(&outcome.pipeline.join_counts()).into_iter().enumerate() {
+        if late.is_much() {
+            let (name, Count { came, late }) =
+                (Count::name(&outcome.pipeline.rules().funnel, place), late);
+            writeln!(
+                out,
+                "late         {late} of {came} {name} events came after their windows and are not learned: {REMEDY}"
+            )?;
+        }
     }
     if let Some(likely) = notes.misspelt_available() {
         writeln!(out, "fields       items.available never came: \"{}\" did", shown(likely))?;

@@ -33,6 +33,8 @@ pub enum Wait {
     Cold,
     /// Most records are refused.
     Rejects,
+    /// Most events come after their windows.
+    Late,
     /// Event time has jumped in a partition, and nobody confirms it.
     Time,
 }
@@ -53,6 +55,7 @@ impl Wait {
             Self::Guard => "guard",
             Self::Cold => "model-cold",
             Self::Rejects => "rejects",
+            Self::Late => "late",
             Self::Time => "time",
         }
     }

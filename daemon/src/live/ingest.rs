@@ -188,10 +188,10 @@ impl Ingest {
         };
         let partition = u32::try_from(lane.partition).unwrap_or_default();
         let mut refused: Vec<(usize, Rejection)> = Vec::new();
-        let newest = |pipeline: &Pipeline| {
-            pipeline.shards().get(partition as usize).map(|shard| shard.watermark.newest())
+        let reached = |pipeline: &Pipeline| {
+            pipeline.shards().get(partition as usize).map(|shard| shard.watermark.reached())
         };
-        let before = newest(&self.shared.pipeline.read());
+        let before = reached(&self.shared.pipeline.read());
         let mut records = batch.records().enumerate().peekable();
         while records.peek().is_some() {
             let mut pipeline = self.shared.pipeline.write();
@@ -221,7 +221,7 @@ impl Ingest {
                 self.hand_on(state)?;
             }
         }
-        let moved = newest(&self.shared.pipeline.read()) > before;
+        let moved = reached(&self.shared.pipeline.read()) > before;
         let consumed = &self.shared.metrics.consume;
         consumed.records[lane.role as usize].increment(batch.len() as u64);
         consumed.bytes[lane.role as usize].increment(batch.bytes() as u64);

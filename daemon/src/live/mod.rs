@@ -11,6 +11,7 @@
 
 pub mod checkpointer;
 pub mod ingest;
+pub mod lateness;
 pub mod learn;
 pub mod notices;
 pub mod orphans;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use lateness::Lateness;
 use orphans::Orphans;
 use parking_lot::{Mutex, RwLock};
 use refusals::Refusals;
@@ -57,6 +59,8 @@ pub struct Live {
     pub refusals: Mutex<Refusals>,
     /// Which outcomes find fewer impressions than usual.
     pub orphans: Mutex<Orphans>,
+    /// What came too late of late.
+    pub lateness: Mutex<Lateness>,
     caught_up: AtomicBool,
     records: AtomicU64,
     /// Records that Kafka has not taken.
@@ -86,6 +90,7 @@ impl Live {
             topics,
             refusals: Mutex::default(),
             orphans: Mutex::default(),
+            lateness: Mutex::default(),
             caught_up: AtomicBool::new(false),
             records: AtomicU64::new(0),
             undelivered: AtomicU64::new(0),

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use sluice_features::reject::Reason;
 
 use super::Live;
+use super::lateness::Count;
 use super::notices;
 use super::refusals::Incident;
 use crate::config::Part;
@@ -51,6 +52,11 @@ impl Live {
             let name = |kind| pipeline.rules().funnel.behaviour_name(kind);
             orphans.unusual().map(|unusual| unusual.object(name(unusual.kind))).collect()
         };
+        let too_late: Vec<Value> = {
+            let (lateness, pipeline) = (self.lateness.lock(), self.pipeline.read());
+            let name = |place| Count::name(&pipeline.rules().funnel, place);
+            lateness.much().map(|(place, count)| count.object(name(place))).collect()
+        };
         let refusals: Vec<Value> =
             self.refusals.lock().newest().iter().map(Incident::object).collect();
         let trainer = self.trainer.lock();
@@ -86,6 +92,7 @@ impl Live {
             "late_impressions": joined.late_impressions,
             "late": late,
             "orphaned": orphaned,
+            "much_late": too_late,
             "orphans_unusual": unusual,
             "open": open,
             "examples": counts.examples,

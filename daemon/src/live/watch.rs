@@ -8,6 +8,7 @@ use sluice_features::attribution::{JoinCounts, Orphan};
 use sluice_features::event::BehaviourType;
 
 use super::Live;
+use super::lateness::{Count, REMEDY};
 use super::notices::{Notice, Notices};
 use super::orphans::Unusual;
 use super::outputs::Outputs;
@@ -55,6 +56,7 @@ impl Watch {
             self.pipeline();
             self.refusals();
             self.orphans();
+            self.lateness();
             self.jumps(&mut jumping);
             if round.is_multiple_of(SLOW) {
                 self.notices(&mut notices);
@@ -125,6 +127,40 @@ impl Watch {
             named.collect()
         };
         told.iter().for_each(|(unusual, name)| unusual.tell(name));
+    }
+
+    /// Says when events come after their windows: they are not learned, or learned as having had no outcome.
+    fn lateness(&self) {
+        let (told, most) = {
+            let (mut lateness, pipeline) =
+                (self.shared.lateness.lock(), self.shared.pipeline.read());
+            let named = |(place, count): (usize, Count)| {
+                (Count::name(&pipeline.rules().funnel, place).to_owned(), count)
+            };
+            let told = lateness.look(&pipeline.join_counts(), self.shared.clock.steady());
+            let told: Vec<(String, Count)> = told.into_iter().map(named).collect();
+            (told, lateness.most().map(named).collect::<Vec<_>>())
+        };
+        for (name, Count { came, late }) in told {
+            tracing::warn!(
+                r#type = name,
+                came,
+                late,
+                remedy = REMEDY,
+                "events of the last minute came after their windows: what is late is not learned"
+            );
+        }
+        if most.is_empty() {
+            self.shared.readiness.clear(Wait::Late);
+        } else {
+            let text = |(name, Count { came, late }): &(String, Count)| {
+                format!(
+                    "{late} of the last minute's {came} events of type {name} came after their windows: {REMEDY}"
+                )
+            };
+            let texts: Vec<String> = most.iter().map(text).collect();
+            self.shared.readiness.wait_for(Wait::Late, texts.join("; "));
+        }
     }
 
     /// Says when the newest events of a partition lie far beyond those before them and nobody confirms it: its windows stay open meanwhile.

@@ -9,6 +9,7 @@ use sluice_features::ids::{CategoryId, Collision, ItemId, UserId, stable_hash};
 use sluice_features::reject::{Reason, Rejection};
 use sluice_features::sequence::Entry as SequenceEntry;
 use sluice_features::time::EventTime;
+use sluice_features::watermark::JUMP;
 use sluice_features::wire::{
     ArrivalTime, Role as Whose, Scratch, Topic, decode_event, decode_update,
 };
@@ -154,7 +155,7 @@ impl Pipeline {
         self.counts.skewed += u64::from(decoded.skewed);
         let shard = &mut self.shards[number];
         // A first event of the far future that has given way counts too.
-        let gave_way = watermark.newest() < shard.watermark.newest();
+        let gave_way = watermark.newest() + JUMP < shard.watermark.newest();
         self.counts.jumped += u64::from(gave_way || !decoded.skewed && !plausible);
         (shard.watermark, shard.idle) = (watermark, false);
         self.observe_progress();
@@ -296,10 +297,11 @@ impl Pipeline {
     ) -> Result<Entered, Rejection> {
         let item = ItemId::of(text);
         let category = self.shared.category_of(item, at, self.rules.category);
-        let entered = self.shared.enter_item(item, text, category, at);
+        // A first sight that is out of order by more than the lateness is not believed.
+        let horizon = self.horizon();
+        let entered = self.shared.enter_item(item, text, category, at.max(horizon));
         let item_number = entered.map_err(|c| collision("item", &c))?;
-        // A time that is out of order by more than the lateness is not believed.
-        if at < self.shared.first_seen[item_number as usize] && at >= self.horizon() {
+        if at < self.shared.first_seen[item_number as usize] && at >= horizon {
             self.shared.seen_before(item_number, at);
         }
         let drawable = self.shared.assortment.is_drawable(item_number);

@@ -94,6 +94,7 @@ impl Stand {
         self.clock.turn(Duration::from_secs(seconds));
         self.watch.pipeline();
         self.watch.orphans();
+        self.watch.lateness();
         self.watch.jumps(&mut self.jumping);
         let reasons = self.watch.shared.readiness.reasons().into_iter();
         reasons.filter(|(wait, _)| *wait == Wait::Time).map(|(_, text)| text).next()
@@ -189,4 +190,38 @@ fn outcomes_that_find_no_impression_any_more_are_told_by_their_type() {
     let told = &stand.watch.shared.status()["orphans_unusual"][0];
     assert_eq!((&told["type"], &told["reason"]), (&json!("click"), &json!("no_impression")));
     assert_eq!((&told["outcomes"], &told["orphans"]), (&json!(200), &json!(200)));
+}
+
+#[test]
+fn events_that_come_after_their_windows_are_told_and_most_of_them_are_a_reason_not_to_be_ready() {
+    let mut stand = Stand::new(1);
+    // Event time is four days on, in small steps; then senders whose clocks are two days behind come up.
+    for minute in 0..4 * 24 * 60 {
+        stand.show(0, &format!("u{}", minute % 9), START + minute * 60_000);
+    }
+    stand.look(0);
+    let late = |stand: &Stand| {
+        let reasons = stand.watch.shared.readiness.reasons().into_iter();
+        reasons.filter(|(wait, _)| *wait == Wait::Late).map(|(_, text)| text).next()
+    };
+    for second in 0..120 {
+        stand.show(0, &format!("u{second}"), START + 48 * HOUR + second * 1000);
+    }
+    stand.look(1);
+    let text = late(&stand).unwrap();
+    assert!(
+        text.starts_with("120 of the last minute's 120 events of type impression came after"),
+        "{text}"
+    );
+    assert!(text.ends_with(
+        "raise funnel.lateness by as much as they are late, or look at the senders' clocks"
+    ));
+    let told = &stand.watch.shared.status()["much_late"][0];
+    assert_eq!((&told["type"], &told["late"]), (&json!("impression"), &json!(120)));
+    for second in 0..400 {
+        stand.show(0, &format!("u{second}"), START + 96 * HOUR + second * 1000);
+    }
+    stand.look(1);
+    assert_eq!(late(&stand), None);
+    assert_eq!(stand.watch.shared.status()["much_late"][0]["came"], 520);
 }

@@ -266,4 +266,7 @@ fn an_item_was_there_before_its_record_if_an_event_says_so() {
     stand.item("a", NOW - 900, &json!({}));
     stand.shown(10, &json!({}));
     assert_eq!(stand.pipeline.shared().first_seen, [EventTime(NOW - 900)]);
+    // Nor does a first event that is out of order by more than that make an item old.
+    stand.shown(-1_000_000, &json!({"item": "b"}));
+    assert_eq!(stand.pipeline.shared().first_seen[1], stand.pipeline.horizon());
 }
