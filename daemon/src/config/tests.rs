@@ -356,6 +356,22 @@ name = "c"
 source = "user"
 table = "item"
 width = 3
+[[fields]]
+name = "d"
+source = "item"
+kind = "number"
+scale = 0.0
+[[fields]]
+name = "e"
+source = "item"
+kind = "log-bucket"
+scale = -1.0
+[[fields]]
+name = "f"
+source = "item"
+kind = "number"
+scale = nan
+missing = 1e300
 "#;
     let text = mistakes(file);
     let paths: Vec<&str> = text
@@ -375,6 +391,10 @@ width = 3
         "counters.0",
         "fields.5.table",
         "fields.6.width",
+        "fields.7.scale",
+        "fields.8.scale",
+        "fields.9.scale",
+        "fields.9.missing",
     ];
     let sorted =
         |paths: &[&str]| paths.iter().map(|path| String::from(*path)).collect::<BTreeSet<_>>();
