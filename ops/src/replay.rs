@@ -369,6 +369,9 @@ fn noticed(outcome: &Outcome, out: &mut String) -> Result<()> {
     if let Some(likely) = notes.misspelt_available() {
         writeln!(out, "fields       items.available never came: \"{}\" did", shown(likely))?;
     }
+    for name in notes.misspelt() {
+        writeln!(out, "names        {} came: did you mean {}?", name.found, name.likely)?;
+    }
     let sums = [
         (
             counts.later_features,

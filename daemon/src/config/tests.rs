@@ -150,7 +150,7 @@ line 15: funnel.tasks.1.parent: expected click or purchase, found \"klick\": did
 line 19: learn.batch: expected 1 to 65536, found 0
 line 20: learn.seed: expected a whole number of 0 or more, found string \"one\"
 line 25: fields.0.kind: expected category, list, number, log, log-bucket, steps, hour, weekday or age, found \"numbr\": did you mean number?
-line 28: serve.score: column 11: no task \"buy\" in the funnel: it has click, purchase in \"p.click + p.buy\"
+line 28: serve.score: \"p.click + p.buy\", column 11: no task \"buy\" in the funnel: it has click, purchase
 line 30: nonsense: no such key: expected one of kafka, funnel, items, sequence, features, fields, counters, model, learn, table, retrieval, serve, publish, scores, checkpoint, memory, open, capture, evaluate, http, log";
     assert_eq!(mistakes(file), expected);
 }
@@ -175,8 +175,29 @@ fn a_default_that_no_longer_fits_is_not_guessed() {
     let file = "[[funnel.tasks]]\nname = \"like\"\n";
     assert_eq!(
         mistakes(file),
-        "serve.score: column 1: no task \"click\" in the funnel: it has like in \"p.click + 20 * p.purchase\""
+        "serve.score: \"p.click + 20 * p.purchase\", column 1: no task \"click\" in the funnel: it has like"
     );
+}
+
+#[test]
+fn a_score_that_orders_nothing_is_told_by_its_place() {
+    for (score, problem) in [
+        (
+            "1",
+            "\"1\", column 1: names no probability, so it orders nothing: expected one such as p.click",
+        ),
+        (
+            "1/(p.click-p.click)",
+            "\"1/(p.click-p.click)\", column 3: divides by \"(p.click-p.click)\", which can be 0: expected what stays above 0, such as p.click",
+        ),
+        (
+            "p.click + 5 * p.purchase|click",
+            "\"p.click + 5 * p.purchase|click\", column 11: \"5 * p.purchase|click\" is given click and \"p.click\" is on the item, which do not add up: expected p.click * (1 + 5 * p.purchase|click) or p.click + 5 * p.purchase",
+        ),
+    ] {
+        let told = mistakes(&format!("[serve]\nscore = \"{score}\"\n"));
+        assert_eq!(told, format!("line 2: serve.score: {problem}"));
+    }
 }
 
 #[test]
@@ -335,6 +356,22 @@ name = "c"
 source = "user"
 table = "item"
 width = 3
+[[fields]]
+name = "d"
+source = "item"
+kind = "number"
+scale = 0.0
+[[fields]]
+name = "e"
+source = "item"
+kind = "log-bucket"
+scale = -1.0
+[[fields]]
+name = "f"
+source = "item"
+kind = "number"
+scale = nan
+missing = 1e300
 "#;
     let text = mistakes(file);
     let paths: Vec<&str> = text
@@ -354,6 +391,10 @@ width = 3
         "counters.0",
         "fields.5.table",
         "fields.6.width",
+        "fields.7.scale",
+        "fields.8.scale",
+        "fields.9.scale",
+        "fields.9.missing",
     ];
     let sorted =
         |paths: &[&str]| paths.iter().map(|path| String::from(*path)).collect::<BTreeSet<_>>();

@@ -289,7 +289,7 @@ fn retrieval(file: &file::Retrieval, funnel: &Funnel, m: &mut Mistakes) -> Retri
 
 fn serve(file: &file::Serve, funnel: &Funnel, m: &mut Mistakes) -> Serve {
     let score = Expression::parse(&file.score, funnel).unwrap_or_else(|error| {
-        m.add("serve.score", format!("{error} in \"{}\"", file.score));
+        m.add("serve.score", format!("\"{}\", {error}", file.score));
         Expression::of_task(0)
     });
     Serve {

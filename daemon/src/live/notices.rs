@@ -1,6 +1,6 @@
 //! What was noticed of values and names, told: each field once in ten minutes, and only when there is something new.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -35,6 +35,13 @@ pub enum Notice {
     /// What came in place of the attribute that says whether an item can be had.
     Available {
         /// That name.
+        likely: String,
+    },
+    /// Names that nobody reads are like one that is read.
+    Misspelt {
+        /// Where and how they stand in records.
+        found: String,
+        /// What may have been meant.
         likely: String,
     },
     /// Ends of items or users that are not known.
@@ -80,6 +87,16 @@ impl Notices {
         {
             notices.push(Notice::Available { likely: likely.to_owned() });
         }
+        let mut alike: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for misspelt in notes.misspelt() {
+            alike.entry(misspelt.likely).or_default().push(misspelt.found);
+        }
+        for (likely, found) in alike {
+            // Told again where there are further names: what is declared or read by nobody on purpose is told once.
+            if self.is_due(format!("like {likely}"), found.len() as u64, now) {
+                notices.push(Notice::Misspelt { found: found.join(", "), likely });
+            }
+        }
         if let Some(id) = notes.unknown_end()
             && self.is_due("ends".to_owned(), counts.unknown_ends, now)
         {
@@ -119,6 +136,10 @@ impl Notice {
                 likely,
                 "nothing says whether an item can be had, so all can: name what is sent as items.available"
             ),
+            Self::Misspelt { found, likely } => tracing::warn!(
+                found,
+                "names that nobody reads: did you mean {likely}? Rename what is sent, or name it as the key of a field"
+            ),
             Self::UnknownEnds { ends, id } => tracing::warn!(
                 ends,
                 id,
@@ -150,6 +171,7 @@ pub fn object(notes: &Notes, counts: &Counts) -> Value {
         "unusable_values": unusable,
         "missing_fields": missing,
         "undeclared_names": names,
+        "misspelt_names": notes.misspelt().map(|name| (name.found, json!({ "likely": name.likely }))).collect::<Map<_, _>>(),
         "unknown_ends": counts.unknown_ends,
         "later_features": counts.later_features,
         "dropped_versions": counts.dropped_versions,
@@ -201,5 +223,37 @@ mod tests {
         assert_eq!(look(&pipeline), [], "nothing new");
         let told = object(pipeline.notes(), pipeline.counts());
         assert_eq!(told["unusable_values"]["items.available"]["values"], 2);
+    }
+
+    #[test]
+    fn a_misspelt_name_is_told_once_and_again_with_others_like_the_same() {
+        let rules = stream::rules(Entry::Impression, LabelRule::Wait);
+        let (mut pipeline, mut offset) = (Pipeline::new(rules, 1), 0);
+        let mut item = |pipeline: &mut Pipeline, name: &str| {
+            offset += 1;
+            let value = format!(r#"{{"item":"a","ts":1650000000000,"features":{{"{name}":"c"}}}}"#);
+            let arrived = EventTime(1_650_000_000_000);
+            let (topic, value) = (Topic::Items, Some(value.as_bytes()));
+            pipeline
+                .take(&Record { topic, partition: 0, offset, arrived, key: None, value })
+                .unwrap();
+        };
+        let (mut notices, clock) = (Notices::default(), Clock::manual(EventTime(0)));
+        let mut look =
+            |pipeline: &Pipeline| notices.look(pipeline.notes(), pipeline.counts(), clock.steady());
+        let misspelt = |found: &str| {
+            let likely = "features.category".to_owned();
+            [Notice::Misspelt { found: found.to_owned(), likely }]
+        };
+        item(&mut pipeline, "catgory");
+        assert_eq!(look(&pipeline), misspelt("features.catgory"));
+        item(&mut pipeline, "catgory");
+        item(&mut pipeline, "colour");
+        clock.turn(AGAIN);
+        assert_eq!(look(&pipeline), [], "the same name");
+        item(&mut pipeline, "categori");
+        assert_eq!(look(&pipeline), misspelt("features.catgory, features.categori"));
+        let told = object(pipeline.notes(), pipeline.counts());
+        assert_eq!(told["misspelt_names"]["features.catgory"]["likely"], "features.category");
     }
 }

@@ -214,6 +214,11 @@ pub const ALL: &[Description] = &[
     ),
     histogram("sluice_serve_seconds", &["kind"], "from taking a request to handing its answer on"),
     gauge("sluice_serve_waiting_requests", &[], "requests that wait for a scorer"),
+    counter(
+        "sluice_serve_scores_not_finite_total",
+        &[],
+        "candidates that stand last because serve.score is not finite for them: it divides by what is 0",
+    ),
     gauge("sluice_publish_index_items", &[], "items in the retrieval index"),
     gauge(
         "sluice_publish_index_steps",

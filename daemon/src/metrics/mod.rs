@@ -126,7 +126,10 @@ group! {
 }
 group! {
     /// `sluice_serve_*`. `requests` by kind, then outcome; `seconds` by kind.
-    Serve { requests: Vec<Vec<Counter>>, seconds: Vec<Histogram>, waiting_requests: Gauge, }
+    Serve {
+        requests: Vec<Vec<Counter>>, seconds: Vec<Histogram>, waiting_requests: Gauge,
+        scores_not_finite: Counter,
+    }
 }
 group! {
     /// `sluice_publish_*` and `sluice_dead_letters_total`. `delivered` by output topic, `undelivered` by output topic, then cause.
@@ -355,6 +358,7 @@ fn serve(r: &Registry<'_>, sets: &LabelSets) -> Serve {
             .map(|kind| r.histogram("sluice_serve_seconds", &[("kind", kind)]))
             .collect(),
         waiting_requests: r.gauge("sluice_serve_waiting_requests"),
+        scores_not_finite: r.counter("sluice_serve_scores_not_finite_total"),
     }
 }
 

@@ -124,3 +124,42 @@ fn what_another_partition_names_first_later_was_not_there_yet() {
     }
     assert_eq!(stand.learned(), [set(["a", "b"]), set(["a", "b"])]);
 }
+
+/// Whether a view stands first, last or between among its negatives must not say that it is the view: a model learns the rows of a step in
+/// their order.
+#[test]
+fn a_view_stands_at_every_place_among_its_negatives_alike() {
+    let mut stand = Stand::new();
+    for number in 0..20 {
+        stand.item(&format!("i{number}"), &json!({}));
+    }
+    let views = 3_000;
+    for k in 0..views {
+        stand.view(0, &format!("i{}", k * 7 % 20), START + k * 1000);
+    }
+    stand.pipeline.cut();
+    let mut places = [0u32; 5];
+    while let Some(work) = stand.pipeline.next_batch() {
+        let batch = &work.batch;
+        let tasks = batch.modes.len() / batch.size();
+        let mut next = 0;
+        while next < batch.size() {
+            let group = batch.group(next..batch.size());
+            next = group.end;
+            // The first views of all have no negatives yet.
+            if group.len() < 5 {
+                continue;
+            }
+            let viewed = |&row: &usize| batch.labels[row * tasks] > 0.5;
+            let [place] = group.clone().filter(viewed).collect::<Vec<_>>()[..] else {
+                panic!("one view and its negatives: {group:?}")
+            };
+            places[place - group.start] += 1;
+        }
+    }
+    let whole: u32 = places.iter().sum();
+    assert!(i64::from(whole) > views - 10, "{places:?}");
+    // Five standard errors.
+    let (expected, error) = (f64::from(whole) / 5.0, (f64::from(whole) * 0.2 * 0.8).sqrt());
+    assert!(places.iter().all(|&n| (f64::from(n) - expected).abs() < 5.0 * error), "{places:?}");
+}

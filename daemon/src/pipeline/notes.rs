@@ -4,14 +4,14 @@
 //! |---|---|
 //! | values that their field cannot use | each record, by field |
 //! | fields that are always missing | one of `EVERY` impressions is looked at; missing in `RUN` of these in a row |
-//! | names that no field declares | the newest `NAMES` frequent ones: unknown outermost fields of each record, attributes of a sample |
+//! | names that no field declares | the newest `NAMES` frequent ones: unknown outermost fields of each record, attributes of a sample; those like a name that is read are misspelt |
 //! | ends of items and users that are not known | each record |
 
 use sluice_features::assemble::{Needs, Owner, Shown};
 use sluice_features::attributes::{AttributeKey, Attributes};
 use sluice_features::ids::EventId;
 use sluice_features::schema::{EventField, Source};
-use sluice_features::wire::Scratch;
+use sluice_features::wire::{Scratch, Topic};
 use sluice_features::words::{nearest, shown};
 
 use super::Rules;
@@ -19,6 +19,10 @@ use super::shared::Shared;
 
 /// The name of the rule that says whether an item can be had.
 const AVAILABLE: &str = "items.available";
+/// Outermost fields of events that may be left out.
+const OF_EVENTS: [&str; 5] = ["impression", "request", "position", "surface", "context"];
+/// The usual names of the attributes that the rules read.
+const OF_RULES: [&str; 2] = ["available", "category"];
 /// One of so many impressions is looked at for missing fields, chosen by its id.
 const EVERY: u64 = 8;
 /// A field that is missing in so many of these in a row is always missing.
@@ -49,6 +53,32 @@ struct Declared {
     run: u32,
 }
 
+/// Where a name stands in a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Outermost,
+    Features,
+    Context,
+}
+
+/// A name that no field declares, or one that is read.
+#[derive(Clone, Debug)]
+struct Name {
+    place: Place,
+    text: Box<str>,
+    /// About how often it came.
+    count: u64,
+}
+
+/// A name that no field declares and that is like one that is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misspelt {
+    /// Where and how it stands in records, such as `features.prize`.
+    pub found: String,
+    /// What may have been meant, such as `features.price`.
+    pub likely: String,
+}
+
 /// See the module's page.
 #[derive(Clone, Debug)]
 pub struct Notes {
@@ -61,7 +91,9 @@ pub struct Notes {
     said_available: bool,
     /// Attributes that fields or rules read.
     keys: Vec<AttributeKey>,
-    names: Vec<(Box<str>, u64)>,
+    /// Names that are read: the outermost fields, fields and rules by their own names, and attributes as they came.
+    read: Vec<Name>,
+    names: Vec<Name>,
     records: u64,
     /// The newest key of an end that nobody knows.
     unknown_end: Option<String>,
@@ -93,6 +125,19 @@ impl Notes {
             _ => None,
         }));
         keys.extend([rules.category, rules.available]);
+        let name = |place, text: &str| Name { place, text: text.into(), count: 0 };
+        let mut read: Vec<Name> = OF_EVENTS.map(|text| name(Place::Outermost, text)).into();
+        let attribute = |text: &str| keys.contains(&AttributeKey::of(text));
+        read.extend(
+            OF_RULES.iter().filter(|text| attribute(text)).map(|text| name(Place::Features, text)),
+        );
+        read.extend(declared.iter().filter(|field| attribute(&field.name)).map(|field| {
+            let place = match field.source {
+                Source::Context(_) => Place::Context,
+                _ => Place::Features,
+            };
+            name(place, &field.name)
+        }));
         Self {
             unusable: vec![Unusable::default(); needs.names().count()],
             needs,
@@ -101,6 +146,7 @@ impl Notes {
             available: rules.available,
             said_available: false,
             keys,
+            read,
             names: Vec::new(),
             records: 0,
             unknown_end: None,
@@ -124,7 +170,17 @@ impl Notes {
 
     /// Returns the name that came with records and that a missing one may have been meant by.
     pub fn likely(&self, missing: &str) -> Option<&str> {
-        nearest(missing, self.names.iter().map(|(name, _)| &**name))
+        nearest(missing, self.names.iter().map(|name| &*name.text))
+    }
+
+    /// Returns the names that no field declares and that are like one that is read.
+    pub fn misspelt(&self) -> impl Iterator<Item = Misspelt> {
+        self.names.iter().filter_map(|name| {
+            let text = nearest(&name.text, self.read.iter().map(|read| &*read.text))?;
+            let same = self.read.iter().filter(|read| *read.text == *text);
+            let likely = same.min_by_key(|read| read.place != name.place)?;
+            Some(Misspelt { found: name.path(), likely: likely.path() })
+        })
     }
 
     /// Returns a name that came in place of the attribute that says whether an item can be had, about which nothing was said.
@@ -134,7 +190,7 @@ impl Notes {
 
     /// Returns the names that no field declares, with about how often they came.
     pub fn names(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.names.iter().map(|(name, count)| (&**name, *count))
+        self.names.iter().map(|name| (&*name.text, name.count))
     }
 
     /// Returns the newest id whose end nobody could make out.
@@ -149,14 +205,17 @@ impl Notes {
         scratch.keep_attribute_names(keep);
     }
 
-    /// Takes note of the names in the newest record.
-    pub(super) fn names_of(&mut self, scratch: &Scratch) {
+    /// Takes note of the names in the newest record, which came from a topic.
+    pub(super) fn names_of(&mut self, topic: Topic, scratch: &Scratch) {
         for name in scratch.unknown_fields().take(OF_RECORD) {
-            self.name(name);
+            self.name(Place::Outermost, name);
         }
+        let place = if topic == Topic::Events { Place::Context } else { Place::Features };
         for name in scratch.attribute_names().take(OF_RECORD) {
             if !self.keys.contains(&AttributeKey::of(name)) {
-                self.name(name);
+                self.name(place, name);
+            } else if !self.read.iter().any(|read| *read.text == *name) {
+                self.read.push(Name { place, text: name.into(), count: 0 });
             }
         }
     }
@@ -205,14 +264,24 @@ impl Notes {
     }
 
     /// Counts a name. Where there is no room the rarest gives way, and what came often stays (Metwally, Agrawal and El Abbadi, 2005).
-    fn name(&mut self, name: &str) {
-        if let Some((_, count)) = self.names.iter_mut().find(|(known, _)| **known == *name) {
-            *count += 1;
+    fn name(&mut self, place: Place, text: &str) {
+        if let Some(known) = self.names.iter_mut().find(|known| *known.text == *text) {
+            known.count += 1;
         } else if self.names.len() < NAMES {
-            self.names.push((name.into(), 1));
-        } else if let Some((rarest, count)) = self.names.iter_mut().min_by_key(|(_, count)| *count)
-        {
-            (*rarest, *count) = (name.into(), *count + 1);
+            self.names.push(Name { place, text: text.into(), count: 1 });
+        } else if let Some(rarest) = self.names.iter_mut().min_by_key(|known| known.count) {
+            *rarest = Name { place, text: text.into(), count: rarest.count + 1 };
+        }
+    }
+}
+
+impl Name {
+    fn path(&self) -> String {
+        let text = shown(&self.text);
+        match self.place {
+            Place::Outermost => text,
+            Place::Features => format!("features.{text}"),
+            Place::Context => format!("context.{text}"),
         }
     }
 }

@@ -57,7 +57,7 @@ impl Pipeline {
             Topic::Users => self.take_update(Whose::User, record, &mut scratch),
             Topic::Requests => Err(Rejection::whole(Reason::UnknownTopic)),
         };
-        self.notes.names_of(&scratch);
+        self.notes.names_of(record.topic, &scratch);
         self.scratch = scratch;
         self.keep_within(number, before);
         self.stages.end(Stage::Join);

@@ -58,6 +58,7 @@ impl Lists {
             let Some(name) = name else { continue };
             let made = self.scorer.top_list(&name, time, self.settings.k);
             self.budget.spend(serving.clock.steady().saturating_sub(begun));
+            metrics.serve.scores_not_finite.increment(self.scorer.without_score() as u64);
             if made.is_err() {
                 unanswered += 1;
                 continue;

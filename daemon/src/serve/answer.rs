@@ -29,6 +29,9 @@ use super::joint::Joint;
 use super::{Asker, Code, Serving, Snapshot, Unanswered};
 use crate::pipeline::Pipeline;
 
+/// The score of a candidate whose own is not finite: it stands last.
+const LOWEST: f32 = f32::MIN;
+
 /// Makes answers on one thread. All its memory serves again.
 pub struct Scorer {
     serving: Arc<Serving>,
@@ -41,6 +44,8 @@ pub struct Scorer {
     /// `[candidates, tasks]`, on the candidates; empty for `similar`.
     p: Vec<f32>,
     scores: Vec<f32>,
+    /// Candidates of the newest answer whose score is not finite.
+    without_score: usize,
     order: Vec<usize>,
     model: String,
     output: Vec<u8>,
@@ -74,6 +79,7 @@ impl Scorer {
             joint: Joint::default(),
             p: Vec::new(),
             scores: Vec::new(),
+            without_score: 0,
             order: Vec::new(),
             model: String::new(),
             output: Vec::new(),
@@ -91,6 +97,7 @@ impl Scorer {
         asked: EventTime,
         arrived: Duration,
     ) -> Result<(), Unanswered> {
+        self.without_score = 0;
         let due = Due { deadline: request.deadline, asked, arrived };
         due.check(&self.serving)?;
         let snapshot = self.serving.snapshot.load_full();
@@ -143,6 +150,7 @@ impl Scorer {
         time: EventTime,
         limit: usize,
     ) -> Result<(), Unanswered> {
+        self.without_score = 0;
         let snapshot = self.serving.snapshot.load_full();
         let context = Attributes::default();
         let asker = Asker { user: UserId::of(user), time, surface: None, context: &context };
@@ -171,6 +179,11 @@ impl Scorer {
     /// Counts the operations behind the answer that was made last ([`Scoring::operations`]), with the parameters now in force.
     pub fn operations(&self) -> u64 {
         self.work.operations(&self.serving.snapshot.load().model, &self.examples)
+    }
+
+    /// Returns how many candidates of the newest answer stand last in it because their score is not finite.
+    pub fn without_score(&self) -> usize {
+        self.without_score
     }
 
     /// Returns the message that was made last.
@@ -294,7 +307,17 @@ impl Scorer {
         }
         self.joint.apply(&mut self.p, tasks);
         let score = &self.serving.settings.score;
-        self.scores.extend(self.p.chunks_exact(tasks).map(|p| score.value(p)));
+        let values = self.p.chunks_exact(tasks).map(|p| score.value(p));
+        let without = &mut self.without_score;
+        self.scores.extend(values.map(|value| {
+            *without += usize::from(value.is_none());
+            value.unwrap_or(LOWEST)
+        }));
+        if self.without_score > 0 && self.without_score == self.candidates.len() {
+            let message =
+                "serve.score is finite for no candidate: it divides by what is 0 for these";
+            return Err(Unanswered::new(Code::NotFinite, message));
+        }
         Ok(())
     }
 

@@ -35,6 +35,8 @@ const FLUSH: Duration = Duration::from_secs(5);
 const STOP: Duration = Duration::from_secs(5);
 /// The header that an answer repeats.
 const CORRELATION: &str = "correlation-id";
+/// How often scores that are not finite are told again.
+const AGAIN: Duration = Duration::from_secs(600);
 
 /// A request that waits for a scorer.
 struct Job {
@@ -76,6 +78,8 @@ pub struct Answering {
     serving: Arc<Serving>,
     queue: Receiver<Job>,
     outbox: Outbox,
+    /// When scores that are not finite were told last.
+    told: Option<Duration>,
 }
 
 /// Starts the consumer of the request topic, at its end: what was asked while nobody answered is not waited for any more.
@@ -130,6 +134,7 @@ pub fn build(
         serving: Arc::clone(serving),
         queue: jobs.clone(),
         outbox: outbox.clone(),
+        told: None,
     });
     let answering = answering.collect();
     let serving = Arc::clone(serving);
@@ -238,10 +243,24 @@ impl Answering {
                 unanswered.code.outcome()
             }
         };
+        self.tell(&metrics);
         let key = Some(job.request.id.as_bytes());
         self.outbox.send(key, self.scorer.output(), &job.reply, kind, outcome);
         if let Some(seconds) = metrics.serve.seconds.get(kind) {
             seconds.record(self.serving.clock.steady().saturating_sub(job.arrived).as_secs_f64());
+        }
+    }
+
+    /// Tells of scores that are not finite.
+    fn tell(&mut self, metrics: &Metrics) {
+        let (candidates, now) = (self.scorer.without_score(), self.serving.clock.steady());
+        metrics.serve.scores_not_finite.increment(candidates as u64);
+        if candidates > 0 && self.told.is_none_or(|told| now.saturating_sub(told) >= AGAIN) {
+            self.told = Some(now);
+            tracing::warn!(
+                candidates,
+                "serve.score is not finite for candidates of an answer, which stand last in it: divide by what stays above 0, such as 0.001 + p.click"
+            );
         }
     }
 }

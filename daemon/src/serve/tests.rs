@@ -1,6 +1,7 @@
 //! Answers of the small shop.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -14,6 +15,7 @@ use sluice_models::retrieval::Index;
 
 use super::gather::{add, start};
 use super::{Asker, Code, ItemIndex, Scorer, append};
+use crate::config::Expression;
 use crate::testing::shop::{AFTER, CATEGORIES, CLICK, ITEMS, START, Shop, name, request};
 
 /// Asks and returns the answer as JSON.
@@ -292,6 +294,42 @@ fn numbers_that_are_not_finite_never_leave() {
     let message = json!({"id": "q", "kind": "rank", "user": "u3", "items": ["i01"]});
     let error = scorer.answer(&request(&message), AFTER, Duration::ZERO).unwrap_err();
     assert_eq!(error.code, Code::NotFinite);
+}
+
+#[test]
+fn a_candidate_without_a_finite_score_stands_last_and_is_counted() {
+    let mut shop = Shop::open();
+    let items: Vec<String> = (0..10).map(name).collect();
+    let message = json!({"id": "q", "kind": "rank", "user": "u3", "items": items, "k": 10});
+    let best = {
+        let mut scorer = Scorer::new(shop.serving.clone());
+        let answer = ask(&mut scorer, &message);
+        assert_eq!(scorer.without_score(), 0);
+        answer["items"][0].clone()
+    };
+    // Of this item it divides by 0, of no other one.
+    let p = best["p"]["click"].as_f64().unwrap() as f32;
+    let text = format!("p.click / ((p.click - {p}) * (p.click - {p}))");
+    let score = Expression::parse(&text, &shop.serving.rules.funnel).unwrap();
+    Arc::get_mut(&mut shop.serving).unwrap().settings.score = score;
+    let mut scorer = Scorer::new(shop.serving.clone());
+    let answer = ask(&mut scorer, &message);
+    assert_eq!(scorer.without_score(), 1);
+    let rows = answer["items"].as_array().unwrap();
+    assert_eq!((rows.len(), &rows[9]["item"]), (10, &best["item"]));
+    let scores: Vec<f64> = rows.iter().map(|row| row["score"].as_f64().unwrap()).collect();
+    assert!(scores.is_sorted_by(|a, b| a >= b) && scores[9] < -3e38, "{scores:?}");
+
+    // An answer in which nothing has a score has no order.
+    let alone = json!({"id": "q", "kind": "rank", "user": "u3", "items": [best["item"]]});
+    let error = scorer.answer(&request(&alone), AFTER, Duration::ZERO).unwrap_err();
+    assert_eq!(error.code, Code::NotFinite);
+    assert!(error.message.starts_with("serve.score is finite for no candidate"), "{error:?}");
+    // What is refused before has none either.
+    let late =
+        json!({"id": "q", "kind": "rank", "user": "u3", "items": [best["item"]], "deadline_ms": 1});
+    scorer.answer(&request(&late), EventTime(START), Duration::ZERO).unwrap_err();
+    assert_eq!(scorer.without_score(), 0);
 }
 
 #[test]

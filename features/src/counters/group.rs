@@ -133,6 +133,11 @@ impl Group {
         self.free.push(place);
     }
 
+    /// Orders the free places, after entries ended in an order that the seed of a map decides: the lowest is used first.
+    pub(super) fn settle(&mut self) {
+        self.free.sort_unstable_by(|a, b| b.cmp(a));
+    }
+
     /// Returns what an impression of an item adds beside itself: `ln(1 + x)` of the item's number that the group is about (a negative one
     /// counts as 0), `None` where the item has none; 0 where outcomes are counted.
     pub(super) fn amount(&self, item: Option<&Attributes>) -> Option<f64> {

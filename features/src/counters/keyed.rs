@@ -157,6 +157,7 @@ impl Keyed {
             }
             *slots != [NONE; GROUPS]
         });
+        self.groups.iter_mut().for_each(Group::settle);
         self.until_sweep = self.groups.iter().map(Group::len).sum::<usize>().max(SWEEP);
     }
 }

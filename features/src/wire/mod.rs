@@ -95,7 +95,8 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// From the next message on the names of attributes are kept, or not.
+    /// From the next message on the names of attributes are kept, or not. Those of the last message are forgotten: a record without value has
+    /// none of its own.
     pub fn keep_attribute_names(&mut self, keep: bool) {
         self.walk.keep_attributes(keep);
     }

@@ -470,6 +470,10 @@ fn names_that_nobody_knows_can_be_asked_for() {
     scratch.keep_attribute_names(true);
     decode_event(text.as_bytes(), &funnel(), ARRIVAL, &mut scratch).unwrap();
     assert_eq!(scratch.attribute_names().collect::<Vec<_>>(), ["catgory"]);
+    // What has no names has none of the message before either.
+    scratch.keep_attribute_names(true);
+    decode_update(Role::Item, Some(b"a"), None, ARRIVAL, &mut scratch).unwrap();
+    assert_eq!(scratch.attribute_names().chain(scratch.unknown_fields()).count(), 0);
 }
 
 /// What an attribute of a context is, by the text of the message.

@@ -71,10 +71,11 @@ impl Walk {
         }
     }
 
-    /// From now on the names of attributes are kept, or not.
+    /// Forgets the names that came. From now on those of attributes are kept, or not.
     pub(super) fn keep_attributes(&mut self, keep: bool) {
+        self.unknown.clear();
         match keep {
-            true => drop(self.attributes.get_or_insert_default()),
+            true => self.attributes.get_or_insert_default().clear(),
             false => self.attributes = None,
         }
     }

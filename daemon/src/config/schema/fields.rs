@@ -1,5 +1,7 @@
 //! Declared fields: where their values come from, what kind they are, and their tables.
 
+use std::ops::RangeInclusive;
+
 use sluice_features::attributes::AttributeKey;
 use sluice_features::schema::{EventField, Field, Kind, Missing, Source};
 use sluice_features::time::Span;
@@ -99,7 +101,7 @@ pub(super) fn stepped(
 }
 
 /// How many fields a cross has.
-const CROSSED: std::ops::RangeInclusive<usize> = 2..=4;
+const CROSSED: RangeInclusive<usize> = 2..=4;
 
 /// Reads a field that is made of others, which are `fields`.
 pub(super) fn crossed(
@@ -203,7 +205,16 @@ fn kind(field: &file::Field, path: &str, mistakes: &mut Mistakes) -> Option<Kind
     }
     let mut number = |key: &str, value: Option<f64>, default: f64| {
         let value = value.unwrap_or(default);
-        within(mistakes, &format!("{path}.{key}"), value, -1e30..=1e30);
+        within(mistakes, &format!("{path}.{key}"), value, NUMBERS);
+        // Negative values of a logarithm count as 0.
+        let (is_log, zero) = (field.kind == "log-bucket", value.abs() <= 0.0);
+        if key == "scale" && (zero || is_log && value < 0.0) {
+            let expected = if is_log { "more than 0" } else { "another number than 0" };
+            let problem = format!(
+                "expected {expected}, found {value}: the field would be the same whatever comes"
+            );
+            mistakes.add(format!("{path}.scale"), problem);
+        }
         value as f32
     };
     Some(match field.kind.as_str() {
@@ -241,6 +252,9 @@ fn kind(field: &file::Field, path: &str, mistakes: &mut Mistakes) -> Option<Kind
     })
 }
 
+/// What scales, shifts and numbers in place of missing ones may be.
+const NUMBERS: RangeInclusive<f64> = -1e30..=1e30;
+
 const DAY: Span = Span::seconds(86_400);
 
 /// Checks that a kind makes sense for a part of the impression.
@@ -265,7 +279,7 @@ fn missing(
     mistakes: &mut Mistakes,
 ) -> Option<Missing> {
     let is_number = kind.is_number();
-    let number = |value: f64| value.is_finite().then_some(Missing::Value(value as f32));
+    let number = |value: f64| NUMBERS.contains(&value).then_some(Missing::Value(value as f32));
     let found = match &field.missing {
         None if is_number => Some(Missing::Value(0.0)),
         None if matches!(kind, Kind::List) => Some(Missing::Zero),
@@ -278,7 +292,8 @@ fn missing(
         Some(_) => None,
     };
     if found.is_none() {
-        let expected = if is_number { "\"zero\" or a number" } else { "\"own\" or \"zero\"" };
+        let expected =
+            if is_number { "\"zero\" or a number of -1e30 to 1e30" } else { "\"own\" or \"zero\"" };
         let value = field.missing.as_ref().map(ToString::to_string).unwrap_or_default();
         mistakes
             .add(path, format!("expected {expected} for kind \"{}\", found {value}", field.kind));

@@ -10,7 +10,7 @@ use sluice_features::schema::{
     Counter, EventField, Field, Kind, Missing, Reading, Source, Subject,
 };
 use sluice_features::time::{EventTime, Span};
-use sluice_features::wire::Topic;
+use sluice_features::wire::{MAX_MESSAGE, Topic};
 
 use crate::pipeline::record::Record;
 use crate::pipeline::{Pipeline, Rules};
@@ -175,6 +175,57 @@ fn a_field_that_is_always_missing_is_named_with_what_came_in_its_place() {
     };
     assert!(!missing("category") && !missing("surface") && missing("age"));
     assert_eq!(stand.pipeline.notes().misspelt_available(), None);
+}
+
+#[test]
+fn a_name_that_is_like_one_that_is_read_is_named_with_it() {
+    let mut stand = Stand::new();
+    stand.item("a", NOW, &json!({"catgory": "c", "is_available": true, "numbr": 1, "colour": 2}));
+    stand.item("b", NOW, &json!({"category": "c", "avail": true, "price": 1}));
+    stand.item("c", NOW, &json!({"category": "c", "avaliable": true, "prize": 1, "surface": "x"}));
+    stand.user(&json!({"stps": 1, "age": 5}));
+    stand.shown(
+        1,
+        &json!({"sruface": "home", "hour": 3, "campaign": "x", "context": {"wekday": 1}}),
+    );
+    let notes = stand.pipeline.notes();
+    let mut misspelt: Vec<(String, String)> =
+        notes.misspelt().map(|name| (name.found, name.likely)).collect();
+    misspelt.sort();
+    let expected = [
+        ("context.wekday", "context.weekday"),
+        ("features.avail", "features.available"),
+        ("features.avaliable", "features.available"),
+        ("features.catgory", "features.category"),
+        ("features.is_available", "features.available"),
+        ("features.numbr", "features.number"),
+        // No field reads it by its name, but a counter does as price.
+        ("features.prize", "features.price"),
+        ("features.stps", "features.steps"),
+        ("features.surface", "surface"),
+        ("hour", "context.hour"),
+        ("sruface", "surface"),
+    ];
+    let expected = expected.map(|(found, likely)| (found.to_owned(), likely.to_owned()));
+    assert_eq!(misspelt, expected);
+}
+
+#[test]
+fn names_of_a_refused_record_are_counted_once() {
+    let mut stand = Stand::new();
+    stand.item("a", NOW, &json!({}));
+    let refused = json!({"item": "b", "ts": 5, "sruface": 1, "features": {"catgory": 1}});
+    stand.take(Topic::Items, None, Some(&refused.to_string())).unwrap_err();
+    for _ in 0..3 {
+        // None of these has a name in it.
+        stand.take(Topic::Items, Some("a"), None).unwrap();
+        stand.take(Topic::Items, None, None).unwrap_err();
+        stand.take(Topic::Events, None, None).unwrap_err();
+        stand.take(Topic::Events, None, Some(&"x".repeat(MAX_MESSAGE + 1))).unwrap_err();
+    }
+    let names: Vec<(&str, u64)> = stand.pipeline.notes().names().collect();
+    assert!(names.iter().all(|(_, count)| *count == 1), "{names:?}");
+    assert!(names.contains(&("sruface", 1)), "{names:?}");
 }
 
 #[test]

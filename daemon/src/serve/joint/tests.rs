@@ -91,7 +91,7 @@ fn the_probability_on_a_candidate_is_the_product_of_those_along_its_path() {
         if funnel.entry() != Entry::Impression {
             view(&mut random).apply(&mut p, funnel.tasks().len());
         }
-        let value = |text: &str| Expression::parse(text, &funnel).unwrap().value(&p);
+        let value = |text: &str| Expression::parse(text, &funnel).unwrap().value(&p).unwrap();
         for task in 0..funnel.tasks().len() {
             let mut product = format!("1 * p.t{task}");
             let mut step = task;
@@ -125,7 +125,8 @@ fn a_sum_of_probabilities_has_the_order_of_what_a_view_is_worth() {
         let odds = view / (1.0 - view) * 4.0 / 9999.0;
         let wanted = odds / (1.0 + odds) * (1.0 + 5.0 * cart + 20.0 * purchase);
         for text in [SCORE, FACTORED] {
-            let value = f64::from(Expression::parse(text, &config.funnel).unwrap().value(&p));
+            let value =
+                f64::from(Expression::parse(text, &config.funnel).unwrap().value(&p).unwrap());
             assert!((value - wanted).abs() <= 1e-5 * wanted, "{text}: {value} {wanted}");
         }
     }

@@ -331,6 +331,7 @@ fn a_step_that_is_not_finite_is_refused_and_changes_nothing_learned() {
     retriever.learn(&shop.positives(rest));
     let (parameters, before) = (retriever.parameters.clone(), retriever.stats());
     assert_eq!(before.pending, 0);
+    assert_eq!((retriever.towers().version(), before.refused), (before.steps, 0));
     let mut bad = shop.positives(64);
     let mut rows = vec![0.0; bad.keys.len() * 8];
     retriever.rows.gather(&bad.keys, &mut rows);
@@ -346,7 +347,11 @@ fn a_step_that_is_not_finite_is_refused_and_changes_nothing_learned() {
     assert!(known.clone().count() > 100);
     known.for_each(|(before, after)| assert_eq!(before, after));
     assert!(retriever.touched().items.is_empty());
+    assert_eq!(retriever.towers().version(), before.steps, "readers would encode all items anew");
     assert!(retriever.learn(&shop.positives(64)).is_some_and(f64::is_finite));
+    let after = retriever.stats();
+    assert_eq!((after.steps, after.refused), (before.steps + 1, 1));
+    assert_eq!(retriever.towers().version(), after.steps);
 }
 
 #[test]
