@@ -30,8 +30,8 @@ use sluice_daemon::shutdown::Shutdown;
 
 /// Lines between two looks at the clock.
 const GLANCE: u64 = 4096;
-/// Lines between two looks at the memory: together they take little beside the smallest limit.
-const LOOK: i64 = 64;
+/// Lines between two looks at the memory: even the largest take less together than is set aside, and looking takes no time that shows.
+const LOOK: i64 = 256;
 /// What becomes of records that are not taken.
 const REFUSED: &str = "records were refused";
 
