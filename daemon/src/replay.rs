@@ -14,13 +14,14 @@ use sluice_features::time::EventTime;
 use crate::capture::{Captured, Entry};
 use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Share};
 use crate::error::Stop;
 use crate::learn::guard::Breach;
 use crate::learn::trainer::Trainer;
 use crate::parts;
 use crate::pipeline::Pipeline;
 use crate::pipeline::counts::Counts;
+use crate::pipeline::memory::Over;
 use crate::pipeline::record::Record;
 use crate::pipeline::work::LearnBatch;
 
@@ -74,6 +75,24 @@ impl Feed<'_> {
     pub fn decide(&mut self, decide: impl FnOnce(&mut Pipeline)) {
         decide(&mut self.pipeline);
         self.hand_on();
+    }
+
+    /// Refuses to go on where open impressions, or what is known of users and items, take all the memory that they may. Live, reading waits
+    /// then until windows close or someone gives more; here nothing would become less by waiting.
+    ///
+    /// # Errors
+    /// Says what takes how much, and what to do.
+    pub fn ensure_room(&self) -> Result<(), Stop> {
+        let Some(Over { share, found, most }) = self.pipeline.over() else { return Ok(()) };
+        Err(Stop::config(match share {
+            Share::Open => format!(
+                "open impressions take {found} bytes, more than open.max_bytes = {most}: give it more, or the tasks shorter windows"
+            ),
+            _ => format!(
+                "what is known of users and items takes {found} bytes, more than the {most} of its share of memory.limit: give a \
+                 larger memory.limit, or a smaller sequence.max_length"
+            ),
+        }))
     }
 
     /// Returns what was counted so far.
@@ -256,6 +275,47 @@ mod tests {
         assert_eq!(learned(1), learned(1));
         assert_eq!(learned(2), learned(2));
         assert_ne!(learned(1), learned(2), "two slices are summed in another order");
+    }
+
+    /// Of each share on its own: the record at which there is no room, and what is said.
+    #[test]
+    fn a_replay_ends_where_a_bound_is_reached_that_only_reading_less_could_keep() {
+        for (share, told) in [
+            (Share::Open, "open impressions take "),
+            (Share::State, "what is known of users and items takes "),
+        ] {
+            let config = Config::build("", &[]).unwrap();
+            let bounds = config.memory.bounds.with(share, 200_000);
+            let mut stopped = None;
+            files(&config.bounded(bounds), &Clock::system(), |feed| {
+                for k in 0..20_000_i64 {
+                    let time = 1_700_000_000_000 + k;
+                    let shown = json!({"type": "impression", "id": format!("{k}"), "ts": time,
+                        "user": format!("u{k}"), "item": format!("i{}", k % 7)});
+                    let value = serde_json::to_vec(&shown).unwrap();
+                    let (topic, arrived) = (Topic::Events, EventTime(time));
+                    let value = Some(&value[..]);
+                    feed.take(&Record {
+                        topic,
+                        partition: 0,
+                        offset: k,
+                        arrived,
+                        key: None,
+                        value,
+                    })
+                    .unwrap();
+                    if let Err(stop) = feed.ensure_room() {
+                        stopped = Some((k, stop.to_string()));
+                        break;
+                    }
+                }
+                Ok(())
+            })
+            .unwrap();
+            let (place, text) = stopped.unwrap();
+            assert!(place > 100 && text.starts_with(told), "{place}: {text}");
+            assert!(text.contains("200000") && text.contains("give "), "{text}");
+        }
     }
 
     #[test]

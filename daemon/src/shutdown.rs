@@ -38,17 +38,33 @@ impl Shutdown {
         Self { channel, state: receiver, trigger }
     }
 
-    /// Returns a wish that the signals make (see [`Shutdown::on_signal`]), watched by a thread of their own: for a program without tasks.
+    /// Lets the signals make the wish, from the return of this on (see [`Shutdown::on_signal`]), watched by a thread of their own: for a program without tasks.
     ///
     /// # Errors
     /// When the signals cannot be watched.
-    pub fn of_signals() -> std::io::Result<Self> {
+    pub fn watch_signals(&self) -> std::io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-        let wish = Self::new();
-        let watched = wish.clone();
-        let watch = move || runtime.block_on(watched.on_signal()).map(drop);
+        let watched = self.clone();
+        let (watches, watching) = bounded(1);
+        let watch = move || {
+            runtime.block_on(async {
+                let mut signalled = std::pin::pin!(watched.on_signal());
+                // The first look begins to watch.
+                let begun = tokio::select! {
+                    biased;
+                    ended = &mut signalled => ended.map(drop),
+                    () = std::future::ready(()) => Ok(()),
+                };
+                let goes_on = begun.is_ok();
+                // Whoever began it waits for this.
+                drop(watches.send(begun));
+                if goes_on {
+                    drop(signalled.await);
+                }
+            });
+        };
         std::thread::Builder::new().name("signals".into()).spawn(watch)?;
-        Ok(wish)
+        watching.recv().unwrap_or(Ok(()))
     }
 
     /// Makes the wish. Making it again changes nothing.

@@ -6,6 +6,7 @@
 pub mod cli;
 
 pub mod files;
+pub mod untaken;
 pub mod wire;
 
 pub mod import;

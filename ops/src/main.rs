@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use sluice_daemon::say::note;
 use sluice_ops::cli::Cli;
+use sluice_ops::files::Stopped;
+
+/// What a shell says of a program that Ctrl-C has ended.
+const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     match Cli::parse().run() {
@@ -13,7 +17,7 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             note(&format!("sluice: {error:#}\n"));
-            ExitCode::FAILURE
+            if error.is::<Stopped>() { ExitCode::from(INTERRUPTED) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -9,24 +9,20 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use sluice_daemon::kafka::{Connection, Outgoing, Probe, Producer, ProducerSettings, Trouble};
+use sluice_features::reject::Reason;
 use sluice_features::wire::{Topic, split_line};
 
 use crate::connect::{ConnectArguments, parse_duration};
-use crate::files::{self, Line, TOO_LONG};
+use crate::files::{self, Line, Stopped, TOO_LONG};
+use crate::untaken::Untaken;
 use sluice_daemon::say::{note, tell};
 use sluice_daemon::shutdown::Shutdown;
-
-/// Between two looks whether to stop, while nothing comes.
-const GLANCE: Duration = Duration::from_millis(100);
-/// Lines left out that are described one by one.
-const DESCRIBED: u64 = 5;
 
 /// What to send, where and how fast.
 #[derive(Debug, clap::Args)]
@@ -54,7 +50,8 @@ pub struct Arguments {
 /// What was sent before is delivered and told all the same.
 pub fn run(arguments: &Arguments) -> Result<()> {
     files::check(&arguments.files)?;
-    let stop = Shutdown::of_signals().context("signals")?;
+    let stop = Shutdown::new();
+    stop.watch_signals().context("signals")?;
     produce(arguments, &stop)
 }
 
@@ -62,14 +59,15 @@ fn produce(arguments: &Arguments, stop: &Shutdown) -> Result<()> {
     let target = arguments.connect.target()?;
     let mut sender = Sender::open(&target.connection, &target.prefix, arguments.timeout)?;
     let bar = progress_bar();
-    let mut bad = 0;
+    let mut bad = Untaken::default();
     let read = play(arguments, stop, &mut sender, &bar, &mut bad);
     bar.set_message("waiting for delivery");
     let sent = sender.sent;
     let Summary { mut text, lost } = sender.finish();
     bar.finish_and_clear();
-    if bad > 0 {
-        text.push_str(&format!("{bad} lines left out\n"));
+    let all = sent + bad.count();
+    if let Some(summary) = bad.summary("lines were left out", all) {
+        text.push_str(&format!("{summary}\n"));
     }
     tell(&text)?;
     if let (Err(_), Some(lost)) = (&read, &lost) {
@@ -77,7 +75,7 @@ fn produce(arguments: &Arguments, stop: &Shutdown) -> Result<()> {
     }
     read?;
     ensure!(lost.is_none(), lost.unwrap_or_default());
-    ensure!(bad == 0, "{bad} lines were left out");
+    ensure!(bad.count() == 0, "{} of {all} lines were left out", bad.count());
     ensure!(sent > 0, "expected records, found none");
     Ok(())
 }
@@ -88,36 +86,33 @@ fn play(
     stop: &Shutdown,
     sender: &mut Sender,
     bar: &ProgressBar,
-    bad: &mut u64,
+    bad: &mut Untaken,
 ) -> Result<()> {
-    let lines = files::read_apart(arguments.files.clone())?;
-    let (begun, mut last) = (Instant::now(), String::from("before the first line"));
-    loop {
-        let mut placed = match lines.recv_timeout(GLANCE) {
-            Ok(placed) => placed?,
-            Err(RecvTimeoutError::Timeout) if !stop.is_requested() => continue,
-            Err(RecvTimeoutError::Timeout) => bail!("stopped {last}"),
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
-        };
-        let due = arguments.rate.map_or(0.0, |rate| sender.sent as f64 / rate);
-        if stop.wait(Duration::from_secs_f64(due).saturating_sub(begun.elapsed())) {
-            bail!("stopped {last}");
-        }
-        let place = format!("{}, line {}", placed.name, placed.number);
-        match sender.send_line(placed.line()) {
-            Ok(()) => {}
-            Err(LineError::Bad(reason)) if arguments.skip_bad => {
-                *bad += 1;
-                if *bad <= DESCRIBED {
-                    bar.suspend(|| note(&format!("left out: {place}: {reason}\n")));
-                }
+    let begun = Instant::now();
+    let mut last = String::from("before the first line");
+    for path in &arguments.files {
+        files::for_each_line(path, stop, |name, number, line| {
+            let due = arguments.rate.map_or(0.0, |rate| sender.sent as f64 / rate);
+            if stop.wait(Duration::from_secs_f64(due).saturating_sub(begun.elapsed())) {
+                bail!(Stopped(std::mem::take(&mut last)));
             }
-            Err(LineError::Bad(reason)) => bail!("{place}: {reason}"),
-            Err(LineError::Fatal(error)) => return Err(error.context(place)),
-        }
-        bar.inc(1);
-        last = format!("behind {place}");
+            let place = format!("{name}, line {number}");
+            match sender.send_line(line) {
+                Ok(()) => {}
+                Err(LineError::Bad { reason, text }) if arguments.skip_bad => {
+                    if bad.add(reason, || format!("{place}: {text}")) {
+                        bar.suspend(|| note(&format!("left out: {place}: {text}\n")));
+                    }
+                }
+                Err(LineError::Bad { text, .. }) => bail!("{place}: {text}"),
+                Err(LineError::Fatal(error)) => return Err(error.context(place)),
+            }
+            bar.inc(1);
+            last = format!("behind {place}");
+            Ok(())
+        })?;
     }
+    Ok(())
 }
 
 /// What became of the records.
@@ -132,7 +127,12 @@ pub struct Summary {
 #[derive(Debug)]
 pub enum LineError {
     /// It will never be: it is no record, or Kafka takes none so large.
-    Bad(String),
+    Bad {
+        /// One of few.
+        reason: &'static str,
+        /// What was expected and what was found.
+        text: String,
+    },
     /// No other would be either.
     Fatal(anyhow::Error),
 }
@@ -140,7 +140,9 @@ pub enum LineError {
 impl From<Trouble> for LineError {
     fn from(trouble: Trouble) -> Self {
         match trouble {
-            Trouble::TooLarge { .. } => Self::Bad(trouble.to_string()),
+            Trouble::TooLarge { .. } => {
+                Self::Bad { reason: Reason::TooLarge.name(), text: trouble.to_string() }
+            }
             _ => Self::Fatal(trouble.into()),
         }
     }
@@ -181,10 +183,14 @@ impl Sender {
     /// # Errors
     /// When the line names no topic, the topic does not exist, or Kafka takes nothing more in time.
     pub fn send_line(&mut self, line: Line<'_>) -> Result<(), LineError> {
-        let Line::Whole(line) = line else { return Err(LineError::Bad(TOO_LONG.to_owned())) };
+        let Line::Whole(line) = line else {
+            let (reason, text) = (Reason::TooLarge.name(), TOO_LONG.to_owned());
+            return Err(LineError::Bad { reason, text });
+        };
         let (topic, message) = split_line(line).map_err(|rejection| {
             let expected = r#"expected a line such as {"topic":"events",...}"#;
-            LineError::Bad(format!("{expected}: {rejection}"))
+            let text = format!("{expected}: {rejection}");
+            LineError::Bad { reason: rejection.reason.name(), text }
         })?;
         let name = format!("{}.{}", self.prefix, topic.name());
         if !self.known.contains(&topic) {
@@ -383,7 +389,7 @@ mod tests {
             assert_eq!(read(&broker.connection(), &topic).len(), 1000, "{told}");
             let skipping = [&prefix[..], &["--skip-bad"]].concat();
             let error = format!("{:#}", play(&broker, &file, &skipping).unwrap_err());
-            assert_eq!(error, "1 lines were left out");
+            assert_eq!(error, "1 of 2001 lines were left out");
             assert_eq!(read(&broker.connection(), &topic).len(), 3000, "{told}");
         }
     }
@@ -395,7 +401,7 @@ mod tests {
         let file = folder.path().join("f.jsonl");
         for (text, more, told) in [
             ("\n  \n", &[][..], "expected records, found none"),
-            ("no\nrecord\n", &["--skip-bad"], "2 lines were left out"),
+            ("no\nrecord\n", &["--skip-bad"], "2 of 2 lines were left out"),
             (
                 "{\"topic\":\"items\",\"item\":\"5\"}\n",
                 &["--skip-bad"],

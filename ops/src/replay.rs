@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -25,12 +25,16 @@ use sluice_models::evaluate::{Figures, Report};
 
 use crate::files::{self, Line};
 use crate::simulate::{Bounds, bounds};
+use crate::untaken::Untaken;
 use sluice_daemon::say::{note, tell};
+use sluice_daemon::shutdown::Shutdown;
 
-/// Refused records that are described one by one.
-const DESCRIBED: usize = 5;
 /// Lines between two looks at the clock.
 const GLANCE: u64 = 4096;
+/// Lines between two looks at the memory: even the largest take less together than is set aside, and looking takes no time that shows.
+const LOOK: i64 = 256;
+/// What becomes of records that are not taken.
+const REFUSED: &str = "records were refused";
 
 /// Plays records through the daemon's own pipeline and model, without Kafka, and prints the progressive figures.
 ///
@@ -71,52 +75,58 @@ pub struct Arguments {
 /// Runs the subcommand.
 ///
 /// # Errors
-/// A bad configuration, a file that cannot be read to its end, or nothing that could be taken. The figures of what was played are
-/// printed all the same.
+/// A bad configuration, a file that cannot be read to its end, a bound of memory that is reached, nothing that could be taken, or more than
+/// half of it refused. The figures of what was played are printed all the same.
 pub fn run(arguments: &Arguments) -> Result<()> {
     files::check(&arguments.files)?;
-    if arguments.truth.is_some() {
+    if let Some(truth) = &arguments.truth {
         files::check_rereadable(&arguments.files, "--truth reads the records again")?;
+        files::check(std::slice::from_ref(truth))?;
     }
     let mut config = Config::open(&arguments.config)?;
     if let Some(seed) = arguments.seed {
         config.learn.seed = seed;
     }
     if let Some(window) = arguments.window {
+        let least = config::Period::seconds(1);
+        ensure!(window >= least, "--window: expected {least} or more, found {window}");
         config.evaluate.window = window.span();
     }
     config.evaluate.from_impression = arguments.from_impression;
     let kernels = parts::choose_kernels()?;
     let clock = Clock::system();
     let progress = progress(arguments.json);
-    let mut refused: Vec<String> = Vec::new();
+    let mut refused = Untaken::default();
     let mut ended = Ok(());
     let outcome = match &arguments.capture {
         Some(folder) => replay::captured(&config, folder, &clock)?,
         None => replay::files(&config, &clock, |feed| {
             let mut lines = Lines { wall: clock.wall(), number: 0, progress: &progress };
-            ended = lines.play(&arguments.files, feed, |place| {
-                if refused.len() < DESCRIBED {
-                    refused.push(place);
-                }
-            });
+            ended = lines.play(&arguments.files, feed, &mut refused);
             Ok(())
         })?,
     };
     progress.finish_and_clear();
-    for line in &refused {
+    for line in refused.described() {
         note(&format!("refused: {line}\n"));
     }
     let bounds = match &arguments.truth {
-        Some(truth) if ended.is_ok() => bounds(&arguments.files, truth, arguments.from_impression)?,
-        _ => Vec::new(),
+        Some(truth) if ended.is_ok() => bounds(&arguments.files, truth, arguments.from_impression),
+        _ => Ok(Vec::new()),
     };
-    tell(&report(&outcome, &bounds, &kernels, arguments.json)?)?;
-    ended?;
+    let known = bounds.as_deref().unwrap_or_default();
+    let report = report(&outcome, known, &kernels, arguments.json)?;
+    let told = tell(&report).context("standard output");
     let counts = outcome.pipeline.counts();
+    if let Some(summary) = refused.summary(REFUSED, counts.taken()) {
+        note(&format!("warning: {summary}\n"));
+    }
+    ended?;
+    bounds?;
+    told?;
     ensure!(counts.taken() > 0, "expected records, found none");
     ensure!(counts.taken() > counts.all_rejected(), "every record was refused");
-    Ok(())
+    refused.ensure_few(REFUSED, counts.taken())
 }
 
 /// What is printed at the end.
@@ -176,26 +186,33 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    /// Plays the files; `refused` is told the place and the reason of each record that is not taken.
+    /// Plays the files.
     fn play(
         &mut self,
         paths: &[PathBuf],
         feed: &mut Feed<'_>,
-        mut refused: impl FnMut(String),
+        refused: &mut Untaken,
     ) -> Result<()> {
+        // Nothing is written that a signal could leave half done.
+        let never = Shutdown::new();
         for path in paths {
-            files::for_each_line(path, |name, number, line| {
+            files::for_each_line(path, &never, |name, number, line| {
                 if number % GLANCE == 0 {
                     self.progress.set_position(feed.counts().taken());
+                }
+                if self.number % LOOK == 0 {
+                    feed.ensure_room().with_context(|| format!("{name}:{number}: stopped"))?;
                 }
                 let taken = self.take(line, feed);
                 self.number += 1;
                 match taken {
                     Ok(()) => {}
-                    Err(Untaken::Refused(rejection)) => {
-                        refused(format!("{name}:{number}: {rejection}"));
+                    Err(Why::Refused(rejection)) => {
+                        refused.add(rejection.reason.name(), || {
+                            format!("{name}:{number}: {rejection}")
+                        });
                     }
-                    Err(Untaken::Request) => bail!(
+                    Err(Why::Request) => bail!(
                         "{name}:{number}: a request: replay plays events, items and users; leave requests out"
                     ),
                 }
@@ -205,13 +222,13 @@ impl Lines<'_> {
         Ok(())
     }
 
-    fn take(&self, line: Line<'_>, feed: &mut Feed<'_>) -> Result<(), Untaken> {
+    fn take(&self, line: Line<'_>, feed: &mut Feed<'_>) -> Result<(), Why> {
         let split = match line {
             Line::Whole(line) => split_line(line),
             Line::TooLong => Err(Rejection::whole(Reason::TooLarge)),
         };
         match split {
-            Ok((Topic::Requests, _)) => Err(Untaken::Request),
+            Ok((Topic::Requests, _)) => Err(Why::Request),
             Ok((topic, value)) => {
                 let record = Record {
                     topic,
@@ -221,18 +238,18 @@ impl Lines<'_> {
                     key: None,
                     value: Some(value),
                 };
-                feed.take(&record).map_err(Untaken::Refused)
+                feed.take(&record).map_err(Why::Refused)
             }
             Err(rejection) => {
                 feed.reject(&rejection);
-                Err(Untaken::Refused(rejection))
+                Err(Why::Refused(rejection))
             }
         }
     }
 }
 
 /// Why a line was not taken.
-enum Untaken {
+enum Why {
     /// The record is refused, and counted.
     Refused(Rejection),
     /// It asks something, which nobody would answer.

@@ -159,6 +159,9 @@ line 30: nonsense: no such key: expected one of kafka, funnel, items, sequence, 
 fn what_is_no_toml_is_told_by_its_line() {
     let text = mistakes("[kafka]\nbrokers = \n[learn]\nbatch = 0\n");
     assert!(text.starts_with("line 2: not TOML: "), "{text}");
+    let text = mistakes(&"{\"topic\":\"events\"}\n".repeat(1000));
+    assert_eq!(text.lines().count(), 6, "{text}");
+    assert!(text.contains("not TOML in 995 places more"), "{text}");
 }
 
 #[test]

@@ -39,6 +39,17 @@ impl Taken {
     }
 }
 
+/// What takes more than its bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Over {
+    /// What it is.
+    pub share: Share,
+    /// How many bytes it takes.
+    pub found: u64,
+    /// How many it may take.
+    pub most: u64,
+}
+
 impl Rules {
     /// Returns the bounds of one joiner: what all of them share.
     pub(super) fn limits(&self) -> JoinLimits {
@@ -71,6 +82,17 @@ impl Pipeline {
             };
             bytes as u64
         })
+    }
+
+    /// Returns what takes more than its bound of that which only reading less can bound: open impressions; what is known of users and items.
+    pub fn over(&self) -> Option<Over> {
+        let memory = self.memory();
+        let over = |share| {
+            let parts = Part::ALL.into_iter().zip(memory).filter(|(part, _)| part.share() == share);
+            let (found, most) = (parts.map(|(_, bytes)| bytes).sum(), self.rules.bounds.of(share));
+            (found > most).then_some(Over { share, found, most })
+        };
+        over(Share::Open).or_else(|| over(Share::State))
     }
 
     /// Makes room where what a shard has added since `before` has brought all shards together above a bound: the one that has most of it forgets.

@@ -18,7 +18,7 @@ mod drawn;
 pub mod due;
 mod effects;
 mod groups;
-mod memory;
+pub mod memory;
 pub mod notes;
 pub mod popular;
 pub mod record;

@@ -1,9 +1,10 @@
-//! Compressed input: gzip, zstd and xz, of one part or of several behind each other.
+//! Compressed input: gzip, zstd, xz and lzma, of one part or of several behind each other.
 
 use std::io::{self, BufRead, Read};
 
 use flate2::bufread::GzDecoder;
 use liblzma::bufread::XzDecoder;
+use liblzma::stream::Stream;
 
 use super::ahead::Ahead;
 
@@ -17,12 +18,14 @@ pub(super) enum Format {
     Gzip,
     Zstd,
     Xz,
+    /// What xz took the place of: no mark, only a header that hardly anything else has.
+    Lzma,
     Zip,
 }
 
 impl Format {
     /// So many bytes tell the format.
-    pub(super) const TELLING: usize = 6;
+    pub(super) const TELLING: usize = 13;
 
     pub(super) fn of(start: &[u8]) -> Self {
         match start {
@@ -32,9 +35,23 @@ impl Format {
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
             // The last one is an archive of nothing.
             [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Self::Zip,
+            _ if is_lzma(start) => Self::Lzma,
             _ => Self::Plain,
         }
     }
+}
+
+/// Says whether this is the header of an .lzma file: the usual parameters; a dictionary of 2^n or 2^n + 2^(n-1) bytes, 64 KiB at least; the
+/// size of what is packed, or -1 where it is not known.
+fn is_lzma(start: &[u8]) -> bool {
+    let [0x5d, header @ ..] = start else { return false };
+    let Some((dictionary, size)) = header.get(..12).and_then(<[u8]>::split_first_chunk::<4>) else {
+        return false;
+    };
+    let Ok(size) = size.try_into().map(u64::from_le_bytes) else { return false };
+    let dictionary = u32::from_le_bytes(*dictionary);
+    let bits = dictionary >> dictionary.trailing_zeros().min(31);
+    dictionary >= 1 << 16 && matches!(bits, 1 | 3) && (size == u64::MAX || size < 1 << 38)
 }
 
 /// Reads the contents of all parts.
@@ -111,6 +128,10 @@ impl Decoder {
             Format::Gzip => Self::Gzip(GzDecoder::new(source)),
             Format::Zstd => Self::Zstd(zstd::Decoder::with_buffer(source)?.single_frame()),
             Format::Xz => Self::Xz(XzDecoder::new(source)),
+            Format::Lzma => {
+                let stream = Stream::new_lzma_decoder(u64::MAX)?;
+                Self::Xz(XzDecoder::new_stream(source, stream))
+            }
             Format::Plain | Format::Zip => {
                 let what = "behind the end of the compressed data there is something else";
                 return Err(io::Error::new(io::ErrorKind::InvalidData, what));

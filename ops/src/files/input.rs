@@ -1,20 +1,20 @@
 //! Inputs: files, pipes and standard input, opened once and known by their first bytes.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use sluice_daemon::shutdown::Shutdown;
 
 use super::ahead::Ahead;
 use super::archive;
 use super::compressed::{Format, Parts, Source};
+use super::foreign::{Foreign, TELLING, foreign, foreign_archive};
 use super::identity::Identity;
 use super::lines::Lines;
-
-/// So many bytes tell what is no text; what else lies in the buffer is looked at too.
-const TELLING: usize = 8;
+use super::stoppable::{Apart, Stoppable, Stopped};
 
 /// A file of lines that was opened and not yet read.
 pub struct Input {
@@ -23,6 +23,7 @@ pub struct Input {
     identity: Identity,
     /// Why its lines are of no use, where the first bytes say so.
     foreign: Option<&'static str>,
+    stop: Shutdown,
 }
 
 /// Says whether a path is standard input.
@@ -77,48 +78,67 @@ pub fn check_rereadable(paths: &[PathBuf], why: &str) -> Result<()> {
     Ok(())
 }
 
-/// Opens a file, a pipe or, as `-`, standard input, and unpacks it if need be: gzip, zstd, xz, or a zip archive, each file of which is
-/// an input. It is opened once and read from its beginning on, so that what can be read only once loses nothing.
+/// Opens a file, a pipe or, as `-`, standard input, and unpacks it if need be: gzip, zstd, xz, lzma, or a zip archive, each file of which
+/// is an input. It is opened once and read from its beginning on, so that what can be read only once loses nothing. Reading ends when
+/// it is asked to `stop`.
 ///
 /// # Errors
-/// When it cannot be opened, or its beginning cannot be read.
-pub fn open(path: &Path) -> Result<Vec<Input>> {
-    let name = shown(path);
-    let file = if is_stdin(path) { stdin() } else { File::open(path) };
-    let file = file.with_context(|| name.clone())?;
-    inputs(&name, file).with_context(|| format!("{name}: cannot be read"))
+/// When it cannot be opened, or its beginning cannot be read; [`Stopped`].
+pub fn open(path: &Path, stop: &Shutdown) -> Result<Vec<Input>> {
+    let (name, identity) = (shown(path), identity(path)?);
+    let inputs = inputs(path, &name, identity, stop);
+    if inputs.is_err() && stop.is_requested() {
+        bail!(Stopped(format!("before the first line of {name}")));
+    }
+    inputs.with_context(|| format!("{name}: cannot be read"))
 }
 
-fn inputs(name: &str, file: File) -> Result<Vec<Input>> {
-    let identity = Identity::of(&file.metadata()?);
-    let again = file.try_clone()?;
-    let mut source: Source = Ahead::new(Box::new(file));
+fn open_file(path: &Path) -> io::Result<File> {
+    if is_stdin(path) { stdin() } else { File::open(path) }
+}
+
+fn inputs(path: &Path, name: &str, identity: Identity, stop: &Shutdown) -> Result<Vec<Input>> {
+    let stoppable = |reader| Ahead::new(Box::new(Stoppable { reader, stop: stop.clone() }) as _);
+    let (mut source, again): (Source, _) = if identity.is_regular() {
+        let file = open_file(path)?;
+        (stoppable(Box::new(file.try_clone()?) as Box<dyn Read + Send>), Some(file))
+    } else {
+        let path = path.to_owned();
+        let apart = Apart::read(move || open_file(&path), stop.clone())?;
+        (Ahead::new(Box::new(apart)), None)
+    };
     if Format::of(source.peek(Format::TELLING)?) != Format::Zip {
-        return Ok(vec![Input::of(name.to_owned(), source, identity)?]);
+        return Ok(vec![Input::of(name.to_owned(), source, identity, stop)?]);
     }
     // The list of an archive's files stands at its end: what cannot be read again goes to a file without a name first.
-    let archive = if identity.is_regular() {
-        again
-    } else {
-        let mut copy = tempfile::tempfile().context("temporary folder (TMPDIR sets another)")?;
-        io::copy(&mut source, &mut copy)?;
-        copy
+    let archive = match again {
+        Some(file) => file,
+        None => {
+            let mut copy =
+                tempfile::tempfile().context("temporary folder (TMPDIR sets another)")?;
+            io::copy(&mut source, &mut copy)?;
+            copy
+        }
     };
-    let members = archive::members(archive)?.into_iter();
-    members
-        .map(|member| {
-            let source: Source = Ahead::new(member.reader);
-            let name = format!("{name}:{}", member.name);
-            Input::of(name.clone(), source, identity).with_context(|| name)
-        })
-        .collect()
+    let members = archive::members(archive)?;
+    let found = foreign_archive(members.iter().map(|member| member.name.as_str()));
+    if found.is_some() {
+        let (name, reader, stop) = (name.to_owned(), Box::new(io::empty()), stop.clone());
+        return Ok(vec![Input { name, reader, identity, foreign: found, stop }]);
+    }
+    let inputs = members.into_iter().map(|member| {
+        let name = format!("{name}:{}", member.name);
+        let source = stoppable(member.reader);
+        Input::of(name.clone(), source, identity, stop).with_context(|| name)
+    });
+    inputs.collect()
 }
 
 impl Input {
-    fn of(name: String, mut source: Source, identity: Identity) -> Result<Self> {
+    fn of(name: String, mut source: Source, identity: Identity, stop: &Shutdown) -> Result<Self> {
         let (reader, foreign): (Box<dyn BufRead + Send>, _) =
             match Format::of(source.peek(Format::TELLING)?) {
-                Format::Gzip | Format::Zstd | Format::Xz => {
+                Format::Gzip | Format::Zstd | Format::Xz | Format::Lzma => {
                     let mut text = Ahead::new(Parts::new(source));
                     let foreign = foreign(text.peek(TELLING)?);
                     (Box::new(text), foreign)
@@ -128,7 +148,7 @@ impl Input {
                     (Box::new(source), foreign)
                 }
             };
-        Ok(Self { name, reader, identity, foreign })
+        Ok(Self { name, reader, identity, foreign, stop: stop.clone() })
     }
 
     /// Returns how it is called in messages.
@@ -139,27 +159,11 @@ impl Input {
     /// Reads it line by line.
     ///
     /// # Errors
-    /// When it is no text that could be read, with what to do about it.
+    /// [`Foreign`] when it is no text that could be read, with what to do about it; when its first line cannot be read.
     pub fn lines(self) -> Result<Lines> {
         if let Some(foreign) = self.foreign {
-            bail!("{}: expected lines of UTF-8, found {foreign}", self.name);
+            bail!(Foreign(format!("{}: expected lines of UTF-8, found {foreign}", self.name)));
         }
-        Ok(Lines::new(self.name, self.identity, self.reader))
+        Lines::open(self.name, self.identity, self.reader, self.stop)
     }
-}
-
-/// Says what a file is, where its first bytes say that it has no lines of ours.
-fn foreign(start: &[u8]) -> Option<&'static str> {
-    if start.get(257..262) == Some(b"ustar") {
-        return Some("a tar archive: unpack it first (tar -xf)");
-    }
-    Some(match start {
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "UTF-16: convert it first (iconv -t UTF-8)",
-        [b'B', b'Z', b'h', b'1'..=b'9', ..] => "bzip2: unpack it first (bunzip2)",
-        [0x04, 0x22, 0x4d, 0x18, ..] => "lz4: unpack it first (lz4 -d)",
-        [b'7', b'z', 0xbc, 0xaf, 0x27, 0x1c, ..] => "a 7z archive: unpack it first",
-        [b'P', b'K', 3, 4, ..] => "a zip archive inside another file: unpack it first",
-        [b'P', b'A', b'R', b'1', ..] => "a Parquet file: convert it first",
-        _ => return None,
-    })
 }

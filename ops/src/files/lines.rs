@@ -1,12 +1,15 @@
 //! Lines of an input, as every subcommand reads them.
 
-use std::io::{BufRead, Read};
+use std::io::{self, BufRead, Read};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow, bail};
+use sluice_daemon::shutdown::Shutdown;
 
+use super::foreign::{Foreign, LONE_RETURNS, has_lone_returns, no_record};
 use super::identity::Identity;
 use super::input::open;
+use super::stoppable::Stopped;
 
 /// A longer line is not kept, only counted: a file without line ends must not fill the memory.
 const LONGEST: usize = 16 << 20;
@@ -23,6 +26,7 @@ pub struct Lines {
     number: u64,
     line: Vec<u8>,
     again: bool,
+    stop: Shutdown,
 }
 
 /// A line, if it could be kept.
@@ -38,8 +42,32 @@ pub enum Line<'a> {
 pub const TOO_LONG: &str = "expected a line of at most 16 MiB";
 
 impl Lines {
-    pub(super) fn new(name: String, identity: Identity, reader: Box<dyn BufRead + Send>) -> Self {
-        Self { name, identity, reader, number: 0, line: Vec::new(), again: false }
+    /// Looks at the first line.
+    pub(super) fn open(
+        name: String,
+        identity: Identity,
+        reader: Box<dyn BufRead + Send>,
+        stop: Shutdown,
+    ) -> Result<Self> {
+        let line = Vec::new();
+        let mut lines = Self { name, identity, reader, number: 0, line, again: false, stop };
+        lines.again = lines.read()?.is_some();
+        if lines.again && has_lone_returns(&lines.line) {
+            let expected = "expected lines that end with LF or CRLF, found";
+            bail!(Foreign(format!("{}: {expected} {LONE_RETURNS}", lines.name)));
+        }
+        Ok(lines)
+    }
+
+    /// Refuses JSON that is not laid out as one record a line, by its first line.
+    fn ensure_records(&mut self) -> Result<()> {
+        match no_record(&self.line) {
+            Some(found) => bail!(Foreign(format!(
+                "{}: expected one JSON object a line, found {found}",
+                self.name
+            ))),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn identity(&self) -> Identity {
@@ -80,17 +108,21 @@ impl Lines {
         // One more for each byte of the line's end and of the mark.
         let most = LONGEST + 2 + BYTE_ORDER_MARK.len();
         let read = self.reader.by_ref().take(most as u64 + 1).read_until(b'\n', &mut self.line);
-        let cut = || {
-            format!(
+        let cut = |error: io::Error| match self.stop.is_requested() {
+            true if self.number == 0 => {
+                anyhow!(Stopped(format!("before the first line of {}", self.name)))
+            }
+            true => anyhow!(Stopped(format!("behind {}, line {}", self.name, self.number))),
+            false => anyhow!(error).context(format!(
                 "{}: cannot be read behind line {}: it is damaged or cut off",
                 self.name, self.number
-            )
+            )),
         };
-        if read.with_context(cut)? == 0 {
+        if read.map_err(cut)? == 0 {
             return Ok(false);
         }
         if self.line.last() != Some(&b'\n') && self.line.len() > most {
-            self.reader.skip_until(b'\n').with_context(cut)?;
+            self.reader.skip_until(b'\n').map_err(cut)?;
         }
         self.number += 1;
         let ends = [b"\n", b"\r"].map(|end: &[u8; 1]| end.as_slice());
@@ -106,17 +138,19 @@ impl Lines {
     }
 }
 
-/// Shows every line of a path's inputs to `take`, with the input's name and the line's number.
+/// Shows every line of a path's inputs, each to be a record, to `take`, with the input's name and the line's number.
 ///
 /// # Errors
-/// When an input cannot be opened or read to its end, or what `take` returns.
+/// When an input cannot be opened or read to its end, or is JSON that is laid out otherwise; [`Stopped`]; what `take` returns.
 pub fn for_each_line(
     path: &Path,
+    stop: &Shutdown,
     mut take: impl FnMut(&str, u64, Line<'_>) -> Result<()>,
 ) -> Result<()> {
-    for input in open(path)? {
+    for input in open(path, stop)? {
         let name = input.name().to_owned();
         let mut lines = input.lines()?;
+        lines.ensure_records()?;
         while let Some((number, line)) = lines.read()? {
             take(&name, number, line)?;
         }

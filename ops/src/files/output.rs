@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use sluice_daemon::shutdown::Shutdown;
 use tempfile::{NamedTempFile, TempPath};
 
 use super::identity::Identity;
@@ -86,6 +87,21 @@ pub fn ensure_apart<'a>(
     Ok(())
 }
 
+/// Lets signals make a wish to stop before files are begun: the default, which ends the process at once, would leave their parts behind.
+/// Filters and writers to devices leave nothing, and end as others of their kind.
+///
+/// # Errors
+/// When signals cannot be watched.
+pub fn stop_clean(outputs: &[Option<&Path>], stop: &Shutdown) -> Result<()> {
+    let is_file = |path: &Path| {
+        !is_stdout(path) && fs::metadata(path).map_or(true, |metadata| metadata.is_file())
+    };
+    if outputs.iter().flatten().any(|path| is_file(path)) {
+        stop.watch_signals().context("signals")?;
+    }
+    Ok(())
+}
+
 /// Says whether two paths of which one or both are not there yet name the same file.
 fn same_place(a: &Path, b: &Path) -> bool {
     let place = |path: &Path| -> Option<PathBuf> {
@@ -132,7 +148,8 @@ impl Output {
         Ok(Self { sink, beside })
     }
 
-    fn file(path: &Path) -> io::Result<(File, Option<Beside>)> {
+    fn file(path: &Path) -> Result<(File, Option<Beside>)> {
+        ensure!(!path.is_dir(), "expected a file to write, found a folder");
         // Behind a link lies the file itself, which keeps its rights; one that may not be written is not replaced either.
         let mut rights = None;
         let place = match OpenOptions::new().write(true).open(path) {
@@ -145,15 +162,17 @@ impl Output {
                 fs::canonicalize(path)?
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_path_buf(),
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
+        let folder = folder(&place);
+        ensure!(folder.is_dir(), "there is no folder {}: make it first", folder.display());
         let mut name = place.file_name().unwrap_or_default().to_os_string();
         name.push(".");
         let part: NamedTempFile = tempfile::Builder::new()
             .prefix(&name)
             .suffix(".part")
             .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(folder(&place))?;
+            .tempfile_in(folder)?;
         let (file, part) = part.into_parts();
         if let Some(rights) = rights {
             file.set_permissions(rights)?;

@@ -32,6 +32,7 @@ use clap::{Args, ValueEnum};
 
 use crate::files::{self, Output};
 use sluice_daemon::say::note;
+use sluice_daemon::shutdown::Shutdown;
 use stream::{Report, Stream};
 use table::{Kind, Phase, Row, RowError, Table};
 
@@ -89,9 +90,13 @@ trait Importer {
 /// written. Rows that cannot be understood are left out, and reported on standard error.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let output = arguments.output.as_deref();
-    let mut tables = table::find(&arguments.paths, importer(arguments.dataset).kinds())?;
+    let stop = Shutdown::new();
+    let kinds = importer(arguments.dataset).kinds();
+    let mut tables = table::find(&arguments.paths, kinds, &stop)?;
     files::ensure_apart(output, tables.iter().map(Table::lines), &[])?;
-    let (report, ended) = import(arguments.dataset, &mut tables, Output::create(output)?);
+    files::stop_clean(&[output], &stop)?;
+    let output = Output::create(output)?;
+    let (report, ended) = import(arguments.dataset, &mut tables, output, &stop);
     if ended.is_err() {
         note("read until then:\n");
     }
@@ -109,10 +114,21 @@ fn importer(dataset: Dataset) -> Box<dyn Importer> {
     }
 }
 
-fn import(dataset: Dataset, tables: &mut [Table], output: Output) -> (Report, Result<()>) {
+fn import(
+    dataset: Dataset,
+    tables: &mut [Table],
+    output: Output,
+    stop: &Shutdown,
+) -> (Report, Result<()>) {
     let mut stream = Stream::new(output);
-    match read_all(dataset, tables, &mut stream) {
-        Ok(()) => stream.finish(),
+    let read = read_all(dataset, tables, &mut stream);
+    let read = read.and_then(|()| stream.ensure_few_left_out());
+    end(stream, read, stop)
+}
+
+fn end(stream: Stream, read: Result<()>, stop: &Shutdown) -> (Report, Result<()>) {
+    match read {
+        Ok(()) => stream.finish(stop),
         Err(error) => (stream.give_up(), Err(error)),
     }
 }
@@ -135,13 +151,16 @@ fn read_all(dataset: Dataset, tables: &mut [Table], stream: &mut Stream) -> Resu
 
 fn read(table: &mut Table, importer: &mut dyn Importer, stream: &mut Stream) -> Result<()> {
     let (name, kind) = (table.lines().name().to_owned(), table.kind.name);
-    table.for_each(|line, row| match row.and_then(|row| importer.row(kind, &row, stream)) {
-        Ok(()) => Ok(()),
-        Err(RowError::Bad(reason)) => {
-            stream.leave_out(&name, line, &reason);
-            Ok(())
+    table.for_each(|line, row| {
+        stream.count_row();
+        match row.and_then(|row| importer.row(kind, &row, stream)) {
+            Ok(()) => Ok(()),
+            Err(RowError::Bad(reason)) => {
+                stream.leave_out(&name, line, &reason);
+                Ok(())
+            }
+            Err(RowError::Fatal(error)) => Err(error),
         }
-        Err(RowError::Fatal(error)) => Err(error),
     })
 }
 
@@ -150,16 +169,19 @@ fn no_events(tables: &[Table]) -> String {
     format!("expected events, found none in {}", names.join(", "))
 }
 
-/// Imports files as the command does, and returns the lines that it would write.
+/// Imports files as the command does, however many rows are left out, and returns the lines that it would write.
 #[cfg(test)]
 fn import_paths(dataset: Dataset, paths: &[PathBuf]) -> Result<(Vec<serde_json::Value>, String)> {
     let folder = tempfile::tempdir()?;
     let output = folder.path().join("output.jsonl.zst");
-    let mut tables = table::find(paths, importer(dataset).kinds())?;
-    let (report, ended) = import(dataset, &mut tables, Output::create(Some(&output))?);
+    let stop = Shutdown::new();
+    let mut tables = table::find(paths, importer(dataset).kinds(), &stop)?;
+    let mut stream = Stream::new(Output::create(Some(&output))?);
+    let read = read_all(dataset, &mut tables, &mut stream);
+    let (report, ended) = end(stream, read, &stop);
     ended.with_context(|| report.to_string())?;
     let mut lines = Vec::new();
-    files::for_each_line(&output, |_, _, line| {
+    files::for_each_line(&output, &stop, |_, _, line| {
         let files::Line::Whole(line) = line else { anyhow::bail!(files::TOO_LONG) };
         lines.push(serde_json::from_slice(line)?);
         Ok(())

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use sluice_daemon::shutdown::Shutdown;
 use sluice_features::wire::{EventMessage, Topic, UpdateMessage};
 
 use super::sort::TimeSorter;
-use crate::files::Output;
+use crate::files::{Output, Stopped};
+use crate::untaken::Untaken;
 use crate::wire::{self, Fields};
 
-/// So many bad rows are shown with their places.
-const SHOWN: u64 = 5;
+/// What becomes of rows that cannot be understood.
+const LEFT_OUT: &str = "rows were left out";
 
 /// Takes the records of an import.
 pub(super) struct Stream {
@@ -27,8 +29,9 @@ pub(super) struct Stream {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Report {
     written: BTreeMap<(Topic, String), u64>,
-    left_out: BTreeMap<String, u64>,
-    shown: Vec<String>,
+    /// All rows that were read.
+    rows: u64,
+    left_out: Untaken,
 }
 
 impl Stream {
@@ -96,17 +99,27 @@ impl Stream {
 
     /// Counts a row that could not be understood.
     pub(super) fn leave_out(&mut self, file: &str, line: u64, reason: &str) {
-        *self.report.left_out.entry(reason.to_owned()).or_default() += 1;
-        if self.report.left_out.values().sum::<u64>() <= SHOWN {
-            self.report.shown.push(format!("{file}:{line}: {reason}"));
-        }
+        self.report.left_out.add(reason, || format!("{file}:{line}: {reason}"));
+    }
+
+    /// Counts a row, good or bad.
+    pub(super) fn count_row(&mut self) {
+        self.report.rows += 1;
+    }
+
+    /// Refuses rows of which more than half were left out.
+    pub(super) fn ensure_few_left_out(&self) -> Result<()> {
+        self.report.left_out.ensure_few(LEFT_OUT, self.report.rows)
     }
 
     /// Writes the events and the end of the output; what was taken and left out is told in any case.
-    pub(super) fn finish(self) -> (Report, Result<()>) {
+    pub(super) fn finish(self, stop: &Shutdown) -> (Report, Result<()>) {
         let Self { mut output, events, report, .. } = self;
         let written = events
-            .drain(|lines| output.write_all(lines).context("output"))
+            .drain(|lines| {
+                ensure!(!stop.is_requested(), Stopped("before all events were written".into()));
+                output.write_all(lines).context("output")
+            })
             .and_then(|()| output.finish().context("output"));
         (report, written)
     }
@@ -132,14 +145,14 @@ impl fmt::Display for Report {
         for ((topic, kind), count) in &self.written {
             writeln!(f, "{count:>12} {} {kind}", topic.name())?;
         }
-        let left_out: u64 = self.left_out.values().sum();
-        writeln!(f, "{left_out:>12} rows left out")?;
-        for (reason, count) in &self.left_out {
+        writeln!(f, "{:>12} rows left out", self.left_out.count())?;
+        for (reason, count) in self.left_out.reasons() {
             writeln!(f, "{count:>12}   {reason}")?;
         }
-        for place in &self.shown {
+        for place in self.left_out.described() {
             writeln!(f, "  {place}")?;
         }
-        Ok(())
+        let summary = self.left_out.summary(LEFT_OUT, self.rows);
+        summary.map_or(Ok(()), |summary| writeln!(f, "{summary}"))
     }
 }

@@ -1,13 +1,15 @@
 //! Tables of a data set: files of separated columns, known by what their columns are.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::record::{Dialect, Record};
-use crate::files::{self, Input, Line, Lines, TOO_LONG};
+use crate::files::{self, Foreign, Input, Line, Lines, TOO_LONG};
 use sluice_daemon::say::note;
+use sluice_daemon::shutdown::Shutdown;
 
 /// When the rows of a table are read: events first, for items and users take the first event's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,15 +70,26 @@ pub(super) struct Row<'a> {
 ///
 /// A file that is named must be of a known kind; one that merely lies in a folder or an archive is skipped with a word on standard
 /// error.
-pub(super) fn find(paths: &[PathBuf], kinds: &'static [Kind]) -> Result<Vec<Table>> {
+pub(super) fn find(
+    paths: &[PathBuf],
+    kinds: &'static [Kind],
+    stop: &Shutdown,
+) -> Result<Vec<Table>> {
     let (folders, files): (Vec<_>, Vec<_>) = paths.iter().cloned().partition(|path| path.is_dir());
     files::check(&files)?;
-    let mut tables = Vec::new();
+    let (mut tables, mut places) = (Vec::new(), HashSet::new());
     for path in paths {
         let is_folder = folders.contains(path);
         let files = if is_folder { files_of(path)? } else { vec![path.clone()] };
         for file in files {
-            let inputs = files::open(&file)?;
+            // Its rows would be there twice. What can be read only once has no such place.
+            let again = fs::canonicalize(&file).is_ok_and(|place| !places.insert(place));
+            ensure!(
+                !again,
+                "{}: expected each file once, found it given twice",
+                files::shown(&file)
+            );
+            let inputs = files::open(&file, stop)?;
             let may_skip = is_folder || inputs.len() > 1;
             for input in inputs {
                 match Table::open(input, kinds)? {
@@ -126,7 +139,8 @@ impl Table {
         let name = input.name().to_owned();
         let mut lines = match input.lines() {
             Ok(lines) => lines,
-            Err(foreign) => return Ok(Err(foreign.to_string())),
+            Err(error) if error.is::<Foreign>() => return Ok(Err(error.to_string())),
+            Err(error) => return Err(error),
         };
         let unknown = |found: &str| {
             Ok(Err(format!("{name}: expected {}, found {found}", expected(kinds.iter()))))
@@ -139,14 +153,14 @@ impl Table {
                 Err(_) => return unknown("bytes that are no text"),
             },
         };
-        if first.contains('\r') {
-            return unknown("lines that end with CR alone: convert them first (tr '\\r' '\\n')");
+        if first.trim_start().starts_with(['{', '[']) {
+            return unknown("JSON: the files of the data set are to be given, not records");
         }
         let mut found = String::new();
         for kind in kinds {
             let mut record = Record::default();
             if let Err(reason) = record.split(&first, kind.dialect) {
-                found = reason;
+                found = format!("a first line of other columns ({reason})");
             } else if kind.has_header(&record) {
                 return Ok(Ok(Self { kind, header: record, lines }));
             } else if kind.headless.is_some_and(|looks| looks(&record)) {

@@ -439,7 +439,7 @@ fn the_daemon_takes_every_line_of_the_real_files() {
         let output = output.path().join("records.jsonl.gz");
         let paths = vec![path];
         run(&Arguments { dataset, paths, output: Some(output.clone()) }).unwrap();
-        files::for_each_line(&output, |_, _, line| {
+        files::for_each_line(&output, &Shutdown::new(), |_, _, line| {
             let files::Line::Whole(line) = line else { unreachable!() };
             let line = std::str::from_utf8(line)?;
             decode(line, funnel).unwrap_or_else(|why| panic!("{why:?}: {line}"));

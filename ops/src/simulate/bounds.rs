@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use foldhash::fast::FixedState;
 use serde::Deserialize;
+use sluice_daemon::shutdown::Shutdown;
 use sluice_features::ids::stable_hash;
 use sluice_features::wire::Topic;
 
@@ -115,7 +116,7 @@ impl Seen {
 
 /// Opens a path of one file; an archive of several is none.
 fn only(path: &Path) -> Result<Input> {
-    let mut inputs = files::open(path)?;
+    let mut inputs = files::open(path, &Shutdown::new())?;
     let found = inputs.len();
     inputs.pop().filter(|_| found == 1).with_context(|| {
         format!("{}: expected one file, found an archive of {found}", path.display())
@@ -126,7 +127,7 @@ fn only(path: &Path) -> Result<Input> {
 fn events(records: &[PathBuf], mut take: impl FnMut(Seen) -> Result<()>) -> Result<()> {
     let mut last = None;
     for path in records {
-        files::for_each_line(path, |_, _, line| {
+        files::for_each_line(path, &Shutdown::new(), |_, _, line| {
             // Items, users, and what the pipeline refuses are passed over.
             let Line::Whole(line) = line else { return Ok(()) };
             let Ok(event) = serde_json::from_slice::<Seen>(line) else { return Ok(()) };

@@ -153,14 +153,18 @@ impl fmt::Display for Judge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:>9} impressions, judged from number {} on", self.impressions, self.from)?;
         writeln!(f, "task        rate  truth/observed  AUC of truth  AUC of item popularity")?;
+        let show = |value: f64, digits: usize| match value.is_finite() {
+            true => format!("{value:.digits$}"),
+            false => "-".to_owned(),
+        };
         for (task, figures) in TASKS.iter().zip(&self.tasks) {
             writeln!(
                 f,
-                "{task:<9} {:.5} {:>15.4} {:>13.4} {:>23.4}",
-                figures.positives as f64 / figures.impressions as f64,
-                figures.expected / figures.positives as f64,
-                figures.truth.value(),
-                figures.popularity.value()
+                "{task:<9} {:>7} {:>15} {:>13} {:>23}",
+                show(figures.positives as f64 / figures.impressions as f64, 5),
+                show(figures.expected / figures.positives as f64, 4),
+                show(figures.truth.value(), 4),
+                show(figures.popularity.value(), 4)
             )?;
         }
         Ok(())
@@ -179,5 +183,11 @@ mod tests {
         }
         // Pairs won: .3 over .1, tie with .3; .2 over .1; .6 over both.
         assert!((auc.value() - 4.5 / 6.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_shown_as_such() {
+        let told = Judge::new(0).to_string();
+        assert!(told.contains('-') && !told.contains("NaN") && !told.contains("inf"), "{told}");
     }
 }

@@ -25,8 +25,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::files::{self, Output};
+use crate::files::{self, Output, Stopped};
 use sluice_daemon::say::note;
+use sluice_daemon::shutdown::Shutdown;
 
 pub use bounds::{Bounds, bounds};
 pub use config::ShopConfig;
@@ -67,10 +68,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if let Some(truth) = truth {
         files::ensure_apart(Some(truth), iter::empty(), &[output.unwrap_or(Path::new("-"))])?;
     }
+    let stop = Shutdown::new();
+    files::stop_clean(&[output, truth], &stop)?;
     let output = Output::create(output)?;
     let truth = truth.map(|path| Output::create(Some(path))).transpose()?;
     let mut judge = Judge::new(arguments.shop.impressions / 2);
-    let ended = write(shop, arguments.rate, &mut judge, output, truth);
+    let ended = write(shop, arguments.rate, &stop, &mut judge, output, truth);
     note(&judge.to_string());
     ended
 }
@@ -78,6 +81,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 fn write(
     shop: Shop,
     rate: Option<f64>,
+    stop: &Shutdown,
     judge: &mut Judge,
     mut output: Output,
     mut truth: Option<Output>,
@@ -89,9 +93,10 @@ fn write(
             let early = due.saturating_sub(begun.elapsed());
             if !early.is_zero() {
                 output.flush().context("output")?;
-                std::thread::sleep(early);
+                stop.wait(early);
             }
         }
+        ensure!(!stop.is_requested(), Stopped(format!("behind record {written}")));
         judge.take(&record);
         record.write(&mut output).context("output")?;
         if let (Some(out), Some(line)) = (&mut truth, &record.truth) {

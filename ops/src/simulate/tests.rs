@@ -213,7 +213,7 @@ fn the_files_hold_the_records_and_the_truth() {
     })
     .unwrap();
     let mut text = String::new();
-    crate::files::for_each_line(&output, |_, _, line| {
+    crate::files::for_each_line(&output, &Shutdown::new(), |_, _, line| {
         let crate::files::Line::Whole(line) = line else { unreachable!() };
         text.push_str(std::str::from_utf8(line)?);
         text.push('\n');

@@ -15,6 +15,7 @@ use sluice_daemon::config::Config;
 use sluice_daemon::parts;
 use sluice_daemon::pipeline::Pipeline;
 use sluice_daemon::pipeline::record::Record;
+use sluice_daemon::shutdown::Shutdown;
 use sluice_features::example::Batch;
 use sluice_features::schema::Schema;
 use sluice_features::time::EventTime;
@@ -198,7 +199,7 @@ fn imported(path: &Path) -> Result<Examples> {
     let mut offset = 0;
     // Later than anything that the data set has.
     let arrived = EventTime(2_000_000_000_000);
-    files::for_each_line(path, |name, number, line| {
+    files::for_each_line(path, &Shutdown::new(), |name, number, line| {
         let Line::Whole(line) = line else { bail!("{name}:{number}: {TOO_LONG}") };
         if let Ok((topic, value)) = split_line(line) {
             let record =
