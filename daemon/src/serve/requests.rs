@@ -26,6 +26,7 @@ use crate::kafka::{
 };
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
+use crate::telemetry::RateLimit;
 
 /// How long an answer waits for room in the producer before it is given up: who asked has given up by then.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -35,8 +36,6 @@ const FLUSH: Duration = Duration::from_secs(5);
 const STOP: Duration = Duration::from_secs(5);
 /// The header that an answer repeats.
 const CORRELATION: &str = "correlation-id";
-/// How often scores that are not finite are told again.
-const AGAIN: Duration = Duration::from_secs(600);
 
 /// A request that waits for a scorer.
 struct Job {
@@ -79,7 +78,7 @@ pub struct Answering {
     queue: Receiver<Job>,
     outbox: Outbox,
     /// When scores that are not finite were told last.
-    told: Option<Duration>,
+    told: RateLimit,
 }
 
 /// Starts the consumer of the request topic, at its end: what was asked while nobody answered is not waited for any more.
@@ -134,7 +133,7 @@ pub fn build(
         serving: Arc::clone(serving),
         queue: jobs.clone(),
         outbox: outbox.clone(),
-        told: None,
+        told: RateLimit::default(),
     });
     let answering = answering.collect();
     let serving = Arc::clone(serving);
@@ -255,8 +254,7 @@ impl Answering {
     fn tell(&mut self, metrics: &Metrics) {
         let (candidates, now) = (self.scorer.without_score(), self.serving.clock.steady());
         metrics.serve.scores_not_finite.increment(candidates as u64);
-        if candidates > 0 && self.told.is_none_or(|told| now.saturating_sub(told) >= AGAIN) {
-            self.told = Some(now);
+        if candidates > 0 && self.told.allows(now) {
             tracing::warn!(
                 candidates,
                 "serve.score is not finite for candidates of an answer, which stand last in it: divide by what stays above 0, such as 0.001 + p.click"
