@@ -52,7 +52,7 @@ pub struct Watermark {
     backers: [Option<UserId>; CONFIRMED],
     /// Events near the first one, up to [`ALONE`].
     backing: u16,
-    /// The two longest steps that the newest time has made and others have followed, the longest first; a 512th less with each event. The
+    /// The two longest steps that the newest time has made and others have followed, the longest first; a 512th less whenever another user comes. The
     /// second decides: one gap in a log says nothing of what is usual.
     strides: [Span; 2],
     /// Whose event is the newest, and the longest step that it has made; nobody has followed yet.
@@ -199,8 +199,8 @@ impl Watermark {
     /// Takes note of an event that is no more than a step ahead. A step counts among those that are usual once another user has followed it.
     fn follow(&mut self, time: EventTime, user: UserId, live: bool) {
         let other = self.mover != Some(user);
-        self.strides = self.strides.map(|stride| Span(stride.0 - stride.0 / 512));
         if other {
+            self.strides = self.strides.map(|stride| Span(stride.0 - stride.0 / 512));
             if time >= self.newest {
                 self.is_usual(self.step);
                 (self.step, self.contradicted) = (Span::ZERO, false);
