@@ -10,3 +10,30 @@ use crate::config::{Bounds, Config};
 pub(crate) fn bounds() -> Bounds {
     Config::build("", &[]).expect("the default configuration").memory.bounds
 }
+
+/// A small model that learns clicks within a window, with a lateness of a second.
+pub(crate) fn small(window: &str) -> String {
+    format!(
+        r#"
+[funnel]
+lateness = "1s"
+[[funnel.tasks]]
+name = "click"
+window = "{window}"
+labels = "wait"
+[model]
+width = 4
+[model.interest]
+name = "base"
+limit = 5
+[model.sharing]
+name = "shared-bottom"
+hidden = [8]
+[model.funnel]
+name = "independent"
+tower = [8]
+[serve]
+score = "p.click"
+"#
+    )
+}

@@ -14,30 +14,10 @@ use crate::kafka::{
 use crate::metrics::Metrics;
 use crate::parts;
 use crate::supervise::Supervisor;
+use crate::testing::small;
 
 const NOW: i64 = 1_796_033_294_000;
 const PATIENT: Duration = Duration::from_secs(60);
-const SMALL: &str = r#"
-[funnel]
-lateness = "1s"
-[[funnel.tasks]]
-name = "click"
-window = "10s"
-labels = "wait"
-[model]
-width = 4
-[model.interest]
-name = "base"
-limit = 5
-[model.sharing]
-name = "shared-bottom"
-hidden = [8]
-[model.funnel]
-name = "independent"
-tower = [8]
-[serve]
-score = "p.click"
-"#;
 
 /// An ingest thread's parts, moved by hand.
 struct Stand {
@@ -59,7 +39,7 @@ impl Stand {
     /// With other bounds than the usual ones.
     fn bounded(partitions: i32, change: impl Fn(Bounds) -> Bounds) -> Self {
         let broker = EmbeddedBroker::start().unwrap();
-        let config = Config::build(SMALL, &[]).unwrap();
+        let config = Config::build(&small("10s"), &[]).unwrap();
         let bounds = change(config.memory.bounds);
         let config = config.bounded(bounds);
         let topics = config.kafka.topics.clone();

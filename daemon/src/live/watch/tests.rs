@@ -13,32 +13,10 @@ use crate::http::Readiness;
 use crate::metrics::Metrics;
 use crate::parts;
 use crate::pipeline::record::Record;
+use crate::testing::small;
 
 const START: i64 = 1_650_000_000_000;
 const HOUR: i64 = 3_600_000;
-const SMALL: &str = r#"
-[funnel]
-lateness = "1s"
-[[funnel.tasks]]
-name = "click"
-window = "1d"
-labels = "wait"
-[[counters]]
-by = ["item"]
-[model]
-width = 4
-[model.interest]
-name = "base"
-limit = 5
-[model.sharing]
-name = "shared-bottom"
-hidden = [8]
-[model.funnel]
-name = "independent"
-tower = [8]
-[serve]
-score = "p.click"
-"#;
 
 /// Who watches a pipeline whose records come one by one.
 struct Stand {
@@ -50,7 +28,7 @@ struct Stand {
 
 impl Stand {
     fn new(partitions: usize) -> Self {
-        let config = Config::build(SMALL, &[]).unwrap();
+        let config = Config::build(&small("1d"), &[]).unwrap();
         let clock = Clock::manual(EventTime(START + 1000 * HOUR));
         let shared = Live::new(
             Arc::new(RwLock::new(parts::pipeline(&config, partitions))),
