@@ -5,16 +5,15 @@
 //!
 //! | the time | moves the partition's |
 //! |---|---|
-//! | at most a step beyond the newest: the lateness (at least [`LEAST`]), or four times the second longest step of late that others followed | at once |
-//! | the same of the user who brought the newest, or while others still come before that | where it is no more than a step beyond the newest of the others |
+//! | at most a step beyond what two thirds of the newest events have reached: the lateness (at least [`LEAST`]), or several times the second longest step that this has made of late | at once |
 //! | beyond a step, up to [`JUMP`] | when three events in turn of at least two users have come beyond it and none in time between them |
 //! | further ahead, of a stream whose newest record, as this one, came within [`JUMP`] of its own time | at once: the receiver's clock agrees |
 //! | further ahead otherwise (a log of the past, a stream that was silent) | when events of [`CONFIRMED`] users have come beyond that mark and none in time between them |
-//! | the same of fewer users | when their events have gone on, in small steps and nobody else's in time between them, for as long as the time that they left out |
+//! | the same of fewer users, nobody else's coming in time between them | when their events have gone on for as long as the time that they left out, in small steps; or over four times as many pauses as a jump needs users; or when they are [`MANY`] |
 //! | the first of a partition | at once, but windows stay open until events of [`CONFIRMED`]` - 1` other users have come near it, or [`ALONE`] of whomever; one before it by more than a step takes its place |
 //!
 //! Of those that confirm a time the earliest counts, and those that are no more than a step from it. Where clocks were refuted of late, more
-//! events have to agree: so many that wrong clocks alone, at the share that was seen, would be in a row once in a million millions (of a step, once in a thousand millions).
+//! events have to agree, and more are asked for what most of them say: so many that wrong clocks alone, at the share that was seen, would be in a row once in a million millions (of a step, once in a thousand millions).
 //!
 //! An event beyond the mark of a jump is not plausible: it counts as of the newest time. One beyond a step is, and only waits to move anything.
 //! A partition that is read up and silent lets the clock decide: [`Watermark::settle`].
@@ -26,9 +25,11 @@ use crate::time::{EventTime, Span};
 
 mod ahead;
 mod doubt;
+mod recent;
 
 use ahead::Ahead;
 use doubt::Doubt;
+use recent::Recent;
 
 /// A time this far beyond the newest is not plausible until it is confirmed.
 pub const JUMP: Span = Span::seconds(3600);
@@ -36,6 +37,8 @@ pub const JUMP: Span = Span::seconds(3600);
 pub const CONFIRMED: usize = 4;
 /// So many events of fewer users confirm the first of a partition.
 pub const ALONE: u16 = 32;
+/// So many events in a row, of however few users, confirm whatever they say.
+pub const MANY: u16 = 256;
 /// A step of this length needs no other to confirm it, however small the lateness.
 pub const LEAST: Span = Span::seconds(1);
 
@@ -52,16 +55,12 @@ pub struct Watermark {
     backers: [Option<UserId>; CONFIRMED],
     /// Events near the first one, up to [`ALONE`].
     backing: u16,
-    /// The two longest steps that the newest time has made and others have followed, the longest first; a 512th less whenever another user comes. The
-    /// second decides: one gap in a log says nothing of what is usual.
+    /// The newest events, and the time that two thirds of them have reached.
+    recent: Recent,
+    reached: EventTime,
+    /// The two longest steps that this has made, the longest first; a 512th less whenever another user comes. The second decides: one gap in
+    /// a log says nothing of what is usual.
     strides: [Span; 2],
-    /// Whose event is the newest, and the longest step that it has made; nobody has followed yet.
-    mover: Option<UserId>,
-    step: Span,
-    /// The newest time of other users.
-    others: EventTime,
-    /// Others still come before the newest time.
-    contradicted: bool,
     /// Times beyond a step, not yet confirmed.
     ahead: Ahead,
     doubt: Doubt,
@@ -76,11 +75,9 @@ impl Watermark {
             live: false,
             backers: [None; CONFIRMED],
             backing: 0,
+            recent: Recent::default(),
+            reached: EventTime::MIN,
             strides: [Span::ZERO; 2],
-            mover: None,
-            step: Span::ZERO,
-            others: EventTime::MIN,
-            contradicted: false,
             ahead: Ahead::default(),
             doubt: Doubt::default(),
         }
@@ -108,18 +105,19 @@ impl Watermark {
         let live = time + JUMP >= arrived;
         if self.newest == EventTime::MIN || self.is_before_the_first(time) {
             let doubt = self.doubt;
-            *self =
-                Self { newest: time, live, mover: Some(user), doubt, ..Self::new(self.lateness) };
+            *self = Self { newest: time, live, doubt, ..Self::new(self.lateness) };
             self.backers[0] = Some(user);
             self.backing = if live { ALONE } else { 1 };
+            self.follow(time, user);
             return true;
         }
-        let mark = self.mark(user);
+        self.follow(time, user);
+        let mark = self.mark();
         if time > mark {
             let newest = self.ahead.newest_of(user, self.newest + JUMP).unwrap_or(self.newest);
             let plausible = time <= mark.max(newest + JUMP);
             if !plausible && live && self.live {
-                self.follow(time, user, live);
+                self.move_to(time, live);
                 return true;
             }
             return self.wait(time, user, live) || plausible;
@@ -132,14 +130,16 @@ impl Watermark {
         if time + JUMP >= self.newest {
             self.back(user);
         }
-        self.follow(time, user, live);
+        if time > self.newest {
+            (self.newest, self.live) = (time, live);
+        }
         true
     }
 
     /// Believes what waits to be confirmed: the partition is read up, nothing has come for a while and the clock has passed it.
     pub fn settle(&mut self) {
         self.backing = ALONE;
-        if let Some((time, _)) = self.ahead.earliest() {
+        if let Some(time) = self.ahead.earliest() {
             self.move_to(time, self.live);
             self.ahead = Ahead::default();
         }
@@ -147,9 +147,7 @@ impl Watermark {
 
     /// Tells whether a jump waits to be confirmed.
     pub fn is_jumping(&self) -> bool {
-        self.ahead
-            .earliest()
-            .is_some_and(|(time, _)| time > self.newest + self.step_allowed().max(JUMP))
+        self.ahead.earliest().is_some_and(|time| time > self.newest + self.step_allowed().max(JUMP))
     }
 
     /// Returns the newest confirmed time, [`EventTime::MIN`] before the first event.
@@ -159,8 +157,7 @@ impl Watermark {
 
     /// Returns the newest time, confirmed or not, unless that would be a jump.
     pub fn reached(&self) -> EventTime {
-        let waiting = self.ahead.earliest().filter(|_| !self.is_jumping());
-        waiting.map_or(self.newest, |(time, _)| time)
+        self.ahead.earliest().filter(|_| !self.is_jumping()).unwrap_or(self.newest)
     }
 
     /// Returns the watermark, [`EventTime::MIN`] until the first event is confirmed.
@@ -168,16 +165,15 @@ impl Watermark {
         if self.backing < ALONE { EventTime::MIN } else { self.newest - self.lateness }
     }
 
-    /// Returns the time up to which an event of a user moves the newest at once.
-    fn mark(&self, user: UserId) -> EventTime {
-        let alone = Some(user) == self.mover && self.others > EventTime::MIN;
-        let from = if alone || self.contradicted { self.others } else { self.newest };
-        (from + self.step_allowed()).max(self.newest)
+    /// Returns the time up to which an event moves the newest at once.
+    fn mark(&self) -> EventTime {
+        (self.reached + self.step_allowed()).max(self.newest)
     }
 
-    /// Returns the longest step that needs no confirmation.
+    /// Returns the longest step that needs no confirmation: what two thirds have reached lies so many events behind the newest.
     fn step_allowed(&self) -> Span {
-        self.slack().max(Span(self.strides[1].0.saturating_mul(4)))
+        let steps = 4 + 2 * self.doubt.crowd() as i64 / 3;
+        self.slack().max(Span(self.strides[1].0.saturating_mul(steps)))
     }
 
     /// Returns by how much events may be out of order and say nothing about one another.
@@ -196,26 +192,24 @@ impl Watermark {
         self.backing = if all { ALONE } else { self.backing + 1 };
     }
 
-    /// Takes note of an event that is no more than a step ahead. A step counts among those that are usual once another user has followed it.
-    fn follow(&mut self, time: EventTime, user: UserId, live: bool) {
-        let other = self.mover != Some(user);
-        if other {
+    /// Takes note of what an event says of how far time has come. What two thirds say is confirmed, unless it is a jump.
+    fn follow(&mut self, time: EventTime, user: UserId) {
+        if self.recent.push(time, user) {
             self.strides = self.strides.map(|stride| Span(stride.0 - stride.0 / 512));
-            if time >= self.newest {
-                self.is_usual(self.step);
-                (self.step, self.contradicted) = (Span::ZERO, false);
-            } else if time + self.step_allowed() >= self.newest {
-                // One that is further behind is late, or of a log that is not in order: it says nothing of the newest.
-                self.others = if self.contradicted { self.others.max(time) } else { time };
-                (self.step, self.contradicted) = (Span::ZERO, true);
-            }
         }
-        if time > self.newest {
-            if other {
-                self.others = self.newest;
+        let reached = self.recent.reached(self.doubt.crowd());
+        if reached <= self.reached || reached > self.newest + self.step_allowed().max(JUMP) {
+            return;
+        }
+        if self.reached > EventTime::MIN {
+            self.is_usual(reached - self.reached);
+        }
+        self.reached = reached;
+        if reached > self.newest {
+            self.newest = reached;
+            while self.ahead.earliest().is_some_and(|earliest| earliest <= self.mark()) {
+                self.ahead.take_earliest();
             }
-            self.step = self.step.max(time - self.newest);
-            (self.newest, self.live, self.mover) = (time, live, Some(user));
         }
     }
 
@@ -228,8 +222,8 @@ impl Watermark {
     /// Goes to a time that is confirmed.
     fn move_to(&mut self, newest: EventTime, live: bool) {
         self.is_usual(newest - self.newest);
-        (self.newest, self.live, self.others) = (newest, live, newest);
-        (self.mover, self.step, self.contradicted) = (None, Span::ZERO, false);
+        (self.newest, self.live, self.reached) = (newest, live, newest);
+        self.recent.restart(newest);
     }
 
     fn is_before_the_first(&self, time: EventTime) -> bool {
@@ -239,11 +233,11 @@ impl Watermark {
     /// Takes note of an event beyond a step. Tells whether its time is confirmed by now.
     fn wait(&mut self, time: EventTime, user: UserId, live: bool) -> bool {
         self.ahead.add(time, user);
-        while let Some((earliest, whose)) = self.ahead.earliest() {
+        while let Some(earliest) = self.ahead.earliest() {
             let step = earliest - self.newest;
             let jump = step > self.step_allowed().max(JUMP);
-            if earliest <= self.mark(whose) || self.ahead.confirms(jump, &self.doubt) {
-                self.move_to(earliest, live);
+            if earliest <= self.mark() || self.ahead.confirms(jump, &self.doubt) {
+                self.move_to(earliest.max(self.newest), live);
                 self.ahead.take_earliest();
             } else if let Some((newest, usual)) = self.ahead.goes_on(step, &self.doubt) {
                 self.move_to(newest, live);
@@ -254,7 +248,7 @@ impl Watermark {
             }
             self.backing = ALONE;
         }
-        time <= self.mark(user)
+        time <= self.mark()
     }
 }
 

@@ -33,6 +33,8 @@ use sluice_daemon::shutdown::Shutdown;
 const GLANCE: u64 = 4096;
 /// Lines between two looks at the memory: even the largest take less together than is set aside, and looking takes no time that shows.
 const LOOK: i64 = 256;
+/// So many events of a type at least say something of how many find no impression.
+const FEWEST: u64 = 100;
 /// What becomes of records that are not taken.
 const REFUSED: &str = "records were refused";
 
@@ -279,6 +281,8 @@ fn object(outcome: &Outcome) -> serde_json::Value {
     json!({
         "events": counts.events,
         "rejected": counts.all_rejected(),
+        "skewed": counts.skewed,
+        "jumped": counts.jumped,
         "duplicates": joined.duplicate_impressions,
         "duplicate_outcomes": joined.kinds.iter().map(|kind| kind.duplicate).sum::<u64>(),
         "late_impressions": joined.late_impressions,
@@ -380,6 +384,17 @@ fn noticed(outcome: &Outcome, out: &mut String) -> Result<()> {
             writeln!(
                 out,
                 "late         {late} of {came} {name} events came after their windows and are not learned: {REMEDY}"
+            )?;
+        }
+    }
+    let (joined, funnel) = (outcome.pipeline.join_counts(), &outcome.pipeline.rules().funnel);
+    for (name, kind) in funnel.behaviour_names().zip(&joined.kinds) {
+        let orphaned: u64 = kind.orphaned.iter().sum();
+        if 2 * orphaned > kind.arrived && kind.arrived >= FEWEST {
+            writeln!(
+                out,
+                "orphans      {orphaned} of {} {name} events found no impression and are not learned: send the impression of each, with the same user, item and id",
+                kind.arrived
             )?;
         }
     }

@@ -12,15 +12,18 @@ use sluice_daemon::kafka::{Admin, TopicSpec, TopicState, standard_topics};
 use crate::connect::ConnectArguments;
 use sluice_daemon::say::tell;
 
+/// Partitions where there are none and none are asked for.
+const PARTITIONS: i32 = 4;
+
 /// What to do and how the topics should be.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// plan: only show; apply: create what is missing
     #[arg(value_enum)]
     action: Action,
-    /// Partitions of every topic: the shards of the daemon
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(i32).range(1..=1024))]
-    partitions: i32,
+    /// Partitions of every topic: the shards of the daemon; as many as the topic of events has where not given, 4 where there is none
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..=1024))]
+    partitions: Option<i32>,
     /// Replicas of what is created; as many as there are brokers where not given, at most 3
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..=32))]
     replication: Option<i32>,
@@ -45,7 +48,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Some(replication) => replication,
         None => i32::try_from(admin.broker_count()?).unwrap_or(3).clamp(1, 3),
     };
-    let specs = standard_topics(&target.prefix, arguments.partitions, replication);
+    let partitions = match arguments.partitions {
+        Some(partitions) => partitions,
+        None => {
+            let events = standard_topics(&target.prefix, PARTITIONS, replication).remove(0);
+            admin.partitions(&events.name)?.unwrap_or(PARTITIONS)
+        }
+    };
+    let specs = standard_topics(&target.prefix, partitions, replication);
     let states = admin.look(&specs)?;
     tell(&table(&specs, &states))?;
     let missing: Vec<_> = specs

@@ -131,6 +131,15 @@ impl Admin {
         Ok(Self { client, probe, brokers, runtime, patience })
     }
 
+    /// Returns how many partitions a topic has, if it exists.
+    ///
+    /// # Errors
+    /// [`Trouble::Unreachable`] or [`Trouble::Refused`].
+    pub fn partitions(&self, topic: &str) -> Result<Option<i32>, Trouble> {
+        let count = self.probe.partitions(topic, self.patience)?;
+        Ok(count.map(|count| i32::try_from(count).unwrap_or(i32::MAX)))
+    }
+
     /// Compares topics with how they should be, in the order given.
     ///
     /// # Errors

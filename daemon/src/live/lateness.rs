@@ -1,8 +1,8 @@
 //! Whether events come after their windows: impressions and outcomes that are too late are masked or lost, and learning goes on without them.
 //!
-//! Of impressions, and of each type of behaviour, those of the last minute are looked at, a hundred at least. More than one of twenty too late is
-//! told, in the log and in `/status`; more than half makes the daemon useless, and `/ready` says so until fewer than a quarter are. A
-//! minute without that many changes nothing.
+//! Of impressions, and of each type of behaviour, those of the last minute are looked at, and where these are fewer than a hundred, the last
+//! hundred. More than one of twenty too late is told, in the log and in `/status`; more than half makes the daemon useless, and `/ready` says so
+//! until fewer than a quarter are.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,8 +18,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// The fewest events that say anything.
 const FEWEST: u64 = 100;
 /// What mends it.
-pub const REMEDY: &str =
-    "raise funnel.lateness by as much as they are late, or look at the senders' clocks";
+pub const REMEDY: &str = "raise funnel.lateness by as much as they are late, or look at the senders' clocks and at the order in which events are sent";
 
 /// How many events came, and how many of them too late.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,9 +32,9 @@ pub struct Count {
 /// What is known of one type of event.
 #[derive(Debug, Default)]
 struct Type {
-    /// The counts since the model began, by when they were read.
+    /// The counts since the model began, by when they were found to be other ones.
     looks: VecDeque<(Duration, Count)>,
-    /// Those of the last minute that had enough events.
+    /// Those of the last minute, or of the last hundred events.
     last: Count,
     useless: bool,
     warned: RateLimit,
@@ -96,8 +95,15 @@ impl Lateness {
 
 impl Type {
     fn look(&mut self, count: Count, now: Duration) -> Option<Count> {
-        self.looks.push_back((now, count));
-        while self.looks.get(1).is_some_and(|(then, _)| *then + MINUTE <= now) {
+        let news = self.looks.back().is_none_or(|(_, newest)| *newest != count);
+        if news {
+            self.looks.push_back((now, count));
+        }
+        // What lies before the second look is given up once that is long enough ago and enough has come since.
+        let enough = |(then, before): &(Duration, Count)| {
+            *then + MINUTE <= now && before.came + FEWEST <= count.came
+        };
+        while self.looks.get(1).is_some_and(enough) {
             self.looks.pop_front();
         }
         let (_, before) = self.looks.front()?;
@@ -108,7 +114,7 @@ impl Type {
         self.last = last;
         self.useless =
             if self.useless { 4 * last.late >= last.came } else { 2 * last.late > last.came };
-        (last.is_much() && self.warned.allows(now)).then_some(last)
+        (news && last.is_much() && self.warned.allows(now)).then_some(last)
     }
 }
 
@@ -179,6 +185,17 @@ mod tests {
             assert_eq!(shop.second(0, 0), []);
         }
         assert_eq!(shop.lateness.most().collect::<Vec<_>>(), [(0, Count { came: 100, late: 81 })]);
-        assert!(shop.lateness.types.iter().all(|seen| seen.looks.len() <= 62));
+        // However few come: the newest hundred decide.
+        for _ in 0..100 {
+            assert!(shop.lateness.most().next().is_some());
+            shop.now += 100;
+            shop.counts.opened += 1;
+            shop.second(0, 0);
+        }
+        assert_eq!(shop.lateness.most().next(), None);
+        for _ in 0..1_000 {
+            shop.second(1, 0);
+        }
+        assert!(shop.lateness.types.iter().all(|seen| seen.looks.len() <= 102));
     }
 }

@@ -147,7 +147,7 @@ impl Watch {
                 came,
                 late,
                 remedy = REMEDY,
-                "events of the last minute came after their windows: what is late is not learned"
+                "events came after their windows: what is late is not learned"
             );
         }
         if most.is_empty() {
@@ -155,7 +155,7 @@ impl Watch {
         } else {
             let text = |(name, Count { came, late }): &(String, Count)| {
                 format!(
-                    "{late} of the last minute's {came} events of type {name} came after their windows: {REMEDY}"
+                    "{late} of the newest {came} events of type {name} came after their windows: {REMEDY}"
                 )
             };
             let texts: Vec<String> = most.iter().map(text).collect();

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::doubt::Doubt;
-use super::{CONFIRMED, JUMP};
+use super::{CONFIRMED, JUMP, MANY};
 use crate::ids::UserId;
 use crate::time::{EventTime, Span};
 
@@ -19,12 +19,15 @@ pub(super) struct Ahead {
     chain: Option<Chain>,
 }
 
-/// Events in the order of their times, none of them a jump from the one before.
+/// Events in the order of their times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Chain {
     first: EventTime,
     last: EventTime,
     events: u16,
+    /// The sum of the steps that are no jumps, and how many are.
+    covered: Span,
+    pauses: u16,
 }
 
 impl Ahead {
@@ -35,11 +38,8 @@ impl Ahead {
             (self.last, self.turns) = (Some(user), self.turns.saturating_add(1));
         }
         match &mut self.chain {
-            Some(Chain { last, events, .. }) if (*last..=*last + JUMP).contains(&time) => {
-                (*last, *events) = (time, events.saturating_add(1));
-            }
-            Some(Chain { first, last, .. }) if (*first..*last).contains(&time) => {}
-            chain => *chain = Some(Chain { first: time, last: time, events: 1 }),
+            Some(chain) if chain.first <= time => chain.add(time),
+            chain => *chain = Some(Chain::new(time)),
         }
         let theirs =
             |place: &&mut Option<(UserId, _)>| place.is_none_or(|(known, _)| known == user);
@@ -58,14 +58,15 @@ impl Ahead {
         self.events
     }
 
-    /// Returns the earliest time that waits, and whose it is.
-    pub(super) fn earliest(&self) -> Option<(EventTime, UserId)> {
-        self.users.iter().flatten().map(|&(user, time)| (time, user)).min()
+    /// Returns the earliest time that waits.
+    pub(super) fn earliest(&self) -> Option<EventTime> {
+        self.users.iter().flatten().map(|(_, time)| *time).min()
     }
 
     /// Returns the newest time of the user of the last event, if it has come there in small steps from no later than `mark`.
     pub(super) fn newest_of(&self, user: UserId, mark: EventTime) -> Option<EventTime> {
-        let chain = self.chain.filter(|chain| self.last == Some(user) && chain.first <= mark)?;
+        let small = |chain: &Chain| chain.first <= mark && chain.pauses == 0;
+        let chain = self.chain.filter(|chain| self.last == Some(user) && small(chain))?;
         Some(chain.last)
     }
 
@@ -75,18 +76,22 @@ impl Ahead {
         self.users() >= users && self.turns >= turns
     }
 
-    /// Returns the newest time and the usual step of events that have gone on for as long as the time that they claim to have left out: whoever
-    /// could have refuted them has come by then, if there is anybody.
+    /// Returns where time is, and the usual step, when events have gone on for so long that whoever could have refuted them has come by then, if
+    /// there is anybody: for as long as the time that they claim to have left out, or over several pauses, or [`MANY`] of them.
     pub(super) fn goes_on(&self, claimed: Span, doubt: &Doubt) -> Option<(EventTime, Span)> {
-        let Chain { first, last, events } = self.chain?;
-        let enough = events >= 4 * doubt.jump() && last - first >= claimed;
-        enough.then(|| (last, Span((last - first).0 / i64::from(events - 1))))
+        let Chain { first, last, events, covered, pauses } = self.chain?;
+        if events >= 4 * doubt.jump() && covered >= claimed && pauses == 0 {
+            return Some((last, Span((last - first).0 / i64::from(events - 1))));
+        }
+        let often = pauses >= 4 * doubt.jump() || self.events >= MANY;
+        let earliest = self.earliest().filter(|_| often)?;
+        Some((earliest, Span((last - first).0 / i64::from(pauses.max(1)))))
     }
 
     /// Forgets the earliest time, which has been confirmed.
     pub(super) fn take_earliest(&mut self) {
-        let earliest = self.earliest().map(|(time, user)| (user, time));
-        let place = self.users.iter_mut().find(|place| **place == earliest);
+        let earliest = self.earliest();
+        let place = self.users.iter_mut().find(|place| place.map(|(_, time)| time) == earliest);
         place.into_iter().for_each(|place| *place = None);
         (self.events, self.turns) = (self.events.saturating_sub(1), self.turns.saturating_sub(1));
         if self.users() == 0 {
@@ -96,5 +101,24 @@ impl Ahead {
 
     fn users(&self) -> usize {
         self.users.iter().flatten().count()
+    }
+}
+
+impl Chain {
+    fn new(time: EventTime) -> Self {
+        Self { first: time, last: time, events: 1, covered: Span::ZERO, pauses: 0 }
+    }
+
+    fn add(&mut self, time: EventTime) {
+        if time < self.last {
+            return;
+        }
+        let step = time - self.last;
+        if step > JUMP {
+            self.pauses = self.pauses.saturating_add(1);
+        } else {
+            self.covered = Span(self.covered.0.saturating_add(step.0));
+        }
+        (self.last, self.events) = (time, self.events.saturating_add(1));
     }
 }

@@ -46,6 +46,11 @@ impl Doubt {
         self.in_a_row(RARE[0])
     }
 
+    /// Returns of how many events the wrong ones are certainly less than half.
+    pub(super) fn crowd(&self) -> usize {
+        2 * usize::from(self.step()) + 1
+    }
+
     /// Returns how many events in a row make it certain that time has jumped: four where no clock was wrong.
     pub(super) fn jump(&self) -> u16 {
         self.in_a_row(RARE[1])

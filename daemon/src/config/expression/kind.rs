@@ -13,6 +13,9 @@
 
 use sluice_features::funnel::MAX_TASKS;
 
+/// A number below this beside probabilities that divide keeps them above 0, and does no more.
+const SMOOTHING: f64 = 0.1;
+
 /// A product of powers of tasks, and of sums of tasks where it is not known of which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Monomial {
@@ -22,10 +25,10 @@ struct Monomial {
 }
 
 /// What a part of an expression is: a number, products of tasks, or both (`1 + p.cart`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Kind {
-    /// There is a number among its terms.
-    number: bool,
+    /// The sum of the numbers among its terms, `None` without any.
+    number: Option<f64>,
     /// What its other terms are.
     rest: Option<Monomial>,
 }
@@ -89,7 +92,9 @@ impl Monomial {
 
 impl Kind {
     /// A number.
-    pub(super) const NUMBER: Self = Self { number: true, rest: None };
+    pub(super) fn of_number(number: f32) -> Self {
+        Self { number: Some(number.into()), rest: None }
+    }
 
     /// Returns what the probability of a task is, on the item or given another one.
     pub(super) fn of_task(task: usize, before: Option<usize>) -> Self {
@@ -98,7 +103,7 @@ impl Kind {
         if let Some(before) = before {
             tasks[before] = -1;
         }
-        Self { number: false, rest: Some(Monomial { tasks, ..Monomial::ONE }) }
+        Self { number: None, rest: Some(Monomial { tasks, ..Monomial::ONE }) }
     }
 
     /// Returns given what its terms are, beside numbers.
@@ -113,30 +118,42 @@ impl Kind {
             (Some(one), Some(two)) => Some(one.common(two)),
             (one, two) => one.or(two),
         };
-        Some(Self { number: self.number || other.number, rest })
+        let number = match (self.number, other.number) {
+            (Some(one), Some(two)) => Some(one + two),
+            (one, two) => one.or(two),
+        };
+        Some(Self { number, rest })
     }
 
     /// Returns what a product is: of the terms that it has when it is written out, those count that are largest.
     pub(super) fn times(self, other: Self) -> Self {
         let both = self.rest.zip(other.rest).map(|(one, two)| one.times(&two));
-        let number = self.number && other.number || both == Some(Monomial::ONE);
+        let both_numbers = self.number.zip(other.number).map(|(one, two)| one * two);
+        let number = both_numbers.or((both == Some(Monomial::ONE)).then_some(1.0));
         let terms = [
             both.filter(|both| *both != Monomial::ONE),
-            self.rest.filter(|_| other.number),
-            other.rest.filter(|_| self.number),
+            self.rest.filter(|_| other.number.is_some()),
+            other.rest.filter(|_| self.number.is_some()),
         ];
         let degree = terms.iter().flatten().map(Monomial::degree).min();
         let largest = terms.into_iter().flatten().filter(|term| Some(term.degree()) == degree);
         Self { number, rest: largest.reduce(Monomial::common) }
     }
 
-    /// Returns what a quotient is. `1 / (1 + p)` is about `1 - p`.
+    /// Returns what it is with the other sign.
+    pub(super) fn negated(self) -> Self {
+        Self { number: self.number.map(|number| -number), ..self }
+    }
+
+    /// Returns what a quotient is. `1 / (1 + p)` is about `1 - p`; a number that only keeps what divides above 0, as in `p / (0.001 + p)`, does
+    /// not count.
     pub(super) fn over(self, other: Self) -> Self {
-        match other.rest {
-            Some(rest) if !other.number => {
-                self.times(Self { number: false, rest: Some(rest.inverse()) })
+        let counts = |number: f64| number.abs() >= SMOOTHING;
+        match (other.rest, other.number) {
+            (Some(rest), number) if !number.is_some_and(counts) => {
+                self.times(Self { number: None, rest: Some(rest.inverse()) })
             }
-            _ => self.times(other),
+            (_, number) => self.times(Self { number: number.map(f64::recip), ..other }),
         }
     }
 }

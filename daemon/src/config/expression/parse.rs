@@ -79,7 +79,8 @@ impl<'a> Parser<'a> {
             self.at += 1;
             let term = self.product()?;
             self.join(if operator == '+' { Step::Add } else { Step::Subtract });
-            let Some(kind) = sum.kind.plus(term.kind) else {
+            let added = if operator == '+' { term.kind } else { term.kind.negated() };
+            let Some(kind) = sum.kind.plus(added) else {
                 let problem = self.mixed(&sum, operator, &term);
                 self.at = term.place.start;
                 return self.wrong(problem);
@@ -130,7 +131,7 @@ impl<'a> Parser<'a> {
                 self.at += 1;
                 let negated = self.factor()?;
                 self.steps.push(Step::Negate);
-                negated.kind
+                negated.kind.negated()
             }
             Some(c) if c.is_ascii_digit() || c == '.' => self.number()?,
             Some('p') if self.text[self.at..].starts_with("p.") => self.task()?,
@@ -152,7 +153,7 @@ impl<'a> Parser<'a> {
             Ok(number) if number.is_finite() => {
                 self.push(Step::Number(number))?;
                 self.at += end;
-                Ok(Kind::NUMBER)
+                Ok(Kind::of_number(number))
             }
             _ => self
                 .wrong(format!("expected a number such as 20 or 0.5, found \"{}\"", &rest[..end])),
