@@ -73,7 +73,8 @@ pub fn trainer(config: &Config) -> Result<Trainer, Stop> {
                 Stop::config(mistakes.join("; "))
             })?;
     let retriever = Retriever::new(retriever_spec(config), &config.schema, config.learn.seed);
-    Ok(Trainer::new(learner, retriever, judge(config), Pool::new(config.learn.threads)?))
+    let pool = Pool::new(config.learn.threads)?;
+    Ok(Trainer::new(learner, retriever, judge(config), pool, config.learn.batch))
 }
 
 /// Returns a judge that has judged nothing.

@@ -106,21 +106,25 @@ impl Learner {
     /// # Panics
     /// When the batch was made for another schema.
     pub fn step(&mut self, batch: &Batch) -> &StepReport {
-        self.step_on(batch, &Alone, &mut ())
+        self.step_on(batch, batch.size(), &Alone, &mut ())
     }
 
     /// Like [`Self::step`], in as many pieces as the executor has threads; the probe hears how far the calling thread is.
+    ///
+    /// `whole` is the size of a batch that is not cut short. With `n` examples fewer than that, rows move by `n / whole` of the gradient, and dense
+    /// parameters by the root of it of Adam's rate (Malladi, Lyu, Panigrahi and Arora 2022): an example counts alike however the stream is cut.
     ///
     /// # Panics
     /// When the batch was made for another schema, or when the executor panics.
     pub fn step_on<E: Executor + ?Sized, P: Probe + Send>(
         &mut self,
         batch: &Batch,
+        whole: usize,
         executor: &E,
         probe: &mut P,
     ) -> &StepReport {
         probe.enter(Stage::Gather);
-        self.work(batch, executor, probe);
+        self.work(batch, whole, executor, probe);
         probe.enter(Stage::Outside);
         &self.report
     }
@@ -128,6 +132,7 @@ impl Learner {
     fn work<E: Executor + ?Sized, P: Probe + Send>(
         &mut self,
         batch: &Batch,
+        whole: usize,
         executor: &E,
         probe: &mut P,
     ) {
@@ -163,7 +168,8 @@ impl Learner {
         let factor = clip_factor(report.gradient_norm, self.spec.learning.clip) as f32;
         let parameters = self.model.params_mut().values_mut();
         let (adam, embeddings) = (&mut self.adam, &self.embeddings);
-        slices.apply(factor, parameters, adam, embeddings, rows, executor, probe);
+        let share = (batch.size() as f64 / whole as f64).min(1.0);
+        slices.apply(factor, share, parameters, adam, embeddings, rows, executor, probe);
     }
 
     /// Predicts a batch: `[size, T]`. Nothing is learned or counted. The answer is kept until the next call.

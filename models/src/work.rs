@@ -214,7 +214,7 @@ mod tests {
             let (mut alone, mut heard) = (build(), build());
             let (batch, mut probe) = (testing::batch(&schema, 5), Heard::default());
             alone.step(&batch);
-            heard.step_on(&batch, &Alone, &mut probe);
+            heard.step_on(&batch, batch.size(), &Alone, &mut probe);
             assert_eq!(alone.checksum(), heard.checksum(), "a probe changes nothing");
             assert!(probe.0.is_sorted(), "{:?}", probe.0);
             probe.0.dedup();

@@ -224,12 +224,20 @@ pub struct Trainer {
     retriever: Retriever,
     judge: Judge,
     pool: Pool,
+    /// Examples of a batch that is not cut short.
+    batch: usize,
 }
 
 impl Trainer {
-    /// Creates a trainer of its parts, new or restored; the pool's threads make the steps.
-    pub fn new(learner: Learner, retriever: Retriever, judge: Judge, pool: Pool) -> Self {
-        Self { learner, retriever, judge, pool }
+    /// Creates a trainer of its parts, new or restored; the pool's threads make the steps, of so many examples where batches are not cut short.
+    pub fn new(
+        learner: Learner,
+        retriever: Retriever,
+        judge: Judge,
+        pool: Pool,
+        batch: usize,
+    ) -> Self {
+        Self { learner, retriever, judge, pool, batch }
     }
 
     /// Predicts the examples of a batch, judges what is final, then learns, and lets rows go that were not used for long.
@@ -239,7 +247,7 @@ impl Trainer {
             self.judge.take(work, &[], &mut report.breaches);
             return report;
         }
-        let step = self.learner.step_on(&work.batch, &self.pool, &mut ());
+        let step = self.learner.step_on(&work.batch, self.batch, &self.pool, &mut ());
         (report.refused, report.labelled) = (step.refused, step.labelled);
         self.judge.take(work, &step.probabilities, &mut report.breaches);
         if report.labelled > 0 {

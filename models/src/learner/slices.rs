@@ -139,10 +139,12 @@ impl Slices {
         parts_of.into_iter().map(|part| part.into_inner().1).sum::<f64>() + rows
     }
 
-    /// One step of both optimisers, in as many parts as there were slices, with the summed gradients times `factor`.
+    /// One step of both optimisers, in as many parts as there were slices, with the summed gradients times `factor`, of a batch that is `share`
+    /// of a whole one.
     pub(super) fn apply<E: Executor + ?Sized, P: Probe + Send>(
         &mut self,
         factor: f32,
+        share: f64,
         parameters: &mut [f32],
         adam: &mut Adam<f32>,
         embeddings: &Embeddings,
@@ -154,13 +156,15 @@ impl Slices {
         let Some(Slice { pass, gradients, .. }) = self.all.first_mut().map(Mutex::get_mut) else {
             return;
         };
-        if factor < 1.0 {
+        let of_rows = factor * share as f32;
+        if of_rows < 1.0 {
             for values in pass.drows.iter_mut().map(Grid::values_mut) {
-                values.iter_mut().for_each(|g| *g *= factor);
+                values.iter_mut().for_each(|g| *g *= of_rows);
             }
         }
         let (drows, length) = (&pass.drows, part(parameters.len(), parts));
-        let (step, mean, square) = adam.advance();
+        let (mut step, mean, square) = adam.advance();
+        step.rate *= share.sqrt() as f32;
         let mut chunks = parameters
             .chunks_mut(length)
             .zip(gradients.values_mut().chunks_mut(length))

@@ -1,8 +1,11 @@
+use sluice_features::example::LabelMode;
+
 use super::*;
 use crate::model::testing::{
     PARENTS, PRIORS, batch, combinations, final_batch, schema, with_variances,
 };
 use crate::spec::{FunnelSpec, SharingSpec};
+use crate::synthetic::Synthetic;
 
 fn learner(spec: &ModelSpec) -> Learner {
     Learner::new(spec, &schema(spec), &PARENTS, &PRIORS, 11).unwrap()
@@ -211,7 +214,7 @@ fn slices_side_by_side_learn_what_one_learns() {
         for size in [60, 35, 7] {
             let batch = batch(&schema(&spec), size);
             let expected = one.step(&batch).clone();
-            let found = three.step_on(&batch, &Backwards(3), &mut ());
+            let found = three.step_on(&batch, batch.size(), &Backwards(3), &mut ());
             assert_eq!((found.labelled, found.refused), (expected.labelled, expected.refused));
             assert!((found.gradient_norm / expected.gradient_norm - 1.0).abs() < 1e-3, "{spec:?}");
             for (a, b) in found.loss.iter().zip(&expected.loss) {
@@ -231,7 +234,7 @@ fn the_gradients_of_slices_are_those_of_the_batch() {
     let (mut one, mut two) = (learner(&spec), learner(&spec));
     let batch = batch(&schema(&spec), 64);
     one.step(&batch);
-    two.step_on(&batch, &Backwards(2), &mut ());
+    two.step_on(&batch, batch.size(), &Backwards(2), &mut ());
     let (ours, theirs) = (one.adam.moments().0, two.adam.moments().0);
     for (a, b) in ours.iter().zip(theirs) {
         assert!((a - b).abs() < 1e-6, "{a} {b}");
@@ -245,7 +248,7 @@ fn the_same_number_of_threads_gives_the_same_bits() {
     let run = |executor: &dyn Executor| {
         let mut learner = learner(&spec);
         for size in [64, 33, 5, 128] {
-            learner.step_on(&batch(&schema(&spec), size), executor, &mut ());
+            learner.step_on(&batch(&schema(&spec), size), size, executor, &mut ());
         }
         learner.checksum()
     };
@@ -272,5 +275,37 @@ fn a_panic_in_a_slice_reaches_the_caller() {
         }
     }
     let spec = ModelSpec::default();
-    learner(&spec).step_on(&batch(&schema(&spec), 64), &Breaks, &mut ());
+    learner(&spec).step_on(&batch(&schema(&spec), 64), 64, &Breaks, &mut ());
+}
+
+/// Outcomes that come alone, in batches that time cuts short while no impression comes, do not outweigh what thousands have taught.
+#[test]
+fn an_example_counts_alike_however_the_stream_is_cut() {
+    let spec = ModelSpec::default();
+    let mut stream = Synthetic::new(&spec, 3);
+    let asked = stream.impressions(200);
+    let before: Vec<Batch> = (0..20).map(|_| stream.impressions(256)).collect();
+    let alone = |stream: &mut Synthetic| {
+        let mut batch = stream.impressions(7);
+        batch.labels.fill(1.0);
+        batch.modes.fill(LabelMode::FnwPositive);
+        batch
+    };
+    let alone: Vec<Batch> = (0..20).map(|_| alone(&mut stream)).collect();
+    let clicks = |learner: &mut Learner| {
+        let p = learner.predict(&asked).chunks(PARENTS.len()).map(|p| f64::from(p[0]));
+        p.sum::<f64>() / 200.0
+    };
+    let moved = |whole: usize| {
+        let mut learner = stream.learner(&spec, 1).unwrap();
+        before.iter().for_each(|batch| _ = learner.step(batch));
+        let before = clicks(&mut learner);
+        for batch in &alone {
+            learner.step_on(batch, whole, &Alone, &mut ());
+        }
+        clicks(&mut learner) - before
+    };
+    let (as_they_are, as_a_part) = (moved(7), moved(256));
+    assert!(as_they_are > 0.2, "{as_they_are}");
+    assert!(as_a_part > 0.0 && as_a_part < as_they_are / 4.0, "{as_a_part} of {as_they_are}");
 }

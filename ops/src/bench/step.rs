@@ -101,7 +101,8 @@ impl Steps {
         let Self { learner, batches } = self;
         let mut next = batches.iter().cycle();
         clock::seconds(|| {
-            next.next().map(|batch| learner.step_on(batch, executor, &mut ()).labelled);
+            next.next()
+                .map(|batch| learner.step_on(batch, batch.size(), executor, &mut ()).labelled);
         })
     }
 
@@ -114,7 +115,8 @@ impl Steps {
             let (run, mut timer, mut steps) = (Instant::now(), Timer::new(), 0);
             while run.elapsed() < clock::RUN {
                 let learner = &mut self.learner;
-                next.next().map(|batch| learner.step_on(batch, &Alone, &mut timer).labelled);
+                next.next()
+                    .map(|batch| learner.step_on(batch, batch.size(), &Alone, &mut timer).labelled);
                 steps += 1;
             }
             let stages = timer.sums.map(|sum| sum.as_secs_f64() / f64::from(steps));
