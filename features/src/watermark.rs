@@ -13,7 +13,8 @@
 //! | the first of a partition | at once, but windows stay open until events of [`CONFIRMED`]` - 1` other users have come near it, or [`ALONE`] of whomever; one before it by more than a step takes its place |
 //!
 //! Of those that confirm a time the earliest counts, and those that are no more than a step from it. Where clocks were refuted of late, more
-//! events have to agree, and more are asked for what most of them say: so many that wrong clocks alone, at the share that was seen, would be in a row once in a million millions (of a step, once in a thousand millions).
+//! events have to agree, and more are asked for what most of them say: so many that wrong clocks alone, at the share that was seen, would be in
+//! a row once in a million millions (of a step, once in a thousand millions).
 //!
 //! An event beyond the mark of a jump is not plausible: it counts as of the newest time. One beyond a step is, and only waits to move anything.
 //! A partition that is read up and silent lets the clock decide: [`Watermark::settle`].
