@@ -302,3 +302,50 @@ fn users_who_are_ahead_do_not_add_up() {
         assert!(watermark.newest() <= later(turn * 1000) + Span::seconds(600), "{turn}");
     }
 }
+
+/// Where clocks are often wrong, four in a row are no news.
+#[test]
+fn the_more_clocks_are_wrong_the_more_must_agree() {
+    let mut random = ChaCha8Rng::seed_from_u64(7);
+    let mut watermark = begun(Span::seconds(60));
+    for second in 1..10_000i64 {
+        let wrong = random.random_bool(if second < 500 { 0.02 } else { 0.2 });
+        let ahead = if wrong { 365 * DAY } else { 0 };
+        let user = UserId(random.random_range(0..5_000) + if wrong { 10_000 } else { 0 });
+        watermark.observe(later(second * 1000 + ahead), user, PLAYED);
+        assert!(watermark.newest() <= later(second * 1000), "{second}");
+    }
+}
+
+/// Two users in sessions of five events, hours apart; and one in sessions of a thousand, a month apart.
+#[test]
+fn few_users_go_on_after_every_pause() {
+    for (sessions, events, pause, lost) in [(120, 5, 6 * HOUR, 60), (6, 1_000, 30 * DAY, 2)] {
+        let (mut watermark, mut time) = (Watermark::new(Span::seconds(300)), 0);
+        for session in 0..sessions {
+            for _ in 0..events {
+                time += 1_000;
+                watermark.observe(later(time), UserId(session % 2), PLAYED);
+            }
+            let behind = later(time) - watermark.newest();
+            assert!(session < lost || behind < Span(events * 1_000), "{session}: {behind:?}");
+            time += pause;
+        }
+    }
+}
+
+/// One of several users goes on alone: its steps are plausible while they wait, and one absurd event among them moves nothing.
+#[test]
+fn who_goes_on_alone_takes_nobody_along_who_is_absurd() {
+    let mut watermark = begun(Span::ZERO);
+    for event in 1..100 {
+        assert!(watermark.observe(later(event * 25 * MINUTE), UserId(9), PLAYED), "{event}");
+    }
+    assert!(watermark.newest() > later(50 * 25 * MINUTE));
+    let mut watermark = begun(Span::ZERO);
+    for event in 0..15 {
+        watermark.observe(later((5 + event) * MINUTE), UserId(9), PLAYED);
+    }
+    watermark.observe(later(365 * DAY), UserId(9), PLAYED);
+    assert!(watermark.newest() < later(DAY));
+}
