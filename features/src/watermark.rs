@@ -118,7 +118,7 @@ impl Watermark {
             let newest = self.ahead.newest_of(user, self.newest + JUMP).unwrap_or(self.newest);
             let plausible = time <= mark.max(newest + JUMP);
             if !plausible && live && self.live {
-                self.move_to(time, live);
+                self.move_to(time, live, None);
                 return true;
             }
             return self.wait(time, user, live) || plausible;
@@ -141,7 +141,7 @@ impl Watermark {
     pub fn settle(&mut self) {
         self.backing = ALONE;
         if let Some(time) = self.ahead.earliest() {
-            self.move_to(time, self.live);
+            self.move_to(time, self.live, None);
             self.ahead = Ahead::default();
         }
     }
@@ -221,10 +221,10 @@ impl Watermark {
     }
 
     /// Goes to a time that is confirmed.
-    fn move_to(&mut self, newest: EventTime, live: bool) {
+    fn move_to(&mut self, newest: EventTime, live: bool, alone: Option<UserId>) {
         self.is_usual(newest - self.newest);
         (self.newest, self.live, self.reached) = (newest, live, newest);
-        self.recent.restart(newest);
+        self.recent.restart(newest, alone);
     }
 
     fn is_before_the_first(&self, time: EventTime) -> bool {
@@ -238,10 +238,10 @@ impl Watermark {
             let step = earliest - self.newest;
             let jump = step > self.step_allowed().max(JUMP);
             if earliest <= self.mark() || self.ahead.confirms(jump, &self.doubt) {
-                self.move_to(earliest.max(self.newest), live);
+                self.move_to(earliest.max(self.newest), live, None);
                 self.ahead.take_earliest();
             } else if let Some((newest, usual)) = self.ahead.goes_on(step, &self.doubt) {
-                self.move_to(newest, live);
+                self.move_to(newest, live, Some(user));
                 self.is_usual(usual);
                 self.ahead = Ahead::default();
             } else {

@@ -51,9 +51,10 @@ impl Recent {
         *newest[..count].select_nth_unstable((count - 1) / 3).1
     }
 
-    /// Begins anew where time is confirmed to be: the next event is the second one.
-    pub(super) fn restart(&mut self, time: EventTime) {
-        *self = Self { last: self.last, ..Self::default() };
+    /// Begins anew where time is confirmed to be: by the last event of a user who is alone, or else by nobody, so that the next event is the
+    /// second one.
+    pub(super) fn restart(&mut self, time: EventTime, alone: Option<UserId>) {
+        *self = Self { last: alone, ..Self::default() };
         (self.times[0], self.count) = (time, 1);
     }
 }
@@ -79,7 +80,11 @@ mod tests {
                 assert_eq!(recent.reached(most), newest[(newest.len() - 1) / 3], "{event}: {most}");
             }
         }
-        recent.restart(EventTime(5));
+        recent.restart(EventTime(5), None);
+        assert!(recent.push(EventTime(9), UserId(166)));
         assert_eq!(recent.reached(7), EventTime(5));
+        recent.restart(EventTime(5), Some(UserId(1)));
+        assert!(!recent.push(EventTime(9), UserId(1)));
+        assert_eq!(recent.reached(7), EventTime(9));
     }
 }
