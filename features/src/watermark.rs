@@ -156,8 +156,9 @@ impl Watermark {
         self.newest
     }
 
-    /// Returns the newest time, confirmed or not, unless that would be a jump.
-    pub fn reached(&self) -> EventTime {
+    /// Returns the earliest time that waits to be confirmed, unless that would be a jump, or else the newest: it goes on with every event that
+    /// says that time does.
+    pub fn awaited(&self) -> EventTime {
         self.ahead.earliest().filter(|_| !self.is_jumping()).unwrap_or(self.newest)
     }
 

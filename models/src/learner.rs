@@ -112,7 +112,7 @@ impl Learner {
     /// Like [`Self::step`], in as many pieces as the executor has threads; the probe hears how far the calling thread is.
     ///
     /// `whole` is the size of a batch that is not cut short. With `n` examples fewer than that, rows move by `n / whole` of the gradient, and dense
-    /// parameters by the root of it of Adam's rate (Malladi, Lyu, Panigrahi and Arora 2022): an example counts alike however the stream is cut.
+    /// parameters by the root of it of Adam's rate (Malladi, Lyu, Panigrahi and Arora 2022): an example counts about alike however the stream is cut.
     ///
     /// # Panics
     /// When the batch was made for another schema, or when the executor panics.

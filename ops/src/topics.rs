@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
-use sluice_daemon::kafka::{Admin, TopicSpec, TopicState, standard_topics};
+use sluice_daemon::kafka::{Admin, TopicRole, TopicSpec, TopicState, standard_topics};
 
 use crate::connect::ConnectArguments;
 use sluice_daemon::say::tell;
@@ -51,8 +51,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let partitions = match arguments.partitions {
         Some(partitions) => partitions,
         None => {
-            let events = standard_topics(&target.prefix, PARTITIONS, replication).remove(0);
-            admin.partitions(&events.name)?.unwrap_or(PARTITIONS)
+            let events = format!("{}.{}", target.prefix, TopicRole::Events.name());
+            admin.partitions(&events)?.unwrap_or(PARTITIONS)
         }
     };
     let specs = standard_topics(&target.prefix, partitions, replication);

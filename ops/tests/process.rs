@@ -206,3 +206,30 @@ fn an_output_that_cannot_be_and_an_input_given_twice_are_told_in_words() {
         assert_eq!(names(folder.path()), ["log.csv", "r.jsonl"]);
     }
 }
+
+#[test]
+fn a_replay_tells_of_types_that_come_too_late_or_find_no_impression() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    fs::write(folder.join("c.toml"), "").unwrap();
+    let line = |kind: &str, number: u64, ts: u64| {
+        let user = number % 9;
+        format!(
+            r#"{{"topic":"events","type":"{kind}","id":"{kind}{number}","ts":{ts},"user":"u{user}","item":"i","impression":"r{number}"}}"#
+        )
+    };
+    let (start, minute, year) = (1_650_000_000_000, 60_000, 365 * 24 * 3_600_000);
+    // Ten days on time, then impressions of their beginning, and clicks of what was never shown.
+    let mut lines: Vec<String> =
+        (0..14_400).map(|n| line("impression", n, start + n * minute)).collect();
+    lines.extend((20_000..21_000).map(|n| line("impression", n, start)));
+    lines.extend((30_000..30_200).map(|n| line("click", n, start + 14_400 * minute)));
+    lines.push(line("impression", 40_000, start + year));
+    fs::write(folder.join("e.jsonl"), lines.join("\n")).unwrap();
+    let (code, out, errors) = run(folder, &["replay", "--config", "c.toml", "e.jsonl"]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(out.contains("1000 of 15401 impression events came after their windows"), "{out}");
+    assert!(out.contains("200 of 200 click events found no impression"), "{out}");
+    let (_, out, _) = run(folder, &["replay", "--config", "c.toml", "--json", "e.jsonl"]);
+    assert!(out.contains("\"jumped\": 1") || out.contains("\"jumped\":1"), "{out}");
+}

@@ -188,10 +188,10 @@ impl Ingest {
         };
         let partition = u32::try_from(lane.partition).unwrap_or_default();
         let mut refused: Vec<(usize, Rejection)> = Vec::new();
-        let reached = |pipeline: &Pipeline| {
-            pipeline.shards().get(partition as usize).map(|shard| shard.watermark.reached())
+        let awaited = |pipeline: &Pipeline| {
+            pipeline.shards().get(partition as usize).map(|shard| shard.watermark.awaited())
         };
-        let before = reached(&self.shared.pipeline.read());
+        let before = awaited(&self.shared.pipeline.read());
         let mut records = batch.records().enumerate().peekable();
         while records.peek().is_some() {
             let mut pipeline = self.shared.pipeline.write();
@@ -221,7 +221,7 @@ impl Ingest {
                 self.hand_on(state)?;
             }
         }
-        let moved = reached(&self.shared.pipeline.read()) > before;
+        let moved = awaited(&self.shared.pipeline.read()) > before;
         let consumed = &self.shared.metrics.consume;
         consumed.records[lane.role as usize].increment(batch.len() as u64);
         consumed.bytes[lane.role as usize].increment(batch.bytes() as u64);

@@ -280,7 +280,7 @@ fn a_panic_in_a_slice_reaches_the_caller() {
 
 /// Outcomes that come alone, in batches that time cuts short while no impression comes, do not outweigh what thousands have taught.
 #[test]
-fn an_example_counts_alike_however_the_stream_is_cut() {
+fn batches_that_are_cut_short_move_the_model_by_less() {
     let spec = ModelSpec::default();
     let mut stream = Synthetic::new(&spec, 3);
     let asked = stream.impressions(200);
