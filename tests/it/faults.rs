@@ -1,7 +1,7 @@
 //! Bad records, and a Kafka that is away: nothing is lost, the rest goes on, and the daemon says what is the matter.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sluice_daemon::kafka::{Admin, Outgoing, OwnedRecord, VALUE_LIMIT};
 
@@ -16,6 +16,7 @@ use crate::harness::{Outcome, PATIENCE};
 pub(crate) const TESTS: &[Test] = &[
     ("bad_records_go_to_the_dead_letters_and_the_rest_goes_on", bad_records),
     ("a_broker_that_is_away_is_waited_for_and_nothing_is_lost", a_broker_that_is_away),
+    ("windows_wait_for_records_while_nobody_can_read_them", windows_wait_for_records),
     ("a_checkpoint_waits_for_the_dead_letters_before_it", letters_of_a_broker_that_died),
     ("a_missing_topic_ends_the_start_with_a_remedy", a_missing_topic_ends_the_start),
 ];
@@ -187,6 +188,56 @@ fn a_broker_that_is_away() -> Outcome {
     expect_eq!(impressions, lines.impressions);
     daemon.wait_ready(None)?;
     daemon.stop()?;
+    Ok(())
+}
+
+/// A daemon that sleeps, and one whose network is dead, longer than a window and any silence: the clicks lie in Kafka meanwhile.
+fn windows_wait_for_records() -> Outcome {
+    const IMPRESSIONS: u64 = 200;
+    let kafka = RealKafka::start(Door::Open)?;
+    let config = format!(
+        "{SMALL}[serve]\nscore = \"p.click\"\n[funnel]\nlateness = \"1s\"\n[[funnel.tasks]]\nname = \"click\"\nwindow = \"20s\"\nlabels = \"wait\"\n"
+    );
+    let near = Site::new(&kafka, "windows", &config)?;
+    near.make_topics(2)?;
+    let far = Site::new(&kafka, "windows", &config)?
+        .with("KAFKA__GROUP", "far")
+        .with("KAFKA__BROKERS", &kafka.far_brokers());
+    let (sleeper, cut_off) = (near.start(&[])?, far.start(&[])?);
+    let daemons = [&sleeper, &cut_off];
+    let producer = producer(near.connection().clone())?;
+    let topic = near.topic("events");
+    let begun = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
+    let send = |r#type: &str, more: &str, time: u64| -> Outcome {
+        for number in 0..IMPRESSIONS {
+            let value = format!(
+                r#"{{"type":"{type}","id":"{type} {number}","ts":{time},"user":"u{number}","item":"i"{}}}"#,
+                more.replace('N', &number.to_string())
+            );
+            let (key, value) = (format!("u{number}"), Some(value.as_bytes()));
+            let key = Some(key.as_bytes());
+            producer.send(&Outgoing { topic: &topic, key, value, headers: &[] }, PATIENCE)?;
+        }
+        Ok(producer.flush(PATIENCE)?)
+    };
+    send("impression", "", begun)?;
+    daemons.iter().try_for_each(|daemon| daemon.wait_taken(IMPRESSIONS).map(drop))?;
+    sleeper.signal("STOP")?;
+    kafka.network().goes_dead();
+    send("click", r#","impression":"impression N""#, begun + 8_000)?;
+    // Longer than the silence after which a partition's time goes on by the clock.
+    let asleep = std::time::Instant::now();
+    cut_off.wait_ready(Some("kafka"))?;
+    std::thread::sleep(Duration::from_secs(36).saturating_sub(asleep.elapsed()));
+    expect_eq!(count(&cut_off.status()?, "open"), IMPRESSIONS);
+    sleeper.signal("CONT")?;
+    kafka.network().goes_on();
+    for daemon in daemons {
+        let status = daemon.wait_taken(2 * IMPRESSIONS)?;
+        expect_eq!((count(&status, "late"), count(&status, "orphaned")), (0, 0));
+        expect_eq!(count(&status, "open"), IMPRESSIONS);
+        daemon.wait_ready(None)?;
+    }
     Ok(())
 }
 

@@ -72,7 +72,7 @@ impl ClientContext for Listener {
             return;
         }
         // Connection failures repeat with every attempt; the owner reports them once, with this text.
-        if matches!(facility, "FAIL" | "ERROR") && (complains || is_telling(line)) {
+        if matches!(facility, "FAIL" | "ERROR" | "REQTMOUT") && (complains || is_telling(line)) {
             *self.said.lock() = Some(explained(line));
         } else if complains {
             tracing::warn!(facility, line, "kafka client");

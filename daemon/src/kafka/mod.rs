@@ -32,7 +32,7 @@ pub use admin::{Admin, Difference, TopicSpec, TopicState, standard_topics};
 pub use client::{Connection, Mistake, Sasl, SaslMechanism, Secret, Security, Tls};
 pub use consumer::{
     Batch, BatchLimits, Consumer, ConsumerEvent, ConsumerGauges, ConsumerSettings, Gaps, Lane,
-    LaneStatus, NextOffset, Record, Source, Start, TopicRole,
+    LaneStatus, Mark, NextOffset, Record, Source, Start, TopicRole,
 };
 pub use dead_letter::{DeadLetter, DeadLetters, Origin, VALUE_LIMIT};
 pub use embedded::EmbeddedBroker;

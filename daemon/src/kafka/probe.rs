@@ -89,6 +89,40 @@ impl Probe {
         Ok(PartitionRange { low, high })
     }
 
+    /// Returns where the partitions of a topic end, open transactions included, by one question to each broker; `None` for a partition
+    /// that has no leader now.
+    ///
+    /// # Errors
+    /// [`Trouble::Unreachable`] or [`Trouble::Refused`].
+    pub(super) fn ends(
+        &self,
+        topic: &str,
+        partitions: usize,
+        patience: Duration,
+    ) -> Result<Vec<Option<i64>>, Trouble> {
+        let mut list = TopicPartitionList::with_capacity(partitions);
+        for partition in 0..i32::try_from(partitions).unwrap_or(i32::MAX) {
+            // In place of a time: the end, as the protocol has it.
+            list.add_partition_offset(topic, partition, Offset::End)
+                .map_err(|error| Trouble::from_client("asking for offsets", &error, None))?;
+        }
+        let (action, right) =
+            (format!("reading the offsets of {topic}"), Right::to_describe(topic));
+        let found = self.ask(&action, Some(&right), patience, |client, left| {
+            client.offsets_for_times(list.clone(), left)
+        })?;
+        let mut ends = vec![None; partitions];
+        for element in found.elements() {
+            let partition = usize::try_from(element.partition()).unwrap_or(usize::MAX);
+            if let (Ok(()), Offset::Offset(end), Some(place)) =
+                (element.error(), element.offset(), ends.get_mut(partition))
+            {
+                *place = Some(end);
+            }
+        }
+        Ok(ends)
+    }
+
     /// Returns the number of brokers that the cluster names.
     ///
     /// # Errors

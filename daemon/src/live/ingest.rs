@@ -15,6 +15,7 @@ use sluice_features::wire::Topic;
 use super::checkpointer::Job;
 use super::partitioning::{Partitioning, Told};
 use super::room::Room;
+use super::silence::Silence;
 use super::{Live, Work};
 use crate::capture::{Capture, Decision};
 use crate::checkpoint::{Changes, Cut};
@@ -28,8 +29,6 @@ use crate::pipeline::work::LearnBatch;
 use crate::shutdown::Shutdown;
 use crate::supervise::Faults;
 
-/// A partition whose watermark nothing has moved for so long, while it is read up, does not hold the others back.
-const SILENT: Duration = Duration::from_secs(30);
 /// How often silent partitions are looked for.
 const LOOK: Duration = Duration::from_secs(1);
 /// The longest the thread sleeps.
@@ -80,8 +79,8 @@ pub(super) struct State {
     writing: Option<Duration>,
     /// What the next checkpoint writes of what has changed, as far as it is gathered.
     changes: Changes,
-    /// When an event last moved each partition's watermark.
-    pub(super) last: Vec<Duration>,
+    /// Of each partition, how long nothing has moved its watermark although it is read up.
+    silences: Vec<Silence>,
     partitioning: Partitioning,
     pub(super) room: Room,
 }
@@ -117,7 +116,7 @@ impl Ingest {
             if now - state.looked >= LOOK {
                 state.looked = now;
                 self.look_at_disk(now, &state);
-                self.look_for_silence(now, &mut state)?;
+                self.look_for_silence(&mut state)?;
                 self.look_at_partitioning(now, &mut state.partitioning);
                 self.look_at_room(&mut state);
                 self.look_for_an_end(&state);
@@ -162,7 +161,7 @@ impl Ingest {
             next_checkpoint: now + self.interval,
             writing: None,
             changes: Changes::default(),
-            last: vec![now; partitions],
+            silences: vec![Silence::begin(now); partitions],
             partitioning: Partitioning::new(partitions),
             room: Room::new(self.shared.pipeline.read().rules().bounds),
         }
@@ -232,8 +231,8 @@ impl Ingest {
             self.bury(batch, topic, i, &rejection, shutdown)?;
         }
         // Item and user updates, refused, repeated and skewed events say nothing of how far event time has come.
-        if let Some(last) = state.last.get_mut(partition as usize).filter(|_| moved) {
-            *last = self.shared.clock.steady();
+        if let Some(silence) = state.silences.get_mut(partition as usize).filter(|_| moved) {
+            *silence = Silence::begin(self.shared.clock.steady());
         }
         self.look_at_room(state);
         self.hand_on(state)
@@ -292,13 +291,11 @@ impl Ingest {
     }
 
     /// Moves the watermark of partitions that are read up and silent: event time goes on there as the clock does.
-    fn look_for_silence(&mut self, now: Duration, state: &mut State) -> Result<(), Stop> {
-        let read_up = self.read_up(state);
-        for partition in 0..state.last.len() {
-            let silent = now.saturating_sub(state.last[partition]);
-            if silent < SILENT || !read_up.get(partition).is_some_and(|read_up| *read_up) {
-                continue;
-            }
+    fn look_for_silence(&mut self, state: &mut State) -> Result<(), Stop> {
+        for (partition, moment) in self.read_up() {
+            let silent =
+                state.silences.get_mut(partition).and_then(|silence| silence.proven(moment));
+            let Some(silent) = silent else { continue };
             let time = {
                 let pipeline = self.shared.pipeline.read();
                 let watermark = &pipeline.shards()[partition].watermark;
@@ -314,6 +311,16 @@ impl Ingest {
             self.decide(Decision::Quiet { partition, time }, state)?;
         }
         Ok(())
+    }
+
+    /// Returns the partitions of which everything that had come by some moment is taken, with that moment.
+    pub(super) fn read_up(&self) -> Vec<(usize, Duration)> {
+        let lanes = self.consumer.gauges().lanes;
+        let events = lanes.iter().filter(|status| status.lane.role == TopicRole::Events);
+        let read_up = events.filter_map(|status| {
+            Some((usize::try_from(status.lane.partition).ok()?, status.read_up_to()?))
+        });
+        read_up.collect()
     }
 
     /// Says how many users' events lie in more than one partition, and why that is so.

@@ -19,6 +19,7 @@ pub mod outputs;
 mod partitioning;
 pub mod refusals;
 mod room;
+mod silence;
 mod status;
 pub mod watch;
 

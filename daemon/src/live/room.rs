@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use super::ingest::{Ingest, State};
 use crate::config::{Bounds, Part, Share};
 use crate::http::Wait;
-use crate::kafka::{Batch, Lane, TopicRole};
+use crate::kafka::{Batch, TopicRole};
 use crate::pipeline::shard::Shard;
 
 /// What has changed.
@@ -79,11 +79,6 @@ impl Room {
         self.state.most = bounds.of(Share::State);
     }
 
-    /// Tells whether reading waits.
-    fn is_full(&self) -> bool {
-        self.open.full || self.state.full
-    }
-
     /// Tells whether records of a topic are taken.
     pub(super) fn admits(&self, role: TopicRole) -> bool {
         let waits = self.state.full || self.open.full && role == TopicRole::Events;
@@ -100,33 +95,9 @@ impl Room {
         let place = self.held.iter().position(|batch| self.admits(batch.lane().role))?;
         self.held.remove(place)
     }
-
-    /// Tells whether events of a partition are held back.
-    fn holds(&self, partition: i32) -> bool {
-        let lane = Lane { role: TopicRole::Events, partition };
-        self.held.iter().any(|batch| batch.lane() == lane)
-    }
 }
 
 impl Ingest {
-    /// Tells of each partition whether all that it has is taken. While reading waits for room that is known only as long as the poll thread
-    /// goes on fetching.
-    pub(super) fn read_up(&self, state: &State) -> Vec<bool> {
-        let partitions = (0i32..).take(state.last.len());
-        if !state.room.is_full() {
-            let caught_up = self.shared.is_caught_up();
-            return partitions.map(|partition| caught_up && !state.room.holds(partition)).collect();
-        }
-        let gauges = self.consumer.gauges();
-        let fetching = gauges.connected && !gauges.paused;
-        let at_end = |partition| {
-            let lane = Lane { role: TopicRole::Events, partition };
-            gauges.lanes.iter().any(|status| status.lane == lane && status.lag() == 0)
-        };
-        let read_up = |partition| fetching && at_end(partition) && !state.room.holds(partition);
-        partitions.map(read_up).collect()
-    }
-
     /// Lets reading wait where something takes all the memory that it may, and go on when there is room.
     pub(super) fn look_at_room(&self, state: &mut State) {
         let memory = self.shared.pipeline.read().memory();
@@ -176,11 +147,12 @@ impl Ingest {
         if !state.room.open.full {
             return;
         }
-        let read_up = self.read_up(state);
         let ends = {
             let pipeline = self.shared.pipeline.read();
-            let open = pipeline.shards().iter().map(Shard::open_impressions);
-            open.zip(read_up).any(|(open, read_up)| open > 0 && read_up)
+            let open = |partition: usize| {
+                pipeline.shards().get(partition).map_or(0, Shard::open_impressions)
+            };
+            self.read_up().into_iter().any(|(partition, _)| open(partition) > 0)
         };
         self.shared.readiness.wait_for(Wait::Open, open_text(state.room.open.most, ends));
     }

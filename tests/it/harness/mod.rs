@@ -1,6 +1,7 @@
 //! What the tests stand on: a real Kafka, the built programs, deadlines instead of sleeping.
 
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod real_kafka;
 pub(crate) mod records;
 pub(crate) mod shop;

@@ -18,6 +18,7 @@ use sluice_daemon::kafka::{
 use tempfile::TempDir;
 
 use super::process::{signal, wait_gone};
+use super::proxy::Proxy;
 use super::{PATIENCE, free_ports, repository, wait_for};
 
 /// The version that the tests run against.
@@ -97,6 +98,8 @@ pub(crate) struct RealKafka {
     folder: TempDir,
     port: u16,
     door: Door,
+    /// Stands before a listener of its own.
+    network: Proxy,
     keeper: Mutex<Option<Keeper>>,
 }
 
@@ -113,9 +116,11 @@ impl RealKafka {
     /// With the broker's own output, when it does not answer in time.
     pub(crate) fn start(door: Door) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("sluice-kafka-").tempdir()?;
-        let [port, controller] = free_ports()?;
+        let [port, controller, far] = free_ports()?;
+        let network = Proxy::to(far)?;
         let path = folder.path();
-        std::fs::write(path.join("server.properties"), properties(path, port, controller, door)?)?;
+        let ports = Ports { near: port, controller, far, network: network.port() };
+        std::fs::write(path.join("server.properties"), properties(path, ports, door)?)?;
         std::fs::write(path.join("log4j2.properties"), LOGGING)?;
         let id = java(&["kafka.tools.StorageTool", "random-uuid"])?;
         let id = id.lines().last().unwrap_or_default().trim().to_owned();
@@ -127,7 +132,7 @@ impl RealKafka {
             format.extend(["--add-scram", &user]);
         }
         java(&format)?;
-        let kafka = Self { folder, port, door, keeper: Mutex::new(None) };
+        let kafka = Self { folder, port, door, network, keeper: Mutex::new(None) };
         kafka.up()?;
         Ok(kafka)
     }
@@ -135,6 +140,16 @@ impl RealKafka {
     /// Returns the broker's address.
     pub(crate) fn brokers(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Returns the network to [`Self::far_brokers`].
+    pub(crate) fn network(&self) -> &Proxy {
+        &self.network
+    }
+
+    /// Returns the address of the broker, in plain text, behind a network that can go dead.
+    pub(crate) fn far_brokers(&self) -> String {
+        format!("127.0.0.1:{}", self.network.port())
     }
 
     /// Returns the settings to connect with.
@@ -306,7 +321,17 @@ fn make_certificate(folder: &Path) -> anyhow::Result<()> {
     Ok(std::fs::write(folder.join("server.pem"), both)?)
 }
 
-fn properties(folder: &Path, port: u16, controller: u16, door: Door) -> anyhow::Result<String> {
+/// The ports of a broker.
+struct Ports {
+    near: u16,
+    controller: u16,
+    /// Of the listener that is told as `network`.
+    far: u16,
+    network: u16,
+}
+
+fn properties(folder: &Path, ports: Ports, door: Door) -> anyhow::Result<String> {
+    let Ports { near, controller, far, network } = ports;
     let protocol = match door {
         Door::Open => "PLAINTEXT",
         Door::Secured => "SASL_SSL",
@@ -315,9 +340,9 @@ fn properties(folder: &Path, port: u16, controller: u16, door: Door) -> anyhow::
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners={protocol}://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners={protocol}://127.0.0.1:{port}
-listener.security.protocol.map={protocol}:{protocol},CONTROLLER:PLAINTEXT
+listeners={protocol}://127.0.0.1:{near},FAR://127.0.0.1:{far},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners={protocol}://127.0.0.1:{near},FAR://127.0.0.1:{network}
+listener.security.protocol.map={protocol}:{protocol},FAR:PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name={protocol}
 controller.listener.names=CONTROLLER
 log.dirs={}

@@ -227,6 +227,14 @@ impl Daemon {
         self.running.stderr()
     }
 
+    /// Sends it a signal by name.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub(crate) fn signal(&self, name: &str) -> Outcome {
+        self.running.signal(name)
+    }
+
     /// Kills it.
     ///
     /// # Errors

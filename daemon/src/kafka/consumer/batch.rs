@@ -58,7 +58,8 @@ pub struct Batch {
     lane: Lane,
     buffers: Buffers,
     charge: usize,
-    budget: Arc<AtomicUsize>,
+    /// Who counts its bytes as long as it lives: all batches, and those of its partition.
+    budgets: [Arc<AtomicUsize>; 2],
     returns: Sender<Buffers>,
 }
 
@@ -112,16 +113,19 @@ impl Batch {
         })
     }
 
-    /// Makes a batch of filled buffers and charges them to the budget.
+    /// Makes a batch of filled buffers and charges them to the budgets.
     pub(super) fn seal(
         lane: Lane,
         buffers: Buffers,
-        budget: &Arc<AtomicUsize>,
+        budgets: [&Arc<AtomicUsize>; 2],
         returns: &Sender<Buffers>,
     ) -> Self {
         let charge = buffers.bytes();
-        budget.fetch_add(charge, Ordering::Relaxed);
-        Self { lane, buffers, charge, budget: Arc::clone(budget), returns: returns.clone() }
+        let budgets = budgets.map(Arc::clone);
+        for budget in &budgets {
+            budget.fetch_add(charge, Ordering::AcqRel);
+        }
+        Self { lane, buffers, charge, budgets, returns: returns.clone() }
     }
 }
 
@@ -134,7 +138,9 @@ impl std::fmt::Debug for Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        self.budget.fetch_sub(self.charge, Ordering::Relaxed);
+        for budget in &self.budgets {
+            budget.fetch_sub(self.charge, Ordering::AcqRel);
+        }
         // A full or closed return channel only means that the buffers are freed.
         drop(self.returns.try_send(std::mem::take(&mut self.buffers)));
     }
@@ -265,14 +271,15 @@ mod tests {
         all[2].correlation_id = Some(&[0, 255]);
         let mut buffers = Buffers::default();
         all.iter().for_each(|record| buffers.push(record));
-        let budget = Arc::new(AtomicUsize::new(7));
+        let budgets = [Arc::new(AtomicUsize::new(7)), Arc::default()];
         let (returns, back) = crossbeam_channel::bounded(1);
-        let batch = Batch::seal(LANE, buffers, &budget, &returns);
+        let batch = Batch::seal(LANE, buffers, budgets.each_ref(), &returns);
         assert_eq!(batch.records().collect::<Vec<_>>(), all);
         assert_eq!((batch.len(), batch.next_offset()), (3, NextOffset(9)));
-        assert!(budget.load(Ordering::Relaxed) > 7 + batch.bytes());
+        let held = || budgets.each_ref().map(|budget| budget.load(Ordering::Relaxed));
+        assert!(held()[0] > 7 + batch.bytes() && held()[1] == held()[0] - 7);
         drop(batch);
-        assert_eq!(budget.load(Ordering::Relaxed), 7);
+        assert_eq!(held(), [7, 0]);
         let mut buffers = back.try_recv().expect("the buffers come back");
         buffers.clear(1024);
         assert_eq!((buffers.len(), buffers.bytes()), (0, 0));

@@ -1,11 +1,13 @@
 //! The partitions of a consumer: where each one starts and how far it is.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use super::super::probe::{PartitionRange, Probe};
 use super::super::trouble::Trouble;
 use super::batch::Buffers;
-use super::{ConsumerSettings, Gaps, Lane, LaneStatus, NextOffset, Source, Start, TopicRole};
+use super::{ConsumerSettings, Gaps, Lane, LaneStatus, NextOffset, Source, Start};
 
 /// One partition as the poll thread sees it.
 pub(super) struct LaneState {
@@ -27,6 +29,8 @@ pub(super) struct LaneState {
     pub(super) active: bool,
     /// Records taken and not handed on yet.
     pub(super) open: Option<Buffers>,
+    /// Bytes of its batches that are not dropped yet.
+    pub(super) in_hand: Arc<AtomicUsize>,
 }
 
 impl LaneState {
@@ -41,6 +45,7 @@ impl LaneState {
             fetched: None,
             active: false,
             open: None,
+            in_hand: Arc::default(),
         }
     }
 
@@ -49,14 +54,15 @@ impl LaneState {
         self.position.max(self.passed)
     }
 
-    /// Returns the state for the owner.
-    pub(super) fn status(&self) -> LaneStatus {
-        LaneStatus { lane: self.lane, position: NextOffset(self.reached()), high: self.high }
+    /// Returns the records that are not handed out yet.
+    pub(super) fn lag(&self) -> u64 {
+        u64::try_from(self.high - self.reached()).unwrap_or(0)
     }
 
-    /// Says whether the owner's backlog pauses this partition; questions are answered even under load.
-    pub(super) fn is_pausable(&self) -> bool {
-        self.lane.role != TopicRole::Requests
+    /// Returns the state at the start for the owner.
+    pub(super) fn status(&self) -> LaneStatus {
+        let (position, in_hand) = (NextOffset(self.reached()), false);
+        LaneStatus { lane: self.lane, position, high: self.high, mark: None, in_hand }
     }
 }
 
@@ -110,6 +116,7 @@ pub(super) fn start_of(
 
 #[cfg(test)]
 mod tests {
+    use super::super::TopicRole;
     use super::*;
 
     const RANGE: PartitionRange = PartitionRange { low: 10, high: 20 };

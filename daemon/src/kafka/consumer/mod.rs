@@ -18,11 +18,14 @@
 //! then read everything until told to stop. Batches arrive in the order of offsets within a partition.
 //!
 //! **Backpressure.** Above `queue_high` bytes in batches that the owner has not dropped, all partitions
-//! but those of requests are paused; below `queue_low` they go on. The thread keeps its own set of what
-//! is paused and polls all the time, for the library handles its own affairs only inside poll.
+//! are paused; below `queue_low` they go on. The thread polls all the time, for the library handles its
+//! own affairs only inside poll.
+//!
+//! **Silence.** Whether a partition is read up is proven, not assumed: `marks`.
 
 mod batch;
 mod lanes;
+mod marks;
 mod poll;
 
 use std::collections::BTreeMap;
@@ -32,13 +35,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::client::Connection;
 use super::trouble::Trouble;
 use crate::clock::Clock;
 
 pub use batch::{Batch, Record};
+pub use marks::Mark;
 
 /// What a topic is to the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -171,6 +175,8 @@ pub struct ConsumerSettings {
     pub fetch_ahead: usize,
     /// Records behind the high-water marks up to which we count as caught up.
     pub caught_up_within: u64,
+    /// How often the brokers are asked where the partitions of events end.
+    pub marks_every: Duration,
 }
 
 impl ConsumerSettings {
@@ -189,6 +195,7 @@ impl ConsumerSettings {
             queue_batches: 1024,
             fetch_ahead: 32 << 20,
             caught_up_within: 1000,
+            marks_every: Duration::from_secs(1),
         }
     }
 }
@@ -241,12 +248,23 @@ pub struct LaneStatus {
     pub position: NextOffset,
     /// The offset after the newest record, as far as known.
     pub high: i64,
+    /// What the brokers said last when asked where it ends; of partitions of events only.
+    pub mark: Option<Mark>,
+    /// Whether the owner, or a queue on the way to it, has records that are not dropped yet.
+    pub in_hand: bool,
 }
 
 impl LaneStatus {
     /// Returns the records that are not handed out yet.
     pub fn lag(&self) -> u64 {
         u64::try_from(self.high - self.position.0).unwrap_or(0)
+    }
+
+    /// Returns the moment, by the steady clock, up to which everything that had come is certainly taken: that of the newest mark, if all below
+    /// it was handed out and dropped.
+    pub fn read_up_to(&self) -> Option<Duration> {
+        let mark = self.mark.filter(|mark| self.position.0 >= mark.high && !self.in_hand);
+        mark.map(|mark| mark.asked)
     }
 }
 
@@ -297,13 +315,23 @@ impl Consumer {
         let (event_sender, events) = crossbeam_channel::bounded(settings.queue_batches.max(1));
         let (control, control_receiver) = crossbeam_channel::bounded(16);
         let shared = Arc::new(Shared::new());
+        let asker = marks::Asker::open(&settings, &shared)?;
         let mut poller =
             poll::Poller::open(settings, event_sender, control_receiver, Arc::clone(&shared))?;
         let thread = std::thread::Builder::new()
             .name(name.clone())
             .spawn(move || poller.run())
             .map_err(|error| Trouble::Settings(format!("thread {name}: {error}")))?;
-        Ok(Self { events, control, shared, thread: Some(thread), name })
+        // From here on dropping it ends the threads.
+        let consumer = Self { events, control, shared, thread: Some(thread), name };
+        if let Some(asker) = asker {
+            let name = "kafka-marks";
+            std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(move || asker.run())
+                .map_err(|error| Trouble::Settings(format!("thread {name}: {error}")))?;
+        }
+        Ok(consumer)
     }
 
     /// Creates the clients that reading needs and lets them go again: whether their options, certificates and keys will do.
@@ -372,6 +400,8 @@ struct Shared {
     stop: AtomicBool,
     started: Instant,
     last_poll: AtomicU64,
+    /// When the brokers last said where partitions end; `None` where nobody asks.
+    answered: Mutex<Option<Instant>>,
     bytes_in_flight: Arc<AtomicUsize>,
     records: AtomicU64,
     skipped: AtomicU64,
@@ -381,11 +411,13 @@ struct Shared {
     lanes: RwLock<Vec<SharedLane>>,
 }
 
-/// Position and high-water mark of a partition, written by the thread alone.
+/// How far a partition is, as others may see it.
 struct SharedLane {
     lane: Lane,
     position: AtomicI64,
     high: AtomicI64,
+    mark: Mutex<Option<Mark>>,
+    in_hand: Arc<AtomicUsize>,
 }
 
 impl Shared {
@@ -394,6 +426,7 @@ impl Shared {
             stop: AtomicBool::new(false),
             started: Instant::now(),
             last_poll: AtomicU64::new(0),
+            answered: Mutex::default(),
             bytes_in_flight: Arc::default(),
             records: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
@@ -409,12 +442,40 @@ impl Shared {
         self.last_poll.store(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// Returns how many partitions of a topic are known.
+    fn partitions_of(&self, role: TopicRole) -> usize {
+        self.lanes.read().iter().filter(|lane| lane.lane.role == role).count()
+    }
+
+    /// From now on an answer is expected.
+    fn begin_asking(&self, now: Instant) {
+        self.answered.lock().get_or_insert(now);
+    }
+
+    fn note_answer(&self, now: Instant) {
+        *self.answered.lock() = Some(now);
+    }
+
+    fn note_mark(&self, lane: Lane, mark: Mark) {
+        if let Some(shared) = self.lanes.read().iter().find(|shared| shared.lane == lane) {
+            *shared.mark.lock() = Some(mark);
+        }
+    }
+
+    /// Returns for how long the brokers have not said where partitions end; nothing where nobody asks.
+    fn unanswered(&self, now: Instant) -> Duration {
+        self.answered.lock().map_or(Duration::ZERO, |then| now.saturating_duration_since(then))
+    }
+
     fn gauges(&self) -> ConsumerGauges {
         let last_poll = Duration::from_millis(self.last_poll.load(Ordering::Relaxed));
         let status = |lane: &SharedLane| LaneStatus {
             lane: lane.lane,
-            position: NextOffset(lane.position.load(Ordering::Relaxed)),
+            // In this order: what is below the position was in hand before it went up.
+            position: NextOffset(lane.position.load(Ordering::Acquire)),
             high: lane.high.load(Ordering::Relaxed),
+            mark: *lane.mark.lock(),
+            in_hand: lane.in_hand.load(Ordering::Acquire) > 0,
         };
         ConsumerGauges {
             poll_age: self.started.elapsed().saturating_sub(last_poll),

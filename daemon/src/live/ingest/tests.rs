@@ -9,7 +9,8 @@ use crate::clock::Clock;
 use crate::config::{Bounds, Config, Share};
 use crate::http::Readiness;
 use crate::kafka::{
-    Connection, ConsumerSettings, EmbeddedBroker, Producer, ProducerSettings, Source, Stranger,
+    Connection, ConsumerSettings, EmbeddedBroker, LaneStatus, Producer, ProducerSettings, Source,
+    Stranger,
 };
 use crate::metrics::Metrics;
 use crate::parts;
@@ -64,6 +65,7 @@ impl Stand {
         ];
         let mut settings = ConsumerSettings::new(broker.connection(), "test", sources);
         settings.clock = clock.clone();
+        settings.marks_every = Duration::from_millis(1);
         let letters = Producer::open(&ProducerSettings::new(broker.connection())).unwrap();
         let (work, worked) = bounded(1024);
         let (reuse, used) = bounded(1);
@@ -117,10 +119,33 @@ impl Stand {
         self.send(by, Topic::Events, key, event.to_string().as_bytes(), stamp);
     }
 
-    /// Lets so many seconds pass, and looks for silent partitions.
+    /// Lets so many seconds pass, one by one, and looks for silent partitions.
     fn wait(&mut self, seconds: u64) {
-        self.clock.turn(Duration::from_secs(seconds));
-        self.ingest.look_for_silence(self.clock.steady(), &mut self.state).unwrap();
+        for _ in 0..seconds {
+            self.clock.turn(Duration::from_secs(1));
+            self.look();
+        }
+    }
+
+    /// Looks for silent partitions once the broker was asked at this moment where they end.
+    fn look(&mut self) {
+        let now = self.clock.steady();
+        let events = |lane: &LaneStatus| lane.lane.role == TopicRole::Events;
+        let asked = |lane: &LaneStatus| lane.mark.is_some_and(|mark| mark.asked >= now);
+        let all_asked =
+            |lanes: Vec<LaneStatus>| lanes.iter().filter(|lane| events(lane)).all(asked);
+        while !all_asked(self.ingest.consumer.gauges().lanes) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.ingest.look_for_silence(&mut self.state).unwrap();
+    }
+
+    /// Sends a record and leaves it in Kafka, or on the way.
+    fn leave(&mut self, by: &Stranger, event: &Value) {
+        self.taken += 1;
+        let events = self.ingest.shared.topic_name(Topic::Events);
+        let key = event["user"].as_str().unwrap();
+        by.send(events, key.as_bytes(), event.to_string().as_bytes(), Some(NOW));
     }
 
     fn open_impressions(&self) -> u64 {
@@ -159,6 +184,36 @@ fn only_events_that_move_the_watermark_keep_a_partition_awake() {
     stand.event(&by, &impression("r3", NOW + 30_000), NOW + 31_000);
     stand.wait(29);
     assert_eq!(stand.open_impressions(), 2);
+}
+
+/// What was stopped, cut off or slow finds its records in Kafka: their windows wait for them, however late it is.
+#[test]
+fn no_window_closes_while_records_of_its_partition_wait() {
+    let mut stand = Stand::open(1);
+    let by = Stranger::open(&stand.connection(), "murmur2_random");
+    stand.event(&by, &impression("r1", NOW - 2_000), NOW);
+    stand.wait(10);
+    // The process sleeps for two minutes, or Kafka is out of reach; meanwhile a record comes, and is fetched when it is back.
+    let click = json!({"type": "click", "id": "c1", "ts": NOW + 3_000, "user": "ur1", "item": "i1",
+        "impression": "r1"});
+    stand.leave(&by, &click);
+    stand.clock.turn(Duration::from_secs(120));
+    stand.look();
+    assert_eq!(stand.open_impressions(), 1, "right after it woke");
+    stand.wait(60);
+    assert_eq!(stand.open_impressions(), 1, "the record is on its way still");
+    stand.receive();
+    assert_eq!(stand.ingest.shared.pipeline.read().join_counts().kinds[0].attributed, 1);
+    // Where nothing came while it slept, what others could not send meanwhile gets the time of a silence too.
+    stand.wait(10);
+    stand.clock.turn(Duration::from_secs(120));
+    stand.event(&by, &impression("r2", NOW + 4_000), NOW + 320_000);
+    stand.wait(10);
+    stand.clock.turn(Duration::from_secs(120));
+    stand.wait(30);
+    assert_eq!(stand.open_impressions(), 2);
+    stand.wait(1);
+    assert_eq!(stand.open_impressions(), 0);
 }
 
 #[test]

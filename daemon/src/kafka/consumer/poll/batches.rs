@@ -68,10 +68,11 @@ impl Poller {
         let lane = &mut self.lanes[at];
         let Some(buffers) = lane.open.take() else { return };
         self.shared.records.fetch_add(buffers.len() as u64, Ordering::Relaxed);
+        let budgets = [&self.shared.bytes_in_flight, &lane.in_hand];
+        let batch = Batch::seal(lane.lane, buffers, budgets, &self.returns.0);
         if let Some(shared) = self.shared.lanes.read().get(at) {
-            shared.position.store(lane.reached(), Ordering::Relaxed);
+            shared.position.store(lane.reached(), Ordering::Release);
         }
-        let batch = Batch::seal(lane.lane, buffers, &self.shared.bytes_in_flight, &self.returns.0);
         self.outbox.push_back(ConsumerEvent::Batch(batch));
     }
 

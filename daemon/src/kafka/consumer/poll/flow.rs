@@ -34,14 +34,14 @@ impl Poller {
         let held = self.shared.bytes_in_flight.load(Ordering::Relaxed);
         let crowded = self.outbox.len() >= self.settings.queue_batches;
         if !self.paused && (held >= self.settings.queue_high || crowded) {
-            let list = self.pausable()?;
+            let list = self.active()?;
             consumer.pause(&list).map_err(|error| Trouble::from_client("pausing", &error, None))?;
             self.set_paused(true);
-            for lane in self.lanes.iter_mut().filter(|lane| lane.is_pausable()) {
+            for lane in &mut self.lanes {
                 lane.fetched = None; // what was fetched ahead is thrown away by the pause
             }
         } else if self.paused && held <= self.settings.queue_low && self.outbox.is_empty() {
-            let list = self.pausable()?;
+            let list = self.active()?;
             consumer
                 .resume(&list)
                 .map_err(|error| Trouble::from_client("resuming", &error, None))?;
@@ -50,9 +50,9 @@ impl Poller {
         Ok(())
     }
 
-    pub(super) fn pausable(&self) -> Result<TopicPartitionList, Trouble> {
+    fn active(&self) -> Result<TopicPartitionList, Trouble> {
         let mut list = TopicPartitionList::with_capacity(self.lanes.len());
-        for lane in self.lanes.iter().filter(|lane| lane.active && lane.is_pausable()) {
+        for lane in self.lanes.iter().filter(|lane| lane.active) {
             list.add_partition(&self.settings.sources[lane.source].topic, lane.lane.partition);
         }
         Ok(list)

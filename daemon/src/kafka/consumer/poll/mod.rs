@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
+use parking_lot::Mutex;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -182,6 +183,8 @@ impl Poller {
             lane: lane.lane,
             position: AtomicI64::new(lane.position),
             high: AtomicI64::new(lane.high),
+            mark: Mutex::default(),
+            in_hand: Arc::clone(&lane.in_hand),
         });
         *self.shared.lanes.write() = shared.collect();
         self.lanes = lanes;

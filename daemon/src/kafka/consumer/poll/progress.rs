@@ -1,13 +1,18 @@
 //! How far reading is: high-water marks, lag, the end of the read-up, brokers there or away.
 
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use super::super::super::context::{Listener, Statistics};
 use super::super::super::trouble::Trouble;
 use super::super::ConsumerEvent;
+use super::super::lanes::LaneState;
 use super::{DOWN_AFTER, Poller, UP_AFTER};
+
+/// After so long without an answer a connection that is open counts as dead: packets vanish on the way.
+const UNANSWERED: Duration = Duration::from_secs(10);
 
 impl Poller {
     /// Nothing is waiting in the client: what it fetched and did not hand out is not a record.
@@ -19,7 +24,7 @@ impl Poller {
             if let Some(fetched) = lane.fetched.take() {
                 lane.passed = lane.passed.max(fetched);
                 if let Some(shared) = self.shared.lanes.read().get(at) {
-                    shared.position.store(lane.reached(), Ordering::Relaxed);
+                    shared.position.store(lane.reached(), Ordering::Release);
                 }
             }
         }
@@ -27,7 +32,9 @@ impl Poller {
     }
 
     pub(super) fn look_at(&mut self, statistics: &Statistics, consumer: &BaseConsumer<Listener>) {
-        if statistics.any_broker_up() {
+        let unanswered = self.shared.unanswered(Instant::now());
+        let answers = unanswered < UNANSWERED;
+        if statistics.any_broker_up() && answers {
             (self.heard, self.silent) = (self.heard.saturating_add(1), 0);
         } else {
             (self.heard, self.silent) = (0, self.silent.saturating_add(1));
@@ -36,7 +43,12 @@ impl Poller {
             self.set_connected();
         } else if self.silent >= DOWN_AFTER && !self.down {
             let said = consumer.context().last_complaint();
-            self.set_down(&said.unwrap_or_else(|| "no connection".to_owned()));
+            let open = statistics.any_broker_up();
+            self.set_down(&match said {
+                _ if open => format!("no answer for {} s, though connected", unanswered.as_secs()),
+                Some(said) => said,
+                None => "no connection".to_owned(),
+            });
         }
         for (source, known) in self.index.iter().enumerate() {
             let mut found = 0;
@@ -80,8 +92,7 @@ impl Poller {
         if !self.read_up {
             return;
         }
-        let counted = self.lanes.iter().filter(|lane| lane.is_pausable());
-        let lag: u64 = counted.map(|lane| lane.status().lag()).sum();
+        let lag: u64 = self.lanes.iter().map(LaneState::lag).sum();
         let within = self.settings.caught_up_within;
         if lag <= within && !self.paused && self.caught_up != Some(true) {
             self.caught_up = Some(true);
