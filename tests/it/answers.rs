@@ -18,6 +18,7 @@ use crate::harness::{Outcome, PATIENCE, wait_for};
 pub(crate) const TESTS: &[Test] = &[
     ("questions_are_answered_and_wrong_ones_refused_with_a_code", questions),
     ("the_tool_asks_and_prints", the_tool_asks_and_prints),
+    ("a_flood_of_requests_waits_in_kafka_and_not_in_memory", a_flood_of_requests),
 ];
 
 /// A daemon that has learned a small shop, and a user and items of it.
@@ -222,6 +223,43 @@ fn the_tool_asks_and_prints() -> Outcome {
     let metric = "sluice_serve_requests_total{kind=\"recommend\",outcome=\"answered\"} 1\n";
     wait_for(metric, || Ok(shop.daemon.get("/metrics")?.1.contains(metric).then_some(())))?;
     shop.daemon.stop()?;
+    Ok(())
+}
+
+/// 290 MB of requests as fast as they can be sent, many times faster than they can be answered.
+fn a_flood_of_requests() -> Outcome {
+    const REQUESTS: usize = 10_000;
+    const MOST: u64 = 300 << 20;
+    let site = Site::new(&*shared()?, "flood", SMALL)?;
+    site.make_topics(1)?;
+    let daemon = site.start(&[])?;
+    daemon.wait_ready(None)?;
+    let mut asker = Asker::open(&site)?;
+    let items: Vec<String> = (0..1_000).map(|item| format!("{item:026}")).collect();
+    let request = json!({"id": "N", "kind": "rank", "user": "u", "items": items}).to_string();
+    let mut most = 0;
+    for number in 0..REQUESTS {
+        let value = request.replace("\"N\"", &format!("\"{number}\""));
+        let (topic, value) = (asker.requests.as_str(), Some(value.as_bytes()));
+        let record = Outgoing { topic, key: Some(b"u"), value, headers: &[] };
+        asker.producer.send(&record, PATIENCE)?;
+        if number % 100 == 0 {
+            most = most.max(daemon.memory()?);
+        }
+    }
+    asker.producer.flush(PATIENCE)?;
+    let mut codes = BTreeMap::new();
+    for number in 0..REQUESTS {
+        let record = asker.answers.next(PATIENCE)?.context("no answer")?;
+        let text = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default());
+        let code = if text.contains("\"overloaded\"") { "overloaded" } else { "answered" };
+        *codes.entry(code).or_insert(0) += 1;
+        if number % 100 == 0 {
+            most = most.max(daemon.memory()?);
+        }
+    }
+    anyhow::ensure!(codes.len() == 2, "{codes:?}");
+    anyhow::ensure!(most < MOST, "{most} bytes of memory, {codes:?}");
     Ok(())
 }
 

@@ -6,10 +6,12 @@
 //! ```
 //!
 //! A request counts once Kafka has taken its answer, or has not: under its outcome, or as undelivered. Every record gets one answer, under the request's id as key (where that cannot be read, under the record's key), with its
-//! correlation id. A queue that is full answers `overloaded` at once: an answer that comes too late costs as much as one in time.
+//! correlation id. A queue that is full, by number or by bytes, answers `overloaded` at once: an answer that comes too late costs as much as one in
+//! time. What comes faster than it can be refused waits in Kafka: its partitions are paused.
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -34,6 +36,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const FLUSH: Duration = Duration::from_secs(5);
 /// How long the poll thread has to end.
 const STOP: Duration = Duration::from_secs(5);
+/// Bytes of requests that may wait for a scorer.
+const WAITING: usize = 64 << 20;
+/// Bytes of records in the intake's hands above which reading pauses; below an eighth it goes on, for each pause throws away what was fetched ahead.
+const IN_HAND: usize = 48 << 20;
+/// Bytes that the client may fetch ahead, not counting what decompression adds to one fetch.
+const AHEAD: usize = 16 << 20;
+/// Bytes that an id in a list of a request takes besides its text.
+const ID: usize = size_of::<String>() + 16;
 /// The header that an answer repeats.
 const CORRELATION: &str = "correlation-id";
 
@@ -43,6 +53,28 @@ struct Job {
     asked: EventTime,
     arrived: Duration,
     reply: Reply,
+    _held: Held,
+}
+
+/// Bytes that are counted as waiting as long as this lives.
+struct Held {
+    bytes: usize,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Held {
+    /// Counts the bytes of a request that came as so many.
+    fn count(waiting: &Arc<AtomicUsize>, request: &Request, came: usize) -> Self {
+        let bytes = came + ID * (request.items.len() + request.exclude.len());
+        waiting.fetch_add(bytes, Ordering::Relaxed);
+        Self { bytes, waiting: Arc::clone(waiting) }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// Where an answer goes.
@@ -67,6 +99,8 @@ pub struct Intake {
     serving: Arc<Serving>,
     consumer: Consumer,
     queue: Sender<Job>,
+    /// Bytes in the queue.
+    waiting: Arc<AtomicUsize>,
     outbox: Outbox,
     output: Vec<u8>,
 }
@@ -95,6 +129,8 @@ pub fn consumer(
     let mut settings = ConsumerSettings::new(connection, group, sources);
     settings.clock = clock;
     settings.thread = "kafka-requests".to_owned();
+    (settings.queue_high, settings.queue_low) = (IN_HAND, IN_HAND / 8);
+    settings.fetch_ahead = AHEAD;
     Consumer::start(settings)
 }
 
@@ -137,7 +173,8 @@ pub fn build(
     });
     let answering = answering.collect();
     let serving = Arc::clone(serving);
-    (Intake { serving, consumer, queue, outbox, output: Vec::new() }, answering)
+    let (waiting, output) = (Arc::default(), Vec::new());
+    (Intake { serving, consumer, queue, waiting, outbox, output }, answering)
 }
 
 impl Intake {
@@ -186,8 +223,12 @@ impl Intake {
             }
         };
         let (request, unanswered) = if allowed {
-            let job = Job { request, asked, arrived, reply };
-            let job = match self.queue.try_send(job) {
+            let is_full = self.waiting.load(Ordering::Relaxed) > WAITING;
+            let _held = Held::count(&self.waiting, &request, bytes.len());
+            let job = Job { request, asked, arrived, reply, _held };
+            let sent =
+                if is_full { Err(TrySendError::Full(job)) } else { self.queue.try_send(job) };
+            let job = match sent {
                 Ok(()) => {
                     self.outbox.metrics.serve.waiting_requests.set(self.queue.len() as f64);
                     return;

@@ -99,6 +99,14 @@ impl Running {
         self.signal("TERM")
     }
 
+    /// Returns how many bytes of memory are its own (`VmRSS`).
+    pub(crate) fn memory(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let size = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes = size.and_then(|size| size.split_whitespace().next()?.parse::<u64>().ok());
+        Ok(kibibytes.context("no VmRSS")? << 10)
+    }
+
     /// Sends it a signal by name.
     pub(crate) fn signal(&self, name: &str) -> anyhow::Result<()> {
         signal(name, self.child.id())

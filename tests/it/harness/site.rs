@@ -227,6 +227,14 @@ impl Daemon {
         self.running.stderr()
     }
 
+    /// Returns how many bytes of memory are its own (`VmRSS`).
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub(crate) fn memory(&self) -> anyhow::Result<u64> {
+        self.running.memory()
+    }
+
     /// Sends it a signal by name.
     ///
     /// # Errors

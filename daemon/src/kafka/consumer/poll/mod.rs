@@ -198,9 +198,10 @@ impl Poller {
                 options.set(key, value);
             }
         };
-        // Checked before decompression, and each fetch may come on top: half and a quarter keep the sum in bounds.
+        // Checked before a fetch, which may come on top and be many times as large when it is decompressed: a small one.
         default(&mut options, "queued.max.messages.kbytes", (fetch_ahead / 2 / 1024).to_string());
-        default(&mut options, "fetch.max.bytes", (fetch_ahead / 4).to_string());
+        let fetch = (fetch_ahead / 16).max(1 << 20);
+        default(&mut options, "fetch.max.bytes", fetch.to_string());
         default(&mut options, "queued.min.messages", "20000".to_owned());
         // The default of a second would stall a partition whenever the local queue was full for a moment.
         default(&mut options, "fetch.queue.backoff.ms", "10".to_owned());
