@@ -28,6 +28,7 @@ use crate::http::{Pages, Readiness, Server, Wait};
 use crate::kafka::{Connection, Consumer, EmbeddedBroker, Probe, TopicRole, Undelivered};
 use crate::live::Live;
 use crate::live::outputs::OUTPUTS;
+use crate::live::repeat::Repeat;
 use crate::metrics::{LabelSets, Metrics};
 use crate::parts;
 use crate::pipeline::notes::Notes;
@@ -36,7 +37,7 @@ use crate::shutdown::Shutdown;
 use crate::supervise::Supervisor;
 
 use state::State;
-use threads::Producers;
+use threads::{Kept, Producers};
 
 /// What the command line adds to the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -193,12 +194,15 @@ impl Daemon {
         let Some(partitions) = self.partitions(config)? else {
             return Err(Stop::fault("asked to stop before any broker answered"));
         };
-        let State { pipeline, trainer, checkpoint, offsets, capture } =
+        let State { pipeline, trainer, checkpoint, mut offsets, journal, chain, capture } =
             State::open(config, options, partitions, &self.clock)?;
         let (shared, serving) = self.share(config, pipeline, trainer);
+        let repeat = chain.map(|chain| self.repeat(config, chain, &offsets));
+        offsets.extend(repeat.iter().flat_map(Repeat::ends));
         let consumer = self.consumer(config, offsets)?;
         let producers = Producers::open(&self.connection, &self.metrics)?;
-        self.learn(config, &shared, &serving, &consumer, &producers, checkpoint, capture)?;
+        let kept = Kept { checkpoint, journal, repeat, capture };
+        self.learn(config, &shared, &serving, &consumer, &producers, kept)?;
         self.publish(config, &shared, &serving, &producers)?;
         self.answer(config, &serving, &producers)?;
         self.watch(&shared, &consumer, producers)?;

@@ -174,6 +174,11 @@ impl<T: Serialize> JournalWriter<T> {
         self.file.get_ref().sync_data().map_err(failed("sync", &self.path))
     }
 
+    /// Changes how many bytes the journal may have.
+    pub fn bound(&mut self, most: u64) {
+        self.most = most;
+    }
+
     /// Returns how many bytes the journal has.
     pub fn bytes(&self) -> u64 {
         self.bytes

@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod parts;
 pub mod pipeline;
 pub mod publish;
+pub mod recovery;
 pub mod replay;
 pub mod say;
 pub mod serve;

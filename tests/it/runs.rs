@@ -1,5 +1,8 @@
 //! Whole runs over a real Kafka: a replay is the live run, and a killed daemon ends where an uninterrupted one does.
 
+use std::process::Command;
+use std::time::Duration;
+
 use anyhow::Context;
 use serde_json::Value;
 
@@ -14,6 +17,7 @@ use crate::harness::site::{Site, count, field_of};
 pub(crate) const TESTS: &[Test] = &[
     ("a_replay_of_a_captured_run_has_its_checksum", a_replay_is_the_live_run),
     ("a_file_replayed_twice_gives_the_same_and_another_seed_another", a_file_replayed_twice),
+    ("a_start_after_a_kill_learns_the_same_bits", a_start_after_a_kill),
     ("after_kills_everything_is_counted_exactly_once", kills_lose_and_double_nothing),
 ];
 
@@ -66,6 +70,51 @@ fn a_file_replayed_twice() -> Outcome {
     let other = replay(&["--seed", "2"])?;
     anyhow::ensure!(other["checksum"] != first["checksum"], "the seed changes nothing: {other}");
     expect_eq!(other["examples"], first["examples"]);
+    Ok(())
+}
+
+/// What a kill leaves is copied while the run has nothing to do; the run itself ends in order, uninterrupted.
+fn a_start_after_a_kill() -> Outcome {
+    for partitions in [1, 4] {
+        let prefix = format!("repeated{partitions}");
+        let site = Site::new(&*shared()?, &prefix, SMALL)?.with("CHECKPOINT__INTERVAL", "1h");
+        site.make_topics(partitions)?;
+        let (file, half) = (site.path("shop.jsonl"), site.path("half.jsonl"));
+        shop::simulate(&file, 8_000)?;
+        let text = std::fs::read_to_string(&file)?;
+        let lines: Vec<&str> = text.lines().collect();
+        let halves: Vec<String> =
+            lines.chunks(lines.len().div_ceil(2)).map(|half| half.join("\n")).collect();
+        std::fs::write(&half, &halves[0])?;
+        let daemon = site.start(&[])?;
+        site.produce(&half)?;
+        daemon.wait_taken(shop::count(&halves[0]).events)?;
+        daemon.stop()?;
+
+        std::fs::write(&half, &halves[1])?;
+        let daemon = site.start(&[])?;
+        let producing = site.producing(&half, &["--rate", "8000"])?;
+        producing.wait()?.succeeded()?;
+        let events = shop::count(&text).events;
+        daemon.wait_taken(events)?;
+        // The oldest example has waited long enough: nothing waits for anything.
+        std::thread::sleep(Duration::from_secs(1));
+        let before = daemon.status()?;
+        let (state, killed) = (site.path("state"), site.path("killed"));
+        let copied = Command::new("cp").arg("-r").args([&state, &killed]).status()?;
+        anyhow::ensure!(copied.success(), "the state is not copied");
+        let uninterrupted = checksum(&daemon.stop()?.stderr)?;
+
+        let site = site.with("CHECKPOINT__PATH", &killed.display().to_string());
+        let daemon = site.start(&[])?;
+        let after = daemon.wait_taken(events)?;
+        expect_eq!(after["steps"], before["steps"]);
+        let told = daemon.stop()?.stderr;
+        let repeated = "repeated what was taken since the checkpoint";
+        let records = field_of(&told, repeated, "records").context("nothing was repeated")?;
+        anyhow::ensure!(records.parse::<usize>()? > lines.len() / 3, "{records} records");
+        expect_eq!(checksum(&told)?, uninterrupted);
+    }
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use crate::learn::trainer::Trainer;
 use crate::live::checkpointer::lanes;
 use crate::parts;
 use crate::pipeline::Pipeline;
+use crate::recovery::{Chain, Journal};
 
 /// What a start begins with.
 pub(super) struct State {
@@ -21,8 +22,11 @@ pub(super) struct State {
     pub(super) trainer: Trainer,
     /// Makes the checkpoints to come.
     pub(super) checkpoint: Checkpoint,
-    /// Where reading goes on; partitions that are not there begin as configured.
+    /// Where the checkpoint ends; partitions that are not there begin as configured.
     pub(super) offsets: BTreeMap<Lane, NextOffset>,
+    pub(super) journal: Journal,
+    /// What the run before took behind the checkpoint, with the number of the journal that the checkpoint names.
+    pub(super) chain: Option<(u64, Chain)>,
     pub(super) capture: Option<Capture>,
 }
 
@@ -39,8 +43,12 @@ impl State {
             Checkpoint::open(setup, parts::rules(config), clock)?;
         let mut trainer = parts::trainer(config)?;
         parts::restore(config, &mut trainer, parameters)?;
+        let number = resumed.as_ref().map(|resumed| resumed.journal);
+        let (journal, chain) = Journal::open(&config.checkpoint.path, number)?;
+        let chain = number.map(|number| (number, chain));
+        let offsets = BTreeMap::new();
         let mut state =
-            Self { pipeline, trainer, checkpoint, offsets: BTreeMap::new(), capture: None };
+            Self { pipeline, trainer, checkpoint, offsets, journal, chain, capture: None };
         if let Some(folder) = &options.capture {
             state.capture = Some(state.capture(config, folder, resumed.is_some())?);
         }

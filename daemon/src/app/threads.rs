@@ -22,11 +22,13 @@ use crate::live::checkpointer::Checkpointer;
 use crate::live::ingest::Ingest;
 use crate::live::learn::{Learner, snapshot, tell};
 use crate::live::outputs::Outputs;
+use crate::live::repeat::Repeat;
 use crate::live::watch::Watch;
 use crate::live::{Live, Work};
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::publish::{self, KafkaOutlet, Publisher};
+use crate::recovery::{Chain, Journal};
 use crate::serve::{Serving, requests};
 
 /// How long the ingest thread may take for its last checkpoint, and the learner for its last batches.
@@ -44,6 +46,18 @@ pub(super) struct Producers {
     replies: Arc<Producer>,
     /// Embeddings and top lists.
     outputs: Arc<Producer>,
+}
+
+/// What is kept on disk, and what is to be done with it.
+pub(super) struct Kept {
+    /// Makes checkpoints.
+    pub(super) checkpoint: Checkpoint,
+    /// What a start after a kill repeats.
+    pub(super) journal: Journal,
+    /// What this one repeats.
+    pub(super) repeat: Option<Repeat>,
+    /// What a replay repeats, if it is wanted.
+    pub(super) capture: Option<Capture>,
 }
 
 impl Producers {
@@ -101,6 +115,17 @@ impl Daemon {
         (shared, serving)
     }
 
+    /// Returns what was taken behind the checkpoint, with the journal that it names, and where it ends.
+    pub(super) fn repeat(
+        &self,
+        config: &Config,
+        (journal, chain): (u64, Chain),
+        from: &BTreeMap<Lane, NextOffset>,
+    ) -> Repeat {
+        let ConsumerSettings { connection, sources, .. } = reading(config, self.connection.clone());
+        Repeat { chain, journal, connection, sources, from: from.clone() }
+    }
+
     /// Starts to read items, users and events from where the state ends.
     pub(super) fn consumer(
         &self,
@@ -117,7 +142,6 @@ impl Daemon {
     }
 
     /// Starts the learner, the checkpointer and, before both in the flow, the ingest thread.
-    #[expect(clippy::too_many_arguments, reason = "wiring: each is one of the parts")]
     pub(super) fn learn(
         &mut self,
         config: &Config,
@@ -125,9 +149,9 @@ impl Daemon {
         serving: &Arc<Serving>,
         consumer: &Arc<Consumer>,
         producers: &Producers,
-        checkpoint: Checkpoint,
-        capture: Option<Capture>,
+        kept: Kept,
     ) -> Result<(), Stop> {
+        let Kept { checkpoint, journal, repeat, capture } = kept;
         let (work_sender, work) = bounded::<Work>(WORK);
         let (used_sender, used) = bounded(2 * WORK);
         let learner = Learner {
@@ -157,6 +181,8 @@ impl Daemon {
             checkpoints: jobs_sender,
             checkpointed,
             interval: config.checkpoint.interval,
+            journal,
+            repeat,
             capture,
             max_age: config.learn.max_age,
             faults: self.supervisor.faults(),

@@ -28,6 +28,8 @@ pub struct Commit {
     pub partitions: u32,
     /// Where to go on, for each topic and partition.
     pub offsets: Vec<Offset>,
+    /// The number of the journal that goes on behind it ([`crate::recovery`]).
+    pub journal: u64,
 }
 
 /// The next record that is not part of a checkpoint.
@@ -64,7 +66,7 @@ impl Checkpoint {
         clock: &Clock,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<Outcome, Stop> {
-        let Cut { picture, changes, next } = cut;
+        let Cut { picture, changes, next, journal } = cut;
         self.waiting.append(changes);
         self.waiting.keep_newest();
         let start = clock.steady();
@@ -87,7 +89,8 @@ impl Checkpoint {
 
         let waiting = std::mem::take(&mut self.waiting);
         let (pieces, piece_bytes) = (waiting.len() as u64, waiting.bytes() as u64);
-        let value = Commit::new(number, &parameters.name, &state.name, &self.setup, &next);
+        let files = [&*parameters.name, &state.name];
+        let value = Commit::new(number, files, &self.setup, &next, journal);
         let offsets = value.offsets.clone();
         commit(&*self.store, &self.setup.folder, waiting, &value)?;
         self.number = number;
@@ -123,13 +126,13 @@ impl Checkpoint {
 }
 
 impl Commit {
-    /// Returns what is to be committed of a pipeline that stands at these offsets ([`Cut`]), with these files.
+    /// Returns what is to be committed of a pipeline that stands at these offsets ([`Cut`]), with these files of parameters and state.
     pub(super) fn new(
         number: u64,
-        parameters: &str,
-        state: &str,
+        [parameters, state]: [&str; 2],
         setup: &Setup,
         next: &[[i64; 3]],
+        journal: u64,
     ) -> Self {
         let mut offsets = Vec::new();
         for (i, name) in setup.topics.iter().enumerate() {
@@ -144,6 +147,7 @@ impl Commit {
             identity: setup.identity.clone(),
             partitions: next.len() as u32,
             offsets,
+            journal,
         }
     }
 }

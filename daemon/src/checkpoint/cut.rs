@@ -33,6 +33,8 @@ pub struct Cut {
     pub(super) changes: Batch,
     /// The next offset of each of [`TOPICS`], by partition.
     pub(super) next: Vec<[i64; 3]>,
+    /// The journal that goes on behind it.
+    pub(super) journal: u64,
 }
 
 impl Cut {
@@ -44,7 +46,13 @@ impl Cut {
         settled(pipeline)?;
         changes.gather(pipeline, usize::MAX)?;
         let next = next(pipeline);
-        Ok(Self { picture: pipeline.picture(), changes: changes.0, next })
+        Ok(Self { picture: pipeline.picture(), changes: changes.0, next, journal: 1 })
+    }
+
+    /// Says in which journal is what comes behind it.
+    #[must_use]
+    pub fn followed_by(self, journal: u64) -> Self {
+        Self { journal, ..self }
     }
 }
 

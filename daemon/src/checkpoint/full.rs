@@ -54,7 +54,7 @@ pub fn write_full(
     });
     visited.map_err(failed)?;
     applied?;
-    let value = Commit::new(1, &parameters.name, &state.name, setup, &next(pipeline));
+    let value = Commit::new(1, [&parameters.name, &state.name], setup, &next(pipeline), 1);
     commit(&store, folder, batch, &value)?;
     Ok(CommitReport {
         number: 1,

@@ -37,6 +37,8 @@ pub struct Resumed {
     pub number: u64,
     /// Where to go on.
     pub offsets: Vec<Offset>,
+    /// The number of the journal that goes on behind it.
+    pub journal: u64,
     /// The number of a later one that the store has lost: it went back, which is sound but must be told.
     pub lost: Option<u64>,
     /// Open impressions that were dropped because they belong to another schema.
@@ -110,8 +112,8 @@ fn begin(store: Arc<dyn Store>, setup: Setup, rules: Rules) -> Result<Opening, T
         Some(checkpoint.parameters.read(&commit.parameters, fingerprint).map_err(parameters_gone)?)
     };
     checkpoint.number = commit.number;
-    let Commit { number, offsets, .. } = commit;
-    let resumed = Some(Resumed { number, offsets, lost, dropped, difference });
+    let Commit { number, offsets, journal, .. } = commit;
+    let resumed = Some(Resumed { number, offsets, journal, lost, dropped, difference });
     Ok(Opening { checkpoint, pipeline, parameters, resumed })
 }
 

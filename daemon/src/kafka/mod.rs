@@ -24,6 +24,7 @@ mod partitioner;
 mod probe;
 mod producer;
 mod reader;
+mod recall;
 #[cfg(test)]
 mod stranger;
 mod trouble;
@@ -32,7 +33,7 @@ pub use admin::{Admin, Difference, TopicSpec, TopicState, standard_topics};
 pub use client::{Connection, Mistake, Sasl, SaslMechanism, Secret, Security, Tls};
 pub use consumer::{
     Batch, BatchLimits, Consumer, ConsumerEvent, ConsumerGauges, ConsumerSettings, Gaps, Lane,
-    LaneStatus, Mark, NextOffset, Record, Source, Start, TopicRole,
+    LaneStatus, LogEnd, NextOffset, Record, Source, Start, TopicRole,
 };
 pub use dead_letter::{DeadLetter, DeadLetters, Origin, VALUE_LIMIT};
 pub use embedded::EmbeddedBroker;
@@ -43,6 +44,7 @@ pub use producer::{
     Undelivered,
 };
 pub use reader::{OwnedRecord, Reader};
+pub use recall::Recall;
 pub use trouble::{Right, Trouble};
 
 #[cfg(test)]

@@ -19,9 +19,19 @@ impl Stranger {
 
     /// Sends a record, stamped as given, and waits until it is there.
     pub(crate) fn send(&self, topic: &str, key: &[u8], value: &[u8], stamp: Option<i64>) {
+        self.post(topic, key, value, stamp);
+        self.flush();
+    }
+
+    /// Sends a record, stamped as given.
+    pub(crate) fn post(&self, topic: &str, key: &[u8], value: &[u8], stamp: Option<i64>) {
         let mut record = BaseRecord::to(topic).key(key).payload(value);
         record.timestamp = stamp;
         self.0.send(record).unwrap();
+    }
+
+    /// Waits until everything that was sent is there.
+    pub(crate) fn flush(&self) {
         self.0.flush(Duration::from_secs(20)).unwrap();
     }
 }

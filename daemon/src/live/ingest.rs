@@ -1,19 +1,19 @@
 //! The ingest thread: records from the consumer through the pipeline to the learner. It alone writes the pipeline's state, and begins
 //! the checkpoints, which the checkpointer writes.
 //!
-//! It decides by the clock in three cases, and captures each decision before it takes effect: a batch is cut because its oldest example
-//! has waited long enough; a silent partition's watermark moves; a checkpoint ends the batch that fills.
+//! It decides by the clock in three cases, and writes each decision down before it takes effect, as it does whose turn it was: a batch is cut
+//! because its oldest example has waited long enough; a silent partition's watermark moves; a checkpoint ends the batch that fills.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvError, Sender, bounded};
 use sluice_features::reject::Rejection;
-use sluice_features::time::{EventTime, Span};
 use sluice_features::wire::Topic;
 
 use super::checkpointer::Job;
 use super::partitioning::{Partitioning, Told};
+use super::repeat::Repeat;
 use super::room::Room;
 use super::silence::Silence;
 use super::{Live, Work};
@@ -21,11 +21,14 @@ use crate::capture::{Capture, Decision};
 use crate::checkpoint::{Changes, Cut};
 use crate::error::Stop;
 use crate::http::Wait;
-use crate::kafka::{Batch, Consumer, ConsumerEvent, DeadLetter, DeadLetters, Origin, TopicRole};
+use crate::kafka::{
+    Batch, Consumer, ConsumerEvent, DeadLetter, DeadLetters, Lane, Origin, TopicRole,
+};
 use crate::pipeline::Pipeline;
 use crate::pipeline::due::Next;
 use crate::pipeline::record::Record;
 use crate::pipeline::work::LearnBatch;
+use crate::recovery::{Journal, Part, Turn};
 use crate::shutdown::Shutdown;
 use crate::supervise::Faults;
 
@@ -39,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const AHEAD: Duration = Duration::from_secs(10);
 /// Changed pieces of a kind and shard that are gathered at a time: about a millisecond.
 const PORTION: usize = 512;
-/// After a full disk a checkpoint is tried again this soon.
+/// After a full disk a checkpoint is tried again this soon, and where the journal cannot go on.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 
 /// What the ingest thread is made of.
@@ -60,6 +63,10 @@ pub struct Ingest {
     pub checkpointed: Receiver<bool>,
     /// How often a checkpoint begins.
     pub interval: Duration,
+    /// The order of records and decisions, for a start after a kill.
+    pub journal: Journal,
+    /// What such a start repeats first.
+    pub repeat: Option<Repeat>,
     /// The capture, if this run is captured.
     pub capture: Option<Capture>,
     /// A batch is cut when its oldest example has waited for so long.
@@ -77,10 +84,14 @@ pub(super) struct State {
     next_checkpoint: Duration,
     /// When the checkpoint was begun that is being written.
     writing: Option<Duration>,
+    /// When the newest was begun, whatever became of it, or the start.
+    begun: Duration,
     /// What the next checkpoint writes of what has changed, as far as it is gathered.
     changes: Changes,
+    /// The journals behind the checkpoint in force and behind the one that is being written.
+    journals: [u64; 2],
     /// Of each partition, how long nothing has moved its watermark although it is read up.
-    silences: Vec<Silence>,
+    pub(super) silences: Vec<Silence>,
     partitioning: Partitioning,
     pub(super) room: Room,
 }
@@ -94,6 +105,13 @@ impl Ingest {
         let mut state = self.state();
         let events = self.consumer.events().clone();
         let checkpointed = self.checkpointed.clone();
+        if let Some(repeat) = self.repeat.take() {
+            state.journals[0] = repeat.journal;
+            if !self.repeat(repeat, &mut state, shutdown)? {
+                tracing::info!("stopped in what is repeated: the next start begins with it again");
+                return Ok(());
+            }
+        }
         while !shutdown.is_requested() {
             if let Some(batch) = state.room.next() {
                 self.batch(&batch, &mut state, shutdown)?;
@@ -122,7 +140,8 @@ impl Ingest {
                 self.look_for_an_end(&state);
             }
             if state.writing.is_none() {
-                if now >= state.next_checkpoint {
+                let unwritten = self.journal.bytes().is_none() && now >= state.begun + TRY_AGAIN;
+                if now >= state.next_checkpoint || unwritten {
                     self.begin_checkpoint(&mut state)?;
                 } else if state.next_checkpoint - now <= self.ahead() {
                     state.changes.gather(&mut self.shared.pipeline.write(), PORTION)?;
@@ -160,7 +179,9 @@ impl Ingest {
             last_checkpoint: now,
             next_checkpoint: now + self.interval,
             writing: None,
+            begun: now,
             changes: Changes::default(),
+            journals: [self.journal.number(); 2],
             silences: vec![Silence::begin(now); partitions],
             partitioning: Partitioning::new(partitions),
             room: Room::new(self.shared.pipeline.read().rules().bounds),
@@ -176,16 +197,23 @@ impl Ingest {
         self.batch(&batch, state, shutdown)
     }
 
-    /// Takes the records of one partition.
+    /// Takes the records of one partition, after it was written down whose turn it is.
     fn batch(&mut self, batch: &Batch, state: &mut State, shutdown: &Shutdown) -> Result<(), Stop> {
+        let (topic, partition) = part_of(batch.lane())?;
+        let next = batch.next_offset().0;
+        self.journal.took(Turn::new(topic, partition, next, batch.polled()));
+        self.take(batch, state, shutdown)
+    }
+
+    /// Takes the records of one partition.
+    pub(super) fn take(
+        &mut self,
+        batch: &Batch,
+        state: &mut State,
+        shutdown: &Shutdown,
+    ) -> Result<(), Stop> {
         let lane = batch.lane();
-        let topic = match lane.role {
-            TopicRole::Events => Topic::Events,
-            TopicRole::Items => Topic::Items,
-            TopicRole::Users => Topic::Users,
-            TopicRole::Requests => return Err(Stop::fault("a request came to the ingest thread")),
-        };
-        let partition = u32::try_from(lane.partition).unwrap_or_default();
+        let (topic, partition) = part_of(lane)?;
         let mut refused: Vec<(usize, Rejection)> = Vec::new();
         let awaited = |pipeline: &Pipeline| {
             pipeline.shards().get(partition as usize).map(|shard| shard.watermark.awaited())
@@ -277,8 +305,13 @@ impl Ingest {
         Ok(())
     }
 
-    /// Carries out what the clock decided, after it was captured.
-    fn decide(&mut self, decision: Decision, state: &mut State) -> Result<(), Stop> {
+    /// Carries out what the clock decided, after it was written down.
+    pub(super) fn decide(&mut self, decision: Decision, state: &mut State) -> Result<(), Stop> {
+        self.journal.decided(decision);
+        self.carry_out(decision, state)
+    }
+
+    pub(super) fn carry_out(&mut self, decision: Decision, state: &mut State) -> Result<(), Stop> {
         if let Some(capture) = &mut self.capture {
             capture.decision(decision);
         }
@@ -288,39 +321,6 @@ impl Ingest {
             pipeline.check()?;
         }
         self.hand_on(state)
-    }
-
-    /// Moves the watermark of partitions that are read up and silent: event time goes on there as the clock does.
-    fn look_for_silence(&mut self, state: &mut State) -> Result<(), Stop> {
-        for (partition, moment) in self.read_up() {
-            let silent =
-                state.silences.get_mut(partition).and_then(|silence| silence.proven(moment));
-            let Some(silent) = silent else { continue };
-            let time = {
-                let pipeline = self.shared.pipeline.read();
-                let watermark = &pipeline.shards()[partition].watermark;
-                if watermark.newest() == EventTime::MIN {
-                    continue;
-                }
-                let silent = Span(i64::try_from(silent.as_millis()).unwrap_or(i64::MAX));
-                // Not beyond where an event of this moment would move it: an event that was ahead must not take the clock along.
-                let most = self.shared.clock.wall() - pipeline.rules().lateness;
-                (watermark.value() + silent).min(most)
-            };
-            let partition = u32::try_from(partition).unwrap_or(u32::MAX);
-            self.decide(Decision::Quiet { partition, time }, state)?;
-        }
-        Ok(())
-    }
-
-    /// Returns the partitions of which everything that had come by some moment is taken, with that moment.
-    pub(super) fn read_up(&self) -> Vec<(usize, Duration)> {
-        let lanes = self.consumer.gauges().lanes;
-        let events = lanes.iter().filter(|status| status.lane.role == TopicRole::Events);
-        let read_up = events.filter_map(|status| {
-            Some((usize::try_from(status.lane.partition).ok()?, status.read_up_to()?))
-        });
-        read_up.collect()
     }
 
     /// Says how many users' events lie in more than one partition, and why that is so.
@@ -378,6 +378,7 @@ impl Ingest {
         metrics.checkpoint.age_seconds.set(age.as_secs_f64());
         let captured = self.capture.as_ref().map_or(0, Capture::bytes);
         metrics.state.capture_bytes.set(captured as f64);
+        metrics.state.journal_bytes.set(self.journal.bytes().unwrap_or(0) as f64);
     }
 
     /// Ends the batch that fills, and sets aside all that a checkpoint of everything up to here needs: the pipeline at once, the
@@ -391,25 +392,29 @@ impl Ingest {
         }
         let begun = self.shared.clock.steady();
         let changes = std::mem::take(&mut state.changes);
+        state.journals[1] = self.journal.turn_over();
         let cut = Cut::take(&mut self.shared.pipeline.write(), changes)?;
+        let cut = cut.followed_by(state.journals[1]);
         let now = self.shared.clock.steady();
         self.shared.hold(now - begun);
-        (state.writing, state.next_checkpoint) = (Some(begun), now + self.interval);
+        (state.writing, state.begun, state.next_checkpoint) =
+            (Some(begun), begun, now + self.interval);
         let ended = |_| Stop::fault("the checkpointer ended before it was told to");
         self.checkpoints.send(Job { cut, image }).map_err(ended)
     }
 
     /// Waits for the checkpoint that is being written, if there is one.
-    fn finish_checkpoint(&self, state: &mut State) -> Result<(), Stop> {
+    fn finish_checkpoint(&mut self, state: &mut State) -> Result<(), Stop> {
         if state.writing.is_some() {
-            self.checkpointed(self.checkpointed.recv(), state)?;
+            let written = self.checkpointed.recv();
+            self.checkpointed(written, state)?;
         }
         Ok(())
     }
 
     /// Takes note of what became of a checkpoint.
     fn checkpointed(
-        &self,
+        &mut self,
         written: Result<bool, RecvError>,
         state: &mut State,
     ) -> Result<(), Stop> {
@@ -417,6 +422,10 @@ impl Ingest {
         let (written, begun) = (written.map_err(ended)?, state.writing.take());
         if written {
             state.last_checkpoint = begun.unwrap_or(state.last_checkpoint);
+            let [before, now] = state.journals;
+            // The checkpoint before can still be gone back to.
+            self.journal.retain(before, now);
+            state.journals[0] = now;
         } else {
             state.next_checkpoint = self.shared.clock.steady() + TRY_AGAIN;
         }
@@ -429,7 +438,7 @@ impl Ingest {
     }
 
     /// Takes note of what the consumer says beside records.
-    fn heard(&self, event: ConsumerEvent) -> Result<(), Stop> {
+    pub(super) fn heard(&self, event: ConsumerEvent) -> Result<(), Stop> {
         let readiness = &self.shared.readiness;
         match event {
             ConsumerEvent::Batch(_) => {}
@@ -470,6 +479,17 @@ impl Ingest {
         }
         Ok(())
     }
+}
+
+/// Returns the part of the pipeline that a partition's records belong to.
+fn part_of(lane: Lane) -> Result<Part, Stop> {
+    let topic = match lane.role {
+        TopicRole::Events => Topic::Events,
+        TopicRole::Items => Topic::Items,
+        TopicRole::Users => Topic::Users,
+        TopicRole::Requests => return Err(Stop::fault("a request came to the ingest thread")),
+    };
+    Ok((topic, u32::try_from(lane.partition).unwrap_or_default()))
 }
 
 #[cfg(test)]

@@ -6,6 +6,13 @@
 
 use std::time::Duration;
 
+use sluice_features::time::{EventTime, Span};
+
+use super::ingest::{Ingest, State};
+use crate::capture::Decision;
+use crate::error::Stop;
+use crate::kafka::TopicRole;
+
 /// A partition that is silent for so long does not hold the others back: event time goes on there as the clock does.
 const SILENT: Duration = Duration::from_secs(30);
 /// Proofs that lie further apart say nothing of the time between them.
@@ -36,6 +43,41 @@ impl Silence {
         self.until = moment;
         let silent = moment - self.since;
         (silent >= SILENT).then_some(silent)
+    }
+}
+
+impl Ingest {
+    /// Moves the watermark of partitions that are read up and silent: event time goes on there as the clock does.
+    pub(super) fn look_for_silence(&mut self, state: &mut State) -> Result<(), Stop> {
+        for (partition, moment) in self.read_up() {
+            let silent =
+                state.silences.get_mut(partition).and_then(|silence| silence.proven(moment));
+            let Some(silent) = silent else { continue };
+            let time = {
+                let pipeline = self.shared.pipeline.read();
+                let watermark = &pipeline.shards()[partition].watermark;
+                if watermark.newest() == EventTime::MIN {
+                    continue;
+                }
+                let silent = Span(i64::try_from(silent.as_millis()).unwrap_or(i64::MAX));
+                // Not beyond where an event of this moment would move it: an event that was ahead must not take the clock along.
+                let most = self.shared.clock.wall() - pipeline.rules().lateness;
+                (watermark.value() + silent).min(most)
+            };
+            let partition = u32::try_from(partition).unwrap_or(u32::MAX);
+            self.decide(Decision::Quiet { partition, time }, state)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the partitions of which everything that had come by some moment is taken, with that moment.
+    pub(super) fn read_up(&self) -> Vec<(usize, Duration)> {
+        let lanes = self.consumer.gauges().lanes;
+        let events = lanes.iter().filter(|status| status.lane.role == TopicRole::Events);
+        let read_up = events.filter_map(|status| {
+            Some((usize::try_from(status.lane.partition).ok()?, status.read_up_to()?))
+        });
+        read_up.collect()
     }
 }
 

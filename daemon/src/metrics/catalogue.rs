@@ -290,6 +290,11 @@ pub const ALL: &[Description] = &[
         "versions dropped though they may be asked for, because their id has too many",
     ),
     gauge("sluice_capture_bytes", &[], "bytes captured"),
+    gauge(
+        "sluice_journal_bytes",
+        &[],
+        "bytes of the journal since the checkpoint in force; 0 while it cannot be written",
+    ),
 ];
 
 /// Upper ends of the buckets of all histograms, in seconds.

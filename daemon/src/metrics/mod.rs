@@ -155,11 +155,11 @@ group! {
     Memory { limit_bytes: Gauge, bytes: Vec<Gauge>, bound_bytes: Vec<Gauge>, paused: Vec<Gauge>, }
 }
 group! {
-    /// `sluice_sequence_*`, `sluice_counters_*`, `sluice_catalogue_*` and `sluice_capture_bytes`.
+    /// `sluice_sequence_*`, `sluice_counters_*`, `sluice_catalogue_*`, `sluice_capture_bytes` and `sluice_journal_bytes`.
     State {
         sequence_users: Gauge, sequence_behaviours: Gauge, counter_entries: Gauge, counters_refused: Counter,
         catalogue_items: Gauge, catalogue_users: Gauge, catalogue_unknown_ends: Counter,
-        catalogue_dropped: Counter, capture_bytes: Gauge,
+        catalogue_dropped: Counter, capture_bytes: Gauge, journal_bytes: Gauge,
     }
 }
 
@@ -286,6 +286,7 @@ impl Metrics {
                 catalogue_unknown_ends: r.counter("sluice_catalogue_unknown_ends_total"),
                 catalogue_dropped: r.counter("sluice_catalogue_dropped_versions_total"),
                 capture_bytes: r.gauge("sluice_capture_bytes"),
+                journal_bytes: r.gauge("sluice_journal_bytes"),
             },
             handle: recorder.handle(),
             recorder,

@@ -46,7 +46,7 @@ pub struct Record<'a> {
 /// A stamp before 1990 (seconds, zero, -1) says nothing. One that the producer has given (`CreateTime`) says when the event was, not when it came:
 /// a wrong clock agrees with itself. So in a backlog of events, where it lies more than [`JUMP`] back, it is not believed: the poll counts. A
 /// request is as old as its asker says.
-pub(super) fn arrival(stamp: Timestamp, role: TopicRole, polled: EventTime) -> EventTime {
+pub(in super::super) fn arrival(stamp: Timestamp, role: TopicRole, polled: EventTime) -> EventTime {
     let claimed = matches!(stamp, Timestamp::CreateTime(_)) && role != TopicRole::Requests;
     let stamp = stamp.to_millis().map(EventTime).filter(|stamp| *stamp >= OLDEST);
     let stamp = stamp.filter(|stamp| !claimed || *stamp + JUMP >= polled);
@@ -56,6 +56,7 @@ pub(super) fn arrival(stamp: Timestamp, role: TopicRole, polled: EventTime) -> E
 /// Records of one partition in the order of their offsets.
 pub struct Batch {
     lane: Lane,
+    polled: EventTime,
     buffers: Buffers,
     charge: usize,
     /// Who counts its bytes as long as it lives: all batches, and those of its partition.
@@ -67,6 +68,11 @@ impl Batch {
     /// Returns the partition from which all records came.
     pub fn lane(&self) -> Lane {
         self.lane
+    }
+
+    /// Returns when its first record was polled, by the own clock.
+    pub fn polled(&self) -> EventTime {
+        self.polled
     }
 
     /// Returns the number of records; never zero.
@@ -113,9 +119,16 @@ impl Batch {
         })
     }
 
+    /// Makes a batch that nobody counts.
+    pub(in super::super) fn of(lane: Lane, polled: EventTime, buffers: Buffers) -> Self {
+        let (returns, _) = crossbeam_channel::bounded(1);
+        Self::seal(lane, polled, buffers, [&Arc::default(), &Arc::default()], &returns)
+    }
+
     /// Makes a batch of filled buffers and charges them to the budgets.
     pub(super) fn seal(
         lane: Lane,
+        polled: EventTime,
         buffers: Buffers,
         budgets: [&Arc<AtomicUsize>; 2],
         returns: &Sender<Buffers>,
@@ -125,7 +138,7 @@ impl Batch {
         for budget in &budgets {
             budget.fetch_add(charge, Ordering::AcqRel);
         }
-        Self { lane, buffers, charge, budgets, returns: returns.clone() }
+        Self { lane, polled, buffers, charge, budgets, returns: returns.clone() }
     }
 }
 
@@ -148,7 +161,7 @@ impl Drop for Batch {
 
 /// The reusable memory of a batch.
 #[derive(Default)]
-pub(super) struct Buffers {
+pub(in super::super) struct Buffers {
     arena: Vec<u8>,
     entries: Vec<Entry>,
 }
@@ -167,7 +180,7 @@ struct Entry {
 
 impl Buffers {
     /// Appends a copy of a record.
-    pub(super) fn push(&mut self, record: &Record<'_>) {
+    pub(in super::super) fn push(&mut self, record: &Record<'_>) {
         let start = self.arena.len() as u32;
         let mut put = |bytes: Option<&[u8]>| match bytes {
             Some(bytes) => {
@@ -273,7 +286,7 @@ mod tests {
         all.iter().for_each(|record| buffers.push(record));
         let budgets = [Arc::new(AtomicUsize::new(7)), Arc::default()];
         let (returns, back) = crossbeam_channel::bounded(1);
-        let batch = Batch::seal(LANE, buffers, budgets.each_ref(), &returns);
+        let batch = Batch::seal(LANE, EventTime(5), buffers, budgets.each_ref(), &returns);
         assert_eq!(batch.records().collect::<Vec<_>>(), all);
         assert_eq!((batch.len(), batch.next_offset()), (3, NextOffset(9)));
         let held = || budgets.each_ref().map(|budget| budget.load(Ordering::Relaxed));

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use sluice_features::time::EventTime;
+
 use super::super::probe::{PartitionRange, Probe};
 use super::super::trouble::Trouble;
 use super::batch::Buffers;
@@ -27,8 +29,8 @@ pub(super) struct LaneState {
     pub(super) fetched: Option<i64>,
     /// Whether it is being read.
     pub(super) active: bool,
-    /// Records taken and not handed on yet.
-    pub(super) open: Option<Buffers>,
+    /// Records taken and not handed on yet, and when the first of them was polled.
+    pub(super) open: Option<(EventTime, Buffers)>,
     /// Bytes of its batches that are not dropped yet.
     pub(super) in_hand: Arc<AtomicUsize>,
 }
@@ -62,7 +64,7 @@ impl LaneState {
     /// Returns the state at the start for the owner.
     pub(super) fn status(&self) -> LaneStatus {
         let (position, in_hand) = (NextOffset(self.reached()), false);
-        LaneStatus { lane: self.lane, position, high: self.high, mark: None, in_hand }
+        LaneStatus { lane: self.lane, position, high: self.high, end: None, in_hand }
     }
 }
 

@@ -21,11 +21,11 @@
 //! are paused; below `queue_low` they go on. The thread polls all the time, for the library handles its
 //! own affairs only inside poll.
 //!
-//! **Silence.** Whether a partition is read up is proven, not assumed: `marks`.
+//! **Silence.** Whether a partition is read up is proven, not assumed: `log_end`.
 
 mod batch;
 mod lanes;
-mod marks;
+mod log_end;
 mod poll;
 
 use std::collections::BTreeMap;
@@ -42,7 +42,8 @@ use super::trouble::Trouble;
 use crate::clock::Clock;
 
 pub use batch::{Batch, Record};
-pub use marks::Mark;
+pub(super) use batch::{Buffers, arrival};
+pub use log_end::LogEnd;
 
 /// What a topic is to the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -176,7 +177,7 @@ pub struct ConsumerSettings {
     /// Records behind the high-water marks up to which we count as caught up.
     pub caught_up_within: u64,
     /// How often the brokers are asked where the partitions of events end.
-    pub marks_every: Duration,
+    pub ask_every: Duration,
 }
 
 impl ConsumerSettings {
@@ -195,7 +196,7 @@ impl ConsumerSettings {
             queue_batches: 1024,
             fetch_ahead: 32 << 20,
             caught_up_within: 1000,
-            marks_every: Duration::from_secs(1),
+            ask_every: Duration::from_secs(1),
         }
     }
 }
@@ -249,7 +250,7 @@ pub struct LaneStatus {
     /// The offset after the newest record, as far as known.
     pub high: i64,
     /// What the brokers said last when asked where it ends; of partitions of events only.
-    pub mark: Option<Mark>,
+    pub end: Option<LogEnd>,
     /// Whether the owner, or a queue on the way to it, has records that are not dropped yet.
     pub in_hand: bool,
 }
@@ -260,11 +261,11 @@ impl LaneStatus {
         u64::try_from(self.high - self.position.0).unwrap_or(0)
     }
 
-    /// Returns the moment, by the steady clock, up to which everything that had come is certainly taken: that of the newest mark, if all below
-    /// it was handed out and dropped.
+    /// Returns the moment, by the steady clock, up to which everything that had come is certainly taken: that of the newest answer, if all
+    /// below the end of then was handed out and dropped.
     pub fn read_up_to(&self) -> Option<Duration> {
-        let mark = self.mark.filter(|mark| self.position.0 >= mark.high && !self.in_hand);
-        mark.map(|mark| mark.asked)
+        let end = self.end.filter(|end| self.position.0 >= end.high && !self.in_hand);
+        end.map(|end| end.asked)
     }
 }
 
@@ -315,7 +316,7 @@ impl Consumer {
         let (event_sender, events) = crossbeam_channel::bounded(settings.queue_batches.max(1));
         let (control, control_receiver) = crossbeam_channel::bounded(16);
         let shared = Arc::new(Shared::new());
-        let asker = marks::Asker::open(&settings, &shared)?;
+        let asker = log_end::Asker::open(&settings, &shared)?;
         let mut poller =
             poll::Poller::open(settings, event_sender, control_receiver, Arc::clone(&shared))?;
         let thread = std::thread::Builder::new()
@@ -325,7 +326,7 @@ impl Consumer {
         // From here on dropping it ends the threads.
         let consumer = Self { events, control, shared, thread: Some(thread), name };
         if let Some(asker) = asker {
-            let name = "kafka-marks";
+            let name = "kafka-log-ends";
             std::thread::Builder::new()
                 .name(name.to_owned())
                 .spawn(move || asker.run())
@@ -416,7 +417,7 @@ struct SharedLane {
     lane: Lane,
     position: AtomicI64,
     high: AtomicI64,
-    mark: Mutex<Option<Mark>>,
+    end: Mutex<Option<LogEnd>>,
     in_hand: Arc<AtomicUsize>,
 }
 
@@ -456,9 +457,9 @@ impl Shared {
         *self.answered.lock() = Some(now);
     }
 
-    fn note_mark(&self, lane: Lane, mark: Mark) {
+    fn note_end(&self, lane: Lane, end: LogEnd) {
         if let Some(shared) = self.lanes.read().iter().find(|shared| shared.lane == lane) {
-            *shared.mark.lock() = Some(mark);
+            *shared.end.lock() = Some(end);
         }
     }
 
@@ -474,7 +475,7 @@ impl Shared {
             // In this order: what is below the position was in hand before it went up.
             position: NextOffset(lane.position.load(Ordering::Acquire)),
             high: lane.high.load(Ordering::Relaxed),
-            mark: *lane.mark.lock(),
+            end: *lane.end.lock(),
             in_hand: lane.in_hand.load(Ordering::Acquire) > 0,
         };
         ConsumerGauges {

@@ -1,10 +1,16 @@
 //! What records of Kafka do to time and partitions, on the embedded broker and a clock that is turned by hand.
 
+mod kills;
+
+use std::path::Path;
+
 use parking_lot::RwLock;
 use serde_json::{Value, json};
+use sluice_features::time::EventTime;
 
 use super::*;
 use crate::app::labels;
+use crate::checkpoint::{Checkpoint, Opening};
 use crate::clock::Clock;
 use crate::config::{Bounds, Config, Share};
 use crate::http::Readiness;
@@ -12,6 +18,7 @@ use crate::kafka::{
     Connection, ConsumerSettings, EmbeddedBroker, LaneStatus, Producer, ProducerSettings, Source,
     Stranger,
 };
+use crate::live::checkpointer::lanes;
 use crate::metrics::Metrics;
 use crate::parts;
 use crate::supervise::Supervisor;
@@ -22,14 +29,18 @@ const PATIENT: Duration = Duration::from_secs(60);
 
 /// An ingest thread's parts, moved by hand.
 struct Stand {
-    broker: EmbeddedBroker,
+    broker: Arc<EmbeddedBroker>,
     ingest: Ingest,
     state: State,
     clock: Clock,
     shutdown: Shutdown,
     taken: u64,
+    checkpoint: Checkpoint,
     /// The other ends of its channels.
-    _ends: (Receiver<Work>, Sender<LearnBatch>, Receiver<Job>, Sender<bool>),
+    work: Receiver<Work>,
+    jobs: Receiver<Job>,
+    done: Sender<bool>,
+    _used: Sender<LearnBatch>,
 }
 
 impl Stand {
@@ -43,17 +54,35 @@ impl Stand {
         let config = Config::build(&small("10s"), &[]).unwrap();
         let bounds = change(config.memory.bounds);
         let config = config.bounded(bounds);
-        let topics = config.kafka.topics.clone();
+        let topics = &config.kafka.topics;
         for topic in [&topics.events, &topics.items, &topics.users, &topics.dead_letter] {
             broker.create_topic(topic, partitions).unwrap();
         }
+        let folder = tempfile::tempdir().unwrap();
         let clock = Clock::manual(EventTime(NOW));
-        let pipeline = parts::pipeline(&config, usize::try_from(partitions).unwrap());
+        Self::over(Arc::new(broker), &config, partitions, folder.path(), clock)
+    }
+
+    /// Begins with what is in a folder.
+    fn over(
+        broker: Arc<EmbeddedBroker>,
+        config: &Config,
+        partitions: i32,
+        folder: &Path,
+        clock: Clock,
+    ) -> Self {
+        let partitions = usize::try_from(partitions).unwrap();
+        let setup = parts::setup(config, partitions, folder, false);
+        let opening = Checkpoint::open(setup, parts::rules(config), &clock).unwrap();
+        let Opening { checkpoint, pipeline, parameters, resumed } = opening;
+        let mut trainer = parts::trainer(config).unwrap();
+        parts::restore(config, &mut trainer, parameters).unwrap();
+        let topics = config.kafka.topics.clone();
         let shared = Live::new(
             Arc::new(RwLock::new(pipeline)),
-            parts::trainer(&config).unwrap(),
+            trainer,
             clock.clone(),
-            Arc::new(Metrics::new(&labels(&config))),
+            Arc::new(Metrics::new(&labels(config))),
             Arc::new(Readiness::default()),
             topics.clone(),
         );
@@ -63,11 +92,24 @@ impl Stand {
             Source::new(TopicRole::Users, &topics.users),
             Source::new(TopicRole::Events, &topics.events),
         ];
-        let mut settings = ConsumerSettings::new(broker.connection(), "test", sources);
+        let mut settings = ConsumerSettings::new(broker.connection(), "test", sources.clone());
         settings.clock = clock.clone();
-        settings.marks_every = Duration::from_millis(1);
+        settings.ask_every = Duration::from_millis(1);
+        let number = resumed.as_ref().map(|resumed| resumed.journal);
+        let (journal, chain) = Journal::open(folder, number).unwrap();
+        let repeat = resumed.map(|resumed| Repeat {
+            chain,
+            journal: resumed.journal,
+            connection: broker.connection(),
+            sources,
+            from: lanes(&topics, &resumed.offsets).collect(),
+        });
+        if let Some(repeat) = &repeat {
+            settings.offsets = repeat.from.clone();
+            settings.offsets.extend(repeat.ends());
+        }
         let letters = Producer::open(&ProducerSettings::new(broker.connection())).unwrap();
-        let (work, worked) = bounded(1024);
+        let (work_sender, work) = bounded(1024);
         let (reuse, used) = bounded(1);
         let (checkpoints, jobs) = bounded(1);
         let (done, checkpointed) = bounded(1);
@@ -75,19 +117,21 @@ impl Stand {
         let ingest = Ingest {
             shared: Arc::new(shared),
             consumer: Arc::new(Consumer::start(settings).unwrap()),
-            work,
+            work: work_sender,
             used,
             dead_letters: DeadLetters::new(Arc::new(letters), &topics.dead_letter),
             checkpoints,
             checkpointed,
             interval: PATIENT,
+            journal,
+            repeat,
             capture: None,
             max_age: PATIENT,
             faults: Supervisor::new(shutdown.clone(), clock.clone()).faults(),
         };
         let state = ingest.state();
-        let _ends = (worked, reuse, jobs, done);
-        Self { broker, ingest, state, clock, shutdown, taken: 0, _ends }
+        let (taken, _used) = (0, reuse);
+        Self { broker, ingest, state, clock, shutdown, taken, checkpoint, work, jobs, done, _used }
     }
 
     fn connection(&self) -> Connection {
@@ -131,7 +175,7 @@ impl Stand {
     fn look(&mut self) {
         let now = self.clock.steady();
         let events = |lane: &LaneStatus| lane.lane.role == TopicRole::Events;
-        let asked = |lane: &LaneStatus| lane.mark.is_some_and(|mark| mark.asked >= now);
+        let asked = |lane: &LaneStatus| lane.end.is_some_and(|end| end.asked >= now);
         let all_asked =
             |lanes: Vec<LaneStatus>| lanes.iter().filter(|lane| events(lane)).all(asked);
         while !all_asked(self.ingest.consumer.gauges().lanes) {

@@ -24,12 +24,21 @@ impl Poller {
             return;
         }
         lane.position = message.offset() + 1;
-        let timestamp = message.timestamp().to_millis();
+        let limits = self.settings.batch;
+        let (polled, open) = lane.open.get_or_insert_with(|| {
+            self.open.push_back((at, Instant::now()));
+            let used = self.pool.pop().or_else(|| self.returns.1.try_recv().ok());
+            let buffers = used.map_or_else(Buffers::default, |mut buffers| {
+                buffers.clear(limits.bytes);
+                buffers
+            });
+            (self.settings.clock.wall(), buffers)
+        });
         let mut record = Record {
             lane: lane.lane,
             offset: message.offset(),
-            timestamp,
-            arrived: arrival(message.timestamp(), lane.lane.role, self.settings.clock.wall()),
+            timestamp: message.timestamp().to_millis(),
+            arrived: arrival(message.timestamp(), lane.lane.role, *polled),
             key: message.key(),
             value: message.payload(),
             reply_topic: None,
@@ -46,17 +55,6 @@ impl Poller {
                 }
             }
         }
-        let limits = self.settings.batch;
-        let open = lane.open.get_or_insert_with(|| {
-            self.open.push_back((at, Instant::now()));
-            self.pool.pop().or_else(|| self.returns.1.try_recv().ok()).map_or_else(
-                Buffers::default,
-                |mut buffers| {
-                    buffers.clear(limits.bytes);
-                    buffers
-                },
-            )
-        });
         open.push(&record);
         if open.len() >= limits.records || open.bytes() >= limits.bytes {
             self.open.retain(|(other, _)| *other != at);
@@ -66,10 +64,10 @@ impl Poller {
 
     pub(super) fn seal(&mut self, at: usize) {
         let lane = &mut self.lanes[at];
-        let Some(buffers) = lane.open.take() else { return };
+        let Some((polled, buffers)) = lane.open.take() else { return };
         self.shared.records.fetch_add(buffers.len() as u64, Ordering::Relaxed);
         let budgets = [&self.shared.bytes_in_flight, &lane.in_hand];
-        let batch = Batch::seal(lane.lane, buffers, budgets, &self.returns.0);
+        let batch = Batch::seal(lane.lane, polled, buffers, budgets, &self.returns.0);
         if let Some(shared) = self.shared.lanes.read().get(at) {
             shared.position.store(lane.reached(), Ordering::Release);
         }

@@ -183,7 +183,7 @@ impl Poller {
             lane: lane.lane,
             position: AtomicI64::new(lane.position),
             high: AtomicI64::new(lane.high),
-            mark: Mutex::default(),
+            end: Mutex::default(),
             in_hand: Arc::clone(&lane.in_hand),
         });
         *self.shared.lanes.write() = shared.collect();

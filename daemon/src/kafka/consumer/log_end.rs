@@ -1,8 +1,8 @@
-//! High-water marks, asked for anew: what the partitions of events held at one moment.
+//! Where logs end, asked for anew: what the partitions of events held at one moment.
 //!
 //! That the client has nothing to hand out says little of a partition: its fetch may be cut off, or the process may have slept. An answer to a
-//! question that was asked at a known moment says it exactly: who has taken everything below the mark has taken all that had come by then.
-//! A thread of its own asks, for an answer may be long in coming; that none comes at all is how a connection shows that is open and dead.
+//! question that was asked at a known moment says it exactly: who has taken everything below that end has taken all that had come by then.
+//! A thread of its own asks, for an answer may be long in coming; that none comes at all is how a connection shows that it is open and dead.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,7 +20,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// What a partition held when it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct LogEnd {
     /// When the question went out, by the steady clock.
     pub asked: Duration,
     /// The offset after the newest record, open transactions included.
@@ -50,7 +50,7 @@ impl Asker {
         Ok(Some(Self {
             probe: Probe::open(&settings.connection)?,
             topic: source.topic.clone(),
-            every: settings.marks_every,
+            every: settings.ask_every,
             clock: settings.clock.clone(),
             shared: Arc::clone(shared),
         }))
@@ -78,7 +78,7 @@ impl Asker {
                 for (partition, high) in (0i32..).zip(ends) {
                     if let Some(high) = high {
                         let lane = Lane { role: TopicRole::Events, partition };
-                        self.shared.note_mark(lane, Mark { asked, high });
+                        self.shared.note_end(lane, LogEnd { asked, high });
                     }
                 }
             }
