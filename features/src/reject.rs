@@ -83,6 +83,8 @@ reasons! {
     TombstoneWithoutTime, "tombstone-without-time", "a record without value needs the broker's timestamp";
     /// Another string has the same 64-bit id.
     IdCollision, "id-collision", "another id has the same 64-bit hash: rename one of them";
+    /// A record at which the program has failed again and again.
+    Poison, "poison", "the daemon has panicked at this record several times, which is a bug: please report it with the record";
     /// An event topic's record without value.
     EmptyRecord, "empty-record", "expected a value: a record of this topic has no tombstones";
 }

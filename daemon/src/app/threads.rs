@@ -22,6 +22,7 @@ use crate::live::checkpointer::Checkpointer;
 use crate::live::ingest::Ingest;
 use crate::live::learn::{Learner, snapshot, tell};
 use crate::live::outputs::Outputs;
+use crate::live::poison::Poison;
 use crate::live::repeat::Repeat;
 use crate::live::watch::Watch;
 use crate::live::{Live, Work};
@@ -182,6 +183,7 @@ impl Daemon {
             checkpointed,
             interval: config.checkpoint.interval,
             journal,
+            poison: Poison::open(&config.checkpoint.path)?,
             repeat,
             capture,
             max_age: config.learn.max_age,

@@ -13,6 +13,7 @@ use sluice_features::wire::Topic;
 
 use super::checkpointer::Job;
 use super::partitioning::{Partitioning, Told};
+use super::poison::Poison;
 use super::repeat::Repeat;
 use super::room::Room;
 use super::silence::Silence;
@@ -65,6 +66,8 @@ pub struct Ingest {
     pub interval: Duration,
     /// The order of records and decisions, for a start after a kill.
     pub journal: Journal,
+    /// Records at which it has panicked.
+    pub poison: Poison,
     /// What such a start repeats first.
     pub repeat: Option<Repeat>,
     /// The capture, if this run is captured.
@@ -231,9 +234,15 @@ impl Ingest {
                     key: record.key,
                     value: record.value,
                 };
+                if let Some(rejection) = self.poison.refusal(&record) {
+                    pipeline.pass(&record, &rejection);
+                    refused.push((i, rejection));
+                    continue;
+                }
                 if let Some(capture) = &mut self.capture {
                     capture.record(&record);
                 }
+                let _in_hand = self.poison.in_hand(&record);
                 match pipeline.take(&record) {
                     Ok(()) => state.partitioning.note_latest(&pipeline, &record),
                     Err(rejection) => refused.push((i, rejection)),

@@ -17,6 +17,7 @@ pub mod notices;
 pub mod orphans;
 pub mod outputs;
 mod partitioning;
+pub mod poison;
 pub mod refusals;
 pub mod repeat;
 mod room;

@@ -67,6 +67,13 @@ impl Pipeline {
         taken
     }
 
+    /// Passes a record that is not to be taken: it is counted and never comes again.
+    pub fn pass(&mut self, record: &Record<'_>, rejection: &Rejection) {
+        let number = self.shard_number(record.partition);
+        self.shards[number].set_next(record.topic, record.offset + 1);
+        self.counts.reject(rejection.reason);
+    }
+
     fn take_update(
         &mut self,
         whose: Whose,

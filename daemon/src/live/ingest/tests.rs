@@ -15,8 +15,8 @@ use crate::clock::Clock;
 use crate::config::{Bounds, Config, Share};
 use crate::http::Readiness;
 use crate::kafka::{
-    Connection, ConsumerSettings, EmbeddedBroker, LaneStatus, Producer, ProducerSettings, Source,
-    Stranger,
+    Connection, ConsumerSettings, EmbeddedBroker, LaneStatus, Producer, ProducerSettings, Reader,
+    Source, Start, Stranger,
 };
 use crate::live::checkpointer::lanes;
 use crate::metrics::Metrics;
@@ -124,6 +124,7 @@ impl Stand {
             checkpointed,
             interval: PATIENT,
             journal,
+            poison: Poison::open(folder).unwrap(),
             repeat,
             capture: None,
             max_age: PATIENT,
@@ -199,6 +200,32 @@ impl Stand {
     fn newest(&self) -> i64 {
         self.ingest.shared.pipeline.read().shards()[0].watermark.newest().0
     }
+}
+
+#[test]
+fn a_record_that_ended_the_daemon_three_times_is_passed_to_the_dead_letters() {
+    let broker = EmbeddedBroker::start().unwrap();
+    let config = Config::build(&small("10s"), &[]).unwrap();
+    let topics = &config.kafka.topics;
+    for topic in [&topics.events, &topics.items, &topics.users, &topics.dead_letter] {
+        broker.create_topic(topic, 1).unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let noted =
+        r#"[[{"topic":0,"partition":0,"offset":1},3],[{"topic":0,"partition":0,"offset":2},2]]"#;
+    std::fs::write(folder.path().join("poison.json"), noted).unwrap();
+    let clock = Clock::manual(EventTime(NOW));
+    let mut stand = Stand::over(Arc::new(broker), &config, 1, folder.path(), clock);
+    let by = Stranger::open(&stand.connection(), "murmur2_random");
+    for id in ["r0", "r1", "r2"] {
+        stand.event(&by, &impression(id, NOW - 1_000), NOW);
+    }
+    let counts = stand.ingest.shared.pipeline.read().counts().clone();
+    assert_eq!((counts.events, counts.all_rejected(), stand.open_impressions()), (2, 1, 2));
+    let mut letters =
+        Reader::open(&stand.connection(), &topics.dead_letter, Start::Beginning, PATIENT).unwrap();
+    let letter = letters.next(PATIENT).unwrap().unwrap();
+    assert_eq!((letter.header("reason"), letter.header("offset")), (Some("poison"), Some("1")));
 }
 
 fn impression(id: &str, time: i64) -> Value {
