@@ -5,7 +5,7 @@
 //! | 0 | ended well, on request |
 //! | 2 | bad command line or configuration |
 //! | 3 | a part was still running at its deadline during the stop |
-//! | 4 | stopped by a fault |
+//! | 4 | stopped by a fault, or ended without a last checkpoint: the next start goes on from the one before |
 //! | 5 | data on disk unusable |
 
 use std::error::Error;
@@ -110,7 +110,7 @@ impl From<StoreError> for Stop {
             StoreError::Damaged { .. } | StoreError::Format { .. } => {
                 Self::data("the state on disk cannot be used").because(error)
             }
-            StoreError::InUse { .. } => {
+            StoreError::InUse { .. } | StoreError::Unusable { .. } => {
                 Self::config("the state on disk cannot be opened").because(error)
             }
             StoreError::Full { .. } | StoreError::Io { .. } => {

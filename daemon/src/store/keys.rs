@@ -6,10 +6,11 @@
 //! | open impressions | shard u32, page u64 | features of impressions that wait longer than their first window |
 //! | dictionary | kind u8, page u32 | the strings of neighbouring numbers |
 //! | catalogue | kind u8, page u32 | the features of items or users with neighbouring numbers |
+//! | parts | length of a key u8, the key, part u16 | a piece of a long value; only the store itself sees them |
 //! | meta | a name | the checkpoint in force, the format version |
 
 /// The version of keys and values. Another version on disk is refused or migrated.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// The rooms, by the first byte of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub enum Room {
     Dictionary = 5,
     /// Features of items and users.
     Catalogue = 6,
+    /// Pieces of long values.
+    Part = 254,
     /// What a checkpoint is made of.
     Meta = 255,
 }
@@ -75,6 +78,13 @@ pub fn dictionary(kind: Kind, page: u32) -> Vec<u8> {
 /// Returns the key of a page of features of items or users.
 pub fn catalogue(kind: Kind, page: u32) -> Vec<u8> {
     Key::of(Room::Catalogue).bytes(&[kind as u8]).u32(page).done()
+}
+
+/// Returns the key of a piece of the value of another key.
+pub(super) fn part(key: &[u8], number: u16) -> Vec<u8> {
+    // Keys are far shorter than 256 bytes.
+    let length = u8::try_from(key.len()).unwrap_or(u8::MAX);
+    Key::of(Room::Part).bytes(&[length]).bytes(key).bytes(&number.to_be_bytes()).done()
 }
 
 /// Returns what all keys of a room begin with.
@@ -171,6 +181,7 @@ mod tests {
             open_impressions(1, 1),
             dictionary(Kind::Item, 1),
             catalogue(Kind::Item, 1),
+            part(&segment(1, 1, 1), 1),
             Meta::Format.key(),
         ];
         let rooms: std::collections::BTreeSet<u8> = keys.iter().map(|key| key[0]).collect();

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | keys | ordered bytes, made by [`keys`] only |
 //! | values | bytes with a CRC-32 in front: damage is an error, never a wrong answer |
-//! | writes | batches: all of one or nothing of it |
+//! | writes | batches: all of one or nothing of it, in a power loss too |
 //! | durability | only [`Store::flush`] promises it |
 //!
 //! What is damaged beyond reading is put aside ([`quarantine`]) and rebuilt from Kafka.
@@ -12,15 +12,18 @@
 mod framing;
 pub mod keys;
 mod memory;
+mod parts;
 mod place;
 mod sled_store;
 
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 pub use memory::MemoryStore;
+pub(crate) use place::sync_folder;
 pub use place::{FREE_BYTES, quarantine};
 pub use sled_store::SledStore;
 
@@ -147,6 +150,21 @@ pub enum StoreError {
         /// What is there.
         free: u64,
     },
+    /// This process may not use the folder, or it is none.
+    #[error(
+        "the store in {path} cannot {action}: expected a folder that this process may write to; {remedy}, or set checkpoint.path to another folder"
+    )]
+    Unusable {
+        /// The folder.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What to do.
+        remedy: &'static str,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
     /// The disk fails.
     #[error("the store in {path} cannot {action}")]
     Io {
@@ -173,6 +191,26 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Puts what the system says of a folder into words.
+    fn of_folder(path: &Path, action: &'static str, source: io::Error) -> Self {
+        let remedy = match source.kind() {
+            io::ErrorKind::PermissionDenied => {
+                "give it and what is in it to the user that runs this"
+            }
+            io::ErrorKind::ReadOnlyFilesystem => "mount it for writing",
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+                "move away the file of this name"
+            }
+            _ => return Self::Io { path: path.into(), action, source },
+        };
+        Self::Unusable { path: path.into(), action, remedy, source }
+    }
+
+    fn of_format(path: &Path, found: u32) -> Self {
+        let remedy = "start the version that wrote it, or set checkpoint.path to another folder";
+        Self::Format { path: path.into(), found, expected: keys::FORMAT, remedy }
+    }
+
     /// Tells whether the data on disk is at fault: only putting it aside helps.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. })

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 
+mod power;
+
 fn both() -> (tempfile::TempDir, Vec<Box<dyn Store>>) {
     let folder = tempfile::tempdir().unwrap();
     let disk = SledStore::open(folder.path(), 1 << 20).unwrap();
@@ -75,7 +77,7 @@ fn the_later_change_of_a_batch_wins_and_a_scan_can_stop() {
         more.put([2], b"b");
         more.put([3], b"");
         batch.append(more);
-        assert_eq!((batch.len(), batch.bytes()), (5, 5 + 4 * 4 + 7));
+        assert_eq!((batch.len(), batch.bytes()), (5, 5 + 4 * 5 + 7));
         store.apply(batch).unwrap();
         assert_eq!(all(&**store, &[]), [(vec![2], b"b".to_vec()), (vec![3], vec![])]);
         let mut seen = 0;
@@ -100,7 +102,7 @@ fn the_newest_change_of_a_key_is_kept() {
     }
     let twin = batch.clone();
     batch.keep_newest();
-    assert_eq!((batch.len(), batch.bytes()), (3, 3 + 4 + 2));
+    assert_eq!((batch.len(), batch.bytes()), (3, 3 + 5 + 2));
     let stores = [batch, twin].map(|batch| {
         let store = MemoryStore::default();
         let mut before = Batch::default();
