@@ -49,6 +49,9 @@ pub(super) const TOPICS: [Topic; 3] = [Topic::Events, Topic::Items, Topic::Users
 /// The state's files belong to any model.
 pub(super) const ANY_MODEL: u64 = 0;
 
+/// What to do where the disk fails. Until it is mounted anew the system may show what the disk has not kept.
+const MEND: &str = "make room where it is full; where it fails, mend it and mount it anew first";
+
 /// The file that holds the number of the newest commit.
 const COMMITTED: &str = "committed";
 
@@ -76,14 +79,14 @@ impl Checkpoint {
         let number = self.number + 1;
         let state = match self.states.write(number, ANY_MODEL, |to| picture.write(to)) {
             Ok(written) => written,
-            Err(error) => return not_now(error),
+            Err(error) => return not_now(number, error),
         };
         drop(picture);
         let begun = clock.steady();
         let fingerprint = self.setup.identity.fingerprint();
         let parameters = match self.parameters.write(number, fingerprint, write) {
             Ok(written) => written,
-            Err(error) => return not_now(error),
+            Err(error) => return not_now(number, error),
         };
         let parameters_took = clock.steady().saturating_sub(begun);
 
@@ -92,7 +95,12 @@ impl Checkpoint {
         let files = [&*parameters.name, &state.name];
         let value = Commit::new(number, files, &self.setup, &next, journal);
         let offsets = value.offsets.clone();
-        commit(&*self.store, &self.setup.folder, waiting, &value)?;
+        commit(&*self.store, &self.setup.folder, waiting, &value).map_err(|stop| {
+            let message = format!(
+                "checkpoint {number} failed at its last step: the next start finds it or the one before, whole, and reads again from there; {MEND}"
+            );
+            Stop::fault(message).because(stop)
+        })?;
         self.number = number;
         self.parameters.retain(&parameters.name)?;
         self.states.retain(&state.name)?;
@@ -111,13 +119,14 @@ impl Checkpoint {
         Ok(Outcome::Done(report))
     }
 
-    /// Says what room is missing: the store must not meet a full disk, for it cannot even be opened on one (M-6 of reliability.md).
+    /// Says what room is missing: the store must not meet a full disk, for it cannot even be opened on one.
     fn lacks_room(&self) -> Result<Option<String>, CheckpointError> {
         let folder = &self.setup.folder;
         let failed = CheckpointError::io("tell the free space of", folder);
         let free = fs2::available_space(folder).map_err(failed)?;
         // sled writes changed pages anew before it lets go of the old ones.
-        let needed = self.room.saturating_add(self.written.saturating_mul(2));
+        let most = self.written.max(self.waiting.bytes() as u64);
+        let needed = self.room.saturating_add(most.saturating_mul(2));
         Ok((free < needed).then(|| {
             let folder = folder.display();
             format!("expected {needed} bytes free in {folder}, found {free}: make room")
@@ -152,7 +161,8 @@ impl Commit {
     }
 }
 
-/// Commits: the changes and the commit as one atomic batch, flushed. When this returns the checkpoint is in force.
+/// Commits: the changes and the commit as one atomic batch, flushed; then the word that it is so. When this returns the checkpoint is in
+/// force, and lasts.
 ///
 /// # Errors
 /// When the store or the folder fails. The previous checkpoint may be in force then, or this one: restart to know.
@@ -184,9 +194,12 @@ pub(super) fn promised(folder: &Path) -> Option<u64> {
     std::fs::read_to_string(folder.join(COMMITTED)).ok()?.trim().parse().ok()
 }
 
-fn not_now(error: CheckpointError) -> Result<Outcome, Stop> {
+fn not_now(number: u64, error: CheckpointError) -> Result<Outcome, Stop> {
     if error.is_full() || error.is_not_sound() {
         return Ok(Outcome::NotNow(crate::error::chain(&error)));
     }
-    Err(error.into())
+    let message = format!(
+        "checkpoint {number} cannot be written: the one before stays in force, and the next start reads again from there; {MEND}"
+    );
+    Err(Stop::fault(message).because(error))
 }

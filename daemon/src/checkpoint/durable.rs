@@ -5,6 +5,7 @@ use std::io::BufWriter;
 use std::path::Path;
 
 use super::CheckpointError;
+use crate::store::sync_folder;
 
 /// What the names of unfinished files end with.
 pub(super) const UNFINISHED: &str = ".new";
@@ -32,7 +33,8 @@ pub(super) fn replace(
         }
     };
     std::fs::rename(unfinished, path).map_err(CheckpointError::io("rename to", path))?;
-    sync_folder(path)?;
+    let folder = path.parent().unwrap_or(path);
+    sync_folder(folder).map_err(CheckpointError::io("sync the folder", folder))?;
     Ok(bytes)
 }
 
@@ -49,13 +51,6 @@ fn finish(
     file.sync_all().map_err(CheckpointError::io("sync", path))?;
     let meta = file.metadata().map_err(CheckpointError::io("read", path))?;
     Ok(meta.len())
-}
-
-/// Makes the renaming itself survive a power loss.
-fn sync_folder(path: &Path) -> Result<(), CheckpointError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let failed = || CheckpointError::io("sync the folder", folder);
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed())
 }
 
 #[cfg(test)]

@@ -7,12 +7,14 @@
 //! 4  the number ─▶ the file `committed` beside them; files that nothing needs are removed
 //! ```
 //!
-//! A kill between any two steps leaves the previous or the new checkpoint, never a mixture: the batch of step 3 decides. The file of step 4
-//! decides nothing. It tells, at the next start, that a store which opens without complaint has lost its newest commits.
+//! A kill or a power loss between any two steps leaves the previous or the new checkpoint, never a mixture: the batch of step 3 decides. Files
+//! and their names are on the disk before it, the batch before step 4, and the word `committed` before offsets go to Kafka. The file of step 4
+//! decides nothing. It tells, at the next start, that a store which opens without complaint has lost its newest commit: a disk
+//! that forgets what it had promised to keep, or a copy of an older day. The batch of a commit is one of the store and nothing is written
+//! between commits, so such a store is as it was at the commit before; the files of that one are kept, and it is in force again.
 //!
-//! [`Checkpoint::open`] finds the checkpoint in force and gives back the pipeline, [`Checkpoint::commit`] makes the next one. Ahead of it
-//! only pages of open impressions are written: additions, which no earlier checkpoint knows and a restart removes. A full disk is noticed
-//! before the store is touched: the previous checkpoint stays in force.
+//! [`Checkpoint::open`] finds the checkpoint in force and gives back the pipeline, [`Checkpoint::commit`] makes the next one. A full disk is
+//! noticed before the store is touched: the previous checkpoint stays in force.
 //!
 //! Writing takes seconds, and nobody waits for it. Its input is a [`Cut`] of the pipeline and an image of the parameters, each taken in
 //! some milliseconds: the pipeline's when everything before it is handed to the learner, the parameters' when the learner has learned
@@ -56,7 +58,7 @@ pub struct Setup {
     pub folder: PathBuf,
     /// Bytes that the store may cache.
     pub cache_bytes: u64,
-    /// How many parameter files are kept.
+    /// How many parameter files are kept, two at least.
     pub keep: usize,
     /// Partitions of the topics.
     pub partitions: usize,

@@ -18,6 +18,9 @@ use crate::pipeline::{Pipeline, Rules};
 use crate::store::keys::{self, Meta};
 use crate::store::{Batch, SledStore, Store, StoreError, quarantine};
 
+/// Checkpoints whose files are kept: the one in force, and the one before, for a store that has lost its newest commit.
+const KEPT: usize = 2;
+
 /// What a start begins with.
 pub struct Opening {
     /// Makes the checkpoints to come.
@@ -83,8 +86,8 @@ impl Checkpoint {
 }
 
 fn begin(store: Arc<dyn Store>, setup: Setup, rules: Rules) -> Result<Opening, Trouble> {
-    let parameters = NumberedFiles::open(&setup.folder, ".parameters", setup.keep)?;
-    let states = NumberedFiles::open(&setup.folder, ".state", 1)?;
+    let parameters = NumberedFiles::open(&setup.folder, ".parameters", setup.keep.max(KEPT))?;
+    let states = NumberedFiles::open(&setup.folder, ".state", KEPT)?;
     let found = find(&*store, &setup.folder)?;
     let mut checkpoint = Checkpoint {
         store,
@@ -98,13 +101,13 @@ fn begin(store: Arc<dyn Store>, setup: Setup, rules: Rules) -> Result<Opening, T
     };
     let Some((commit, lost)) = found else {
         let mut pipeline = Pipeline::new(rules, checkpoint.setup.partitions);
-        pipeline.spill_to(&checkpoint.pages())?;
+        pipeline.spill_to(&checkpoint.pages());
         return Ok(Opening { checkpoint, pipeline, parameters: None, resumed: None });
     };
     let difference = fits(&commit, &checkpoint.setup)?;
     let keep_open = checkpoint.setup.identity.same_schema(&commit.identity);
     let (mut pipeline, dropped) = checkpoint.restore(&commit.state, rules, keep_open)?;
-    pipeline.spill_to(&checkpoint.pages())?;
+    pipeline.spill_to(&checkpoint.pages());
     let parameters = if checkpoint.setup.new_model {
         None
     } else {
@@ -120,8 +123,7 @@ fn begin(store: Arc<dyn Store>, setup: Setup, rules: Rules) -> Result<Opening, T
 impl Checkpoint {
     /// Returns where open impressions are put away.
     fn pages(&self) -> Arc<dyn Pages> {
-        let (store, folder) = (Arc::clone(&self.store), self.setup.folder.clone());
-        Arc::new(StorePages::new(store, folder, self.room))
+        Arc::new(StorePages::new(Arc::clone(&self.store)))
     }
 
     fn restore(
@@ -228,7 +230,7 @@ fn put_aside(folder: &Path, clock: &Clock, cause: Box<dyn Error + Send + Sync>) 
             aside.display()
         ),
         Err(error) => format!(
-            "the state in {shown} is damaged and cannot be put aside ({error}): move the folder away and start again to build it anew from Kafka"
+            "the state in {shown} is damaged and cannot be put aside ({error}): move what is in the folder away and start again to build it anew from Kafka"
         ),
     };
     Stop::data(message).because(cause)

@@ -19,7 +19,9 @@ use crate::store::keys::{self, Room};
 use crate::store::{Batch, MemoryStore, SledStore, StoreError};
 use crate::testing::stream::{Owned, assert_same, rules, settle, stream, take, tally};
 
+mod faulty;
 mod funnel;
+mod power;
 
 const RECORDS: usize = 5_000;
 
@@ -90,7 +92,10 @@ impl Run {
         settle(&mut self.opening.pipeline, &mut self.batches);
         let learned = self.batches.len() as u64;
         match self.commit_with(|to| to.write_all(&learned.to_le_bytes())).unwrap() {
-            Outcome::Done(report) => report,
+            Outcome::Done(report) => {
+                self.opening.pipeline.stored();
+                report
+            }
             Outcome::NotNow(reason) => panic!("{reason}"),
         }
     }
@@ -200,8 +205,13 @@ fn a_checkpoint_right_after_another_writes_no_piece() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    let kept =
-        ["000000000002.parameters", "000000000003.parameters", "000000000003.state", "committed"];
+    let kept = [
+        "000000000002.parameters",
+        "000000000002.state",
+        "000000000003.parameters",
+        "000000000003.state",
+        "committed",
+    ];
     assert_eq!(names, kept);
 }
 
@@ -227,10 +237,10 @@ fn open_impressions_in_the_store_come_and_go_with_checkpoints() {
     let (committed, learned) = (pages(), run.batches.len());
     assert!(committed.len() > 2, "{committed:?}");
     run.take(&records[2_000..3_000]);
-    let ahead = pages();
-    assert!(ahead.len() > committed.len() && ahead.starts_with(&committed), "additions only");
+    assert!(run.opening.pipeline.unstored_bytes() > 0);
+    assert_eq!(pages(), committed, "nothing comes to the store ahead of a checkpoint");
 
-    // A crash: pages ahead of the checkpoint are forgotten and written anew.
+    // A crash: pages that waited for a checkpoint are put together anew.
     run.batches.truncate(learned);
     let mut run = run.restart();
     assert_eq!(pages(), committed);
@@ -444,6 +454,69 @@ fn pieces_without_a_checkpoint_and_lost_checkpoints_are_told() {
     std::fs::remove_file(folder.path().join("committed")).unwrap();
     assert_eq!(again(&store).err().unwrap().exit(), Exit::Data);
     assert!(again(&Arc::default()).unwrap().resumed.is_none());
+}
+
+/// A disk that forgets what it had promised, or a copy of an older day: the store opens without complaint, and is as it was at the commit before.
+#[test]
+fn a_store_that_has_lost_its_newest_commit_goes_back_to_the_one_before() {
+    let parent = tempfile::tempdir().unwrap();
+    let (folder, copy) = (parent.path().join("state"), parent.path().join("copy"));
+    let rules = rules(Entry::Impression, LabelRule::Wait);
+    let records = stream(17, RECORDS, 2, &rules);
+    let is_store = |name: &str| ["db", "conf"].contains(&name) || name.starts_with("snap.");
+    let files = |of: &Path| -> Vec<String> {
+        let names = std::fs::read_dir(of).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| is_store(name)).collect()
+    };
+    let mut run = Run::new(rules.clone(), setup(&folder, &rules, 2), Place::Disk);
+    run.take(&records[..1_000]);
+    run.commit();
+    let mut run = run.restart();
+    run.take(&records[1_000..2_500]);
+    run.commit();
+    let (before, learned) = (tally(&run.opening.pipeline), run.batches.len());
+    let Run { rules, setup, place, opening, batches } = run;
+    drop(opening);
+    std::fs::create_dir(&copy).unwrap();
+    for name in files(&folder) {
+        std::fs::copy(folder.join(&name), copy.join(&name)).unwrap();
+    }
+    let opening = open(&place, setup.clone(), rules.clone()).unwrap();
+    let mut run = Run { rules, setup, place, opening, batches };
+    run.take(&records[2_500..4_000]);
+    run.commit();
+    let Run { rules, setup, place, opening, mut batches } = run;
+    drop(opening);
+    for name in files(&folder) {
+        std::fs::remove_file(folder.join(name)).unwrap();
+    }
+    for name in files(&copy) {
+        std::fs::copy(copy.join(&name), folder.join(&name)).unwrap();
+    }
+
+    let mut opening = open(&place, setup.clone(), rules.clone()).unwrap();
+    let resumed = opening.resumed.as_ref().unwrap();
+    assert_eq!((resumed.number, resumed.lost), (2, Some(3)));
+    assert_eq!(tally(&opening.pipeline), before);
+    let mut count = [0; 8];
+    opening.parameters.take().unwrap().read_exact(&mut count).unwrap();
+    assert_eq!(u64::from_le_bytes(count), learned as u64);
+    batches.truncate(learned);
+    let mut run = Run { rules, setup, place, opening, batches };
+    run.take(&records[2_500..]);
+    assert_eq!(run.commit().number, 3);
+    let mut run = run.restart();
+    run.opening.pipeline.finish();
+    settle(&mut run.opening.pipeline, &mut run.batches);
+    let (mut plain, mut batches) = (Pipeline::new(run.rules.clone(), 2), Vec::new());
+    for part in [&records[..1_000], &records[1_000..2_500], &records[2_500..]] {
+        take(&mut plain, part, &mut batches);
+        settle(&mut plain, &mut batches);
+    }
+    plain.finish();
+    settle(&mut plain, &mut batches);
+    assert_same(&run.batches, &batches);
 }
 
 #[test]

@@ -322,7 +322,7 @@ fn checkpoint(file: &file::Checkpoint, m: &mut Mistakes) -> Checkpoint {
             Period::milliseconds(100)..=Period::seconds(86_400),
         )
         .duration(),
-        keep: within(m, "checkpoint.keep", file.keep, 1..=1000),
+        keep: within(m, "checkpoint.keep", file.keep, 2..=1000),
     }
 }
 

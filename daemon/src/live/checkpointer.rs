@@ -34,6 +34,9 @@ pub struct Job {
     pub image: Receiver<Result<TrainerImage, NotSound>>,
 }
 
+/// What became of a job: it is in force, or the one before stays so, and why.
+pub type Written = Result<(), String>;
+
 /// What the checkpointer is made of.
 pub struct Checkpointer {
     /// What it shares with ingest and learner.
@@ -46,8 +49,8 @@ pub struct Checkpointer {
     pub consumer: Arc<Consumer>,
     /// What to do.
     pub jobs: Receiver<Job>,
-    /// Whether the newest job is in force, to ingest.
-    pub done: Sender<bool>,
+    /// What became of the newest job, to ingest.
+    pub done: Sender<Written>,
 }
 
 impl Checkpointer {
@@ -63,7 +66,10 @@ impl Checkpointer {
                 let gone = |_| io::Error::other("the learner ended before a checkpoint");
                 image.recv().map_err(gone)?.map_err(io::Error::other)?.write(&mut to)
             })?;
-            let written = matches!(outcome, Outcome::Done(_));
+            let written = match &outcome {
+                Outcome::Done(_) => Ok(()),
+                Outcome::NotNow(reason) => Err(reason.clone()),
+            };
             // Whatever became of it: when ingest hears of it, everything before the cut is learned.
             drop(image.recv());
             self.tell(outcome)?;

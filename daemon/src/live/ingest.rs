@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, RecvError, Sender, bounded};
 use sluice_features::reject::Rejection;
 use sluice_features::wire::Topic;
 
-use super::checkpointer::Job;
+use super::checkpointer::{Job, Written};
 use super::partitioning::{Partitioning, Told};
 use super::poison::Poison;
 use super::repeat::Repeat;
@@ -20,6 +20,7 @@ use super::silence::Silence;
 use super::{Live, Work};
 use crate::capture::{Capture, Decision};
 use crate::checkpoint::{Changes, Cut};
+use crate::config::Share;
 use crate::error::Stop;
 use crate::http::Wait;
 use crate::kafka::{
@@ -45,6 +46,8 @@ const AHEAD: Duration = Duration::from_secs(10);
 const PORTION: usize = 512;
 /// After a full disk a checkpoint is tried again this soon, and where the journal cannot go on.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
+/// Such a part of what open impressions may take waits for a checkpoint at most, before one is made ahead of its time.
+const UNSTORED: u64 = 8;
 
 /// What the ingest thread is made of.
 pub struct Ingest {
@@ -60,8 +63,8 @@ pub struct Ingest {
     pub dead_letters: DeadLetters,
     /// To the checkpointer: room for one.
     pub checkpoints: Sender<Job>,
-    /// Whether what was sent is in force.
-    pub checkpointed: Receiver<bool>,
+    /// What became of what was sent.
+    pub checkpointed: Receiver<Written>,
     /// How often a checkpoint begins.
     pub interval: Duration,
     /// The order of records and decisions, for a start after a kill.
@@ -85,10 +88,10 @@ pub(super) struct State {
     /// When the newest checkpoint in force was begun, or the start.
     last_checkpoint: Duration,
     next_checkpoint: Duration,
+    /// When the newest one was begun, whatever became of it, or the start.
+    begun: Duration,
     /// When the checkpoint was begun that is being written.
     writing: Option<Duration>,
-    /// When the newest was begun, whatever became of it, or the start.
-    begun: Duration,
     /// What the next checkpoint writes of what has changed, as far as it is gathered.
     changes: Changes,
     /// The journals behind the checkpoint in force and behind the one that is being written.
@@ -126,7 +129,7 @@ impl Ingest {
                         Ok(event) => self.heard(event)?,
                         Err(_) => return Err(Stop::fault("the poll thread ended before it was told to")),
                     },
-                    recv(checkpointed) -> outcome => self.checkpointed(outcome, &mut state)?,
+                    recv(checkpointed) -> written => drop(self.checkpointed(written, &mut state)?),
                     default(TICK) => {}
                 }
             }
@@ -141,6 +144,7 @@ impl Ingest {
                 self.look_at_partitioning(now, &mut state.partitioning);
                 self.look_at_room(&mut state);
                 self.look_for_an_end(&state);
+                self.look_at_unstored(now, &mut state);
             }
             if state.writing.is_none() {
                 let unwritten = self.journal.bytes().is_none() && now >= state.begun + TRY_AGAIN;
@@ -157,9 +161,9 @@ impl Ingest {
             );
             return Ok(());
         }
-        self.finish_checkpoint(&mut state)?;
+        drop(self.finish_checkpoint(&mut state)?);
         self.begin_checkpoint(&mut state)?;
-        self.finish_checkpoint(&mut state)?;
+        let last = self.finish_checkpoint(&mut state)?;
         let checksum = self.shared.trainer.lock().checksum();
         tracing::info!(
             checksum = format!("{checksum:016x}"),
@@ -169,7 +173,11 @@ impl Ingest {
         if let Some(capture) = self.capture {
             capture.finish();
         }
-        Ok(())
+        last.map_err(|reason| {
+            let message = "ended without a last checkpoint: the next start goes on from the one before and reads what came since again from Kafka, \
+                 as long as Kafka keeps it; mend this and start again";
+            Stop::fault(message).because(reason)
+        })
     }
 
     /// Returns what changes while it runs, as it is at the start.
@@ -181,8 +189,8 @@ impl Ingest {
             looked: now,
             last_checkpoint: now,
             next_checkpoint: now + self.interval,
-            writing: None,
             begun: now,
+            writing: None,
             changes: Changes::default(),
             journals: [self.journal.number(); 2],
             silences: vec![Silence::begin(now); partitions],
@@ -406,31 +414,34 @@ impl Ingest {
         let cut = cut.followed_by(state.journals[1]);
         let now = self.shared.clock.steady();
         self.shared.hold(now - begun);
-        (state.writing, state.begun, state.next_checkpoint) =
-            (Some(begun), begun, now + self.interval);
+        (state.writing, state.begun) = (Some(begun), begun);
+        state.next_checkpoint = now + self.interval;
         let ended = |_| Stop::fault("the checkpointer ended before it was told to");
         self.checkpoints.send(Job { cut, image }).map_err(ended)
     }
 
-    /// Waits for the checkpoint that is being written, if there is one.
-    fn finish_checkpoint(&mut self, state: &mut State) -> Result<(), Stop> {
-        if state.writing.is_some() {
-            let written = self.checkpointed.recv();
-            self.checkpointed(written, state)?;
+    /// Waits for the checkpoint that is being written, if there is one. Returns what became of it.
+    fn finish_checkpoint(&mut self, state: &mut State) -> Result<Written, Stop> {
+        match state.writing {
+            Some(_) => {
+                let written = self.checkpointed.recv();
+                self.checkpointed(written, state)
+            }
+            None => Ok(Ok(())),
         }
-        Ok(())
     }
 
-    /// Takes note of what became of a checkpoint.
+    /// Takes note of what became of a checkpoint, and returns it.
     fn checkpointed(
         &mut self,
-        written: Result<bool, RecvError>,
+        written: Result<Written, RecvError>,
         state: &mut State,
-    ) -> Result<(), Stop> {
+    ) -> Result<Written, Stop> {
         let ended = |_| Stop::fault("the checkpointer ended before it was told to");
         let (written, begun) = (written.map_err(ended)?, state.writing.take());
-        if written {
+        if written.is_ok() {
             state.last_checkpoint = begun.unwrap_or(state.last_checkpoint);
+            self.shared.pipeline.write().stored();
             let [before, now] = state.journals;
             // The checkpoint before can still be gone back to.
             self.journal.retain(before, now);
@@ -438,7 +449,18 @@ impl Ingest {
         } else {
             state.next_checkpoint = self.shared.clock.steady() + TRY_AGAIN;
         }
-        Ok(())
+        Ok(written)
+    }
+
+    /// Makes a checkpoint ahead of its time where much of the memory of open impressions waits for one.
+    fn look_at_unstored(&self, now: Duration, state: &mut State) {
+        if state.writing.is_some() || now - state.begun < TRY_AGAIN {
+            return;
+        }
+        let pipeline = self.shared.pipeline.read();
+        if pipeline.unstored_bytes() as u64 > pipeline.rules().bounds.of(Share::Open) / UNSTORED {
+            state.next_checkpoint = now;
+        }
     }
 
     /// How long before a checkpoint begins its changes are gathered.

@@ -78,15 +78,9 @@ impl Pipeline {
         if !shard.spill.is_on() {
             return;
         }
-        match shard.spill.put(values) {
-            Ok(at) => {
-                if let Some(values) = shard.joiner.put_away(place, at) {
-                    self.pool.put(values);
-                }
-            }
-            Err(trouble) => {
-                self.trouble.get_or_insert(trouble);
-            }
+        let at = shard.spill.put(values);
+        if let Some(values) = shard.joiner.put_away(place, at) {
+            self.pool.put(values);
         }
     }
 

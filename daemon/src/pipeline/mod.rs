@@ -170,11 +170,18 @@ impl Pipeline {
 
     /// Puts the features of impressions that wait longer than their first window into pages from now on. What is learned is the same with
     /// pages and without.
-    ///
-    /// # Errors
-    /// When pages cannot be read or removed.
-    pub fn spill_to(&mut self, pages: &Arc<dyn Pages>) -> Result<(), SpillError> {
-        self.shards.iter_mut().try_for_each(|shard| shard.spill.begin(Arc::clone(pages)))
+    pub fn spill_to(&mut self, pages: &Arc<dyn Pages>) {
+        self.shards.iter_mut().for_each(|shard| shard.spill.begin(Arc::clone(pages)));
+    }
+
+    /// Forgets what the pages have: what changed until the last checkpoint was cut, which is in force now.
+    pub fn stored(&mut self) {
+        self.shards.iter_mut().for_each(|shard| shard.spill.stored());
+    }
+
+    /// Returns how many bytes of memory would be free if a checkpoint were in force.
+    pub fn unstored_bytes(&self) -> usize {
+        self.shards.iter().map(|shard| shard.spill.waiting_bytes()).sum()
     }
 
     /// Puts nothing more into pages: for a run that must leave them as they are.

@@ -4,14 +4,13 @@
 //! window goes into pages, in the order in which first windows close:
 //!
 //! ```text
-//! first window closes ──> filling page ──full──> Pages (the store)     number = page * 256 + place in it
-//! outcome or window that is learned ──> read, from the page that was read last or a new one
+//! first window closes ──> filling page ──full──> waiting page ──checkpoint──> Pages (the store)     number = page * 256 + place in it
+//! outcome or window that is learned ──> read, from memory, from the page that was read last, or a new one
 //! last window closes ──> one fewer is open in its page ──none left──> the page is removed with the next checkpoint
 //! ```
 //!
-//! A page is written ahead of the checkpoint that will know of it: an addition. Its number stands for its input offset: a checkpoint
-//! holds the number of the page that fills, and pages from that one on belong to no checkpoint. A restart forgets them, and they are
-//! written anew under the same numbers. Removals wait for the commit. Where there is no room for a page it stays in memory.
+//! A page is written once, with the checkpoint that knows of it first, and stays in memory until that one is in force. So nothing is in
+//! the store that the checkpoint in force does not know, and the store is written by nobody but the thread that makes checkpoints.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -24,39 +23,25 @@ use sluice_features::assemble::FieldValues;
 const MOST: usize = if cfg!(test) { 8 } else { 256 };
 const PLACE_BITS: u32 = MOST.ilog2();
 
-/// Keeps pages.
+/// Keeps pages. They come there and go from there with checkpoints.
 pub trait Pages: Send + Sync {
-    /// Writes a page in place of one of this number. It has to last from the next checkpoint on. Returns false when there is no room.
-    ///
-    /// # Errors
-    /// When it cannot be written for another reason.
-    fn put(&self, shard: u32, page: u64, bytes: &[u8]) -> Result<bool, SpillError>;
-
     /// Returns a page, `None` when there is none.
     ///
     /// # Errors
     /// When it cannot be read.
     fn get(&self, shard: u32, page: u64) -> Result<Option<Vec<u8>>, SpillError>;
-
-    /// Removes a page that belongs to no checkpoint.
-    ///
-    /// # Errors
-    /// When it cannot be removed.
-    fn remove(&self, shard: u32, page: u64) -> Result<(), SpillError>;
 }
 
 /// Why features of open impressions are not to be had: nothing that comes after it counts.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SpillError {
     /// The store failed.
-    #[error("page {page} of open impressions of shard {shard} cannot be {action}")]
+    #[error("page {page} of open impressions of shard {shard} cannot be read")]
     Store {
         /// The shard.
         shard: u32,
         /// The page.
         page: u64,
-        /// What was tried.
-        action: &'static str,
         /// The store is damaged, not only out of reach.
         damaged: bool,
         /// What the store says.
@@ -135,8 +120,6 @@ pub(super) struct SpillState {
     filling: Page,
     /// How many impressions of each page are open, pages ascending.
     open: Vec<(u64, u32)>,
-    /// Pages for which there was no room.
-    here: Vec<(u64, Page)>,
 }
 
 /// The features of a shard's impressions that wait longer than their first window.
@@ -147,8 +130,12 @@ pub(super) struct Spill {
     next: u64,
     filling: Page,
     open: BTreeMap<u64, u32>,
-    /// Pages for which there was no room.
-    here: BTreeMap<u64, Page>,
+    /// Pages that no checkpoint in force has.
+    waiting: BTreeMap<u64, Page>,
+    /// Bytes of memory that they take.
+    waiting_bytes: usize,
+    /// Pages below this one were given to a checkpoint.
+    given: u64,
     /// Pages to be removed with the next checkpoint.
     gone: Vec<u64>,
     /// The page that was read last.
@@ -165,21 +152,17 @@ impl Spill {
             next: 0,
             filling: Page::default(),
             open: BTreeMap::new(),
-            here: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            waiting_bytes: 0,
+            given: 0,
             gone: Vec::new(),
             recent: None,
         }
     }
 
-    /// Begins to use pages, and removes those that belong to no checkpoint.
-    pub(super) fn begin(&mut self, pages: Arc<dyn Pages>) -> Result<(), SpillError> {
-        let mut ahead = self.next;
-        while pages.get(self.shard, ahead)?.is_some() {
-            pages.remove(self.shard, ahead)?;
-            ahead += 1;
-        }
+    /// Begins to use pages.
+    pub(super) fn begin(&mut self, pages: Arc<dyn Pages>) {
         (self.pages, self.on) = (Some(pages), true);
-        Ok(())
     }
 
     /// Puts no more away; what is away can be read.
@@ -192,20 +175,20 @@ impl Spill {
     }
 
     /// Puts features away. Returns the number by which they are found.
-    pub(super) fn put(&mut self, values: &FieldValues) -> Result<u64, SpillError> {
+    pub(super) fn put(&mut self, values: &FieldValues) -> u64 {
         let number = self.next << PLACE_BITS | self.filling.ends.len() as u64;
         self.filling.push(values);
         *self.open.entry(self.next).or_default() += 1;
         if self.filling.ends.len() >= MOST {
-            self.turn()?;
+            self.turn();
         }
-        Ok(number)
+        number
     }
 
     /// Reads features that were put away.
     pub(super) fn read(&mut self, number: u64, values: &mut FieldValues) -> Result<(), SpillError> {
         let (page, place) = (number >> PLACE_BITS, number as usize % MOST);
-        let held = if page == self.next { Some(&self.filling) } else { self.here.get(&page) };
+        let held = if page == self.next { Some(&self.filling) } else { self.waiting.get(&page) };
         let held = match held {
             Some(held) => held,
             None => self.fetch(page)?,
@@ -228,9 +211,30 @@ impl Spill {
 
     /// Returns about how many bytes of memory it takes.
     pub(super) fn memory(&self) -> usize {
-        let pages = self.here.values().chain(self.recent.as_ref().map(|(_, page)| page));
-        let pages = pages.chain([&self.filling]).map(Page::memory);
-        pages.sum::<usize>() + 24 * self.open.len()
+        let read = self.recent.as_ref().map_or(0, |(_, page)| page.memory());
+        self.waiting_bytes + read + self.filling.memory() + 24 * self.open.len()
+    }
+
+    /// Returns how many bytes of memory wait for a checkpoint.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    /// Shows at most so many pages that no checkpoint was given, and takes them as given. Returns how many are left.
+    pub(super) fn give(&mut self, most: usize, mut see: impl FnMut(u64, &[u8])) -> usize {
+        let mut pages = self.waiting.range(self.given..);
+        for (page, held) in pages.by_ref().take(most) {
+            see(*page, &held.written());
+            self.given = page + 1;
+        }
+        pages.count()
+    }
+
+    /// Forgets pages that a checkpoint in force has: those that were given.
+    pub(super) fn stored(&mut self) {
+        let rest = self.waiting.split_off(&self.given);
+        let stored = std::mem::replace(&mut self.waiting, rest);
+        self.waiting_bytes -= stored.values().map(Page::memory).sum::<usize>();
     }
 
     /// Returns the pages to be removed, each once, and takes them as removed.
@@ -238,11 +242,13 @@ impl Spill {
         std::mem::take(&mut self.gone)
     }
 
-    /// Calls `see` with every page that is not in memory.
+    /// Calls `see` with every page but the one that fills.
     pub(super) fn visit(&self, mut see: impl FnMut(u64, &[u8])) -> Result<(), SpillError> {
-        let away = |page: &&u64| **page != self.next && !self.here.contains_key(page);
-        for &page in self.open.keys().filter(away) {
-            let bytes = self.stored(page)?;
+        for &page in self.open.keys().filter(|page| **page != self.next) {
+            let bytes = match self.waiting.get(&page) {
+                Some(held) => held.written(),
+                None => self.kept(page)?,
+            };
             see(page, &bytes);
         }
         Ok(())
@@ -253,17 +259,15 @@ impl Spill {
             next: self.next,
             filling: self.filling.clone(),
             open: self.open.iter().map(|(page, open)| (*page, *open)).collect(),
-            here: self.here.iter().map(|(page, held)| (*page, held.clone())).collect(),
         }
     }
 
     /// Goes back to a state; `keep` says whether its impressions are open still.
     pub(super) fn restore(&mut self, state: SpillState, keep: bool) {
-        self.next = state.next;
+        (self.next, self.given) = (state.next, state.next);
         if keep {
             self.filling = state.filling;
             self.open = state.open.into_iter().collect();
-            self.here = state.here.into_iter().collect();
         } else {
             let stored = state.open.iter().map(|(page, _)| *page);
             self.gone.extend(stored.filter(|page| *page != state.next));
@@ -271,35 +275,31 @@ impl Spill {
     }
 
     /// Ends the page that fills and begins the next.
-    fn turn(&mut self) -> Result<(), SpillError> {
+    fn turn(&mut self) {
         let full = std::mem::take(&mut self.filling);
         if self.open.get(&self.next) == Some(&0) {
             // Nobody will ask for it: its number serves again.
             self.open.remove(&self.next);
-            return Ok(());
+            return;
         }
-        self.here.insert(self.next, full);
+        self.waiting_bytes += full.memory();
+        self.waiting.insert(self.next, full);
         self.next += 1;
-        let Some(pages) = &self.pages else { return Ok(()) };
-        while let Some((&page, held)) = self.here.first_key_value() {
-            if !pages.put(self.shard, page, &held.written())? {
-                break;
-            }
-            self.here.remove(&page);
-        }
-        Ok(())
     }
 
     fn remove(&mut self, page: u64) {
         self.open.remove(&page);
-        if self.here.remove(&page).is_none() {
+        if let Some(held) = self.waiting.remove(&page) {
+            self.waiting_bytes -= held.memory();
+        }
+        if page < self.given {
             self.gone.push(page);
         }
     }
 
     fn fetch(&mut self, page: u64) -> Result<&Page, SpillError> {
         if self.recent.as_ref().is_none_or(|(recent, _)| *recent != page) {
-            let read = Page::read(self.stored(page)?);
+            let read = Page::read(self.kept(page)?);
             let read = read.ok_or_else(|| self.wrong(page, "is no page"))?;
             self.recent = Some((page, read));
         }
@@ -307,7 +307,7 @@ impl Spill {
         recent.ok_or_else(|| self.wrong(page, "is not there"))
     }
 
-    fn stored(&self, page: u64) -> Result<Vec<u8>, SpillError> {
+    fn kept(&self, page: u64) -> Result<Vec<u8>, SpillError> {
         let found = self.pages.as_ref().map(|pages| pages.get(self.shard, page)).transpose()?;
         found.flatten().ok_or_else(|| self.wrong(page, "is not there"))
     }

@@ -3,7 +3,7 @@
 //! | part | how it is kept |
 //! |---|---|
 //! | sequences, names, features of items and users | in pieces ([`Piece`]); only changed ones are written again |
-//! | features of open impressions that wait longer than their first window | in pages ([`super::spill`]), written when they are full |
+//! | features of open impressions that wait longer than their first window | in pages ([`super::spill`]), each written once |
 //! | other open impressions, numbers of categories and of types of behaviour, counters, popularity, counts, watermarks, offsets | as a whole ([`Picture`]), written anew each time |
 //!
 //! Nothing of a batch is kept: before its state is taken, everything in the pipeline is cut and fetched.
@@ -35,6 +35,8 @@ use super::spill::{SpillError, SpillState};
 pub(super) const NAMES: usize = 256;
 /// Items or users whose features are one piece.
 const FEATURES: usize = 16;
+/// A page of open impressions costs as much as so many other pieces.
+const PAGE: usize = 16;
 
 /// A part of the state that has a key of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,7 +56,7 @@ pub enum Piece {
     ItemFeatures(u32),
     /// Features of users whose names are neighbours.
     UserFeatures(u32),
-    /// Features of open impressions. It is written by itself when it is full ([`super::spill::Pages`]); here it is only removed, or copied.
+    /// Features of open impressions, as they were put away.
     Open {
         /// The shard.
         shard: u32,
@@ -292,6 +294,10 @@ impl Pipeline {
                 };
                 see(Piece::Segment { shard, key }, bytes);
             });
+            let pages = most.div_ceil(PAGE);
+            left += state
+                .spill
+                .give(pages, |page, bytes| see(Piece::Open { shard, page }, Some(bytes)));
             for page in state.spill.drain_gone() {
                 see(Piece::Open { shard, page }, None);
             }

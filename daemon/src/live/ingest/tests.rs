@@ -39,7 +39,7 @@ struct Stand {
     /// The other ends of its channels.
     work: Receiver<Work>,
     jobs: Receiver<Job>,
-    done: Sender<bool>,
+    done: Sender<Written>,
     _used: Sender<LearnBatch>,
 }
 
@@ -230,6 +230,31 @@ fn a_record_that_ended_the_daemon_three_times_is_passed_to_the_dead_letters() {
 
 fn impression(id: &str, time: i64) -> Value {
     json!({"type": "impression", "id": id, "ts": time, "user": format!("u{id}"), "item": "i1"})
+}
+
+/// The disk is full when the daemon is asked to stop.
+#[test]
+fn an_end_without_a_last_checkpoint_is_told_and_is_no_good_end() {
+    for full in [false, true] {
+        let Stand { ingest, shutdown, _ends: (_work, _reuse, jobs, done), broker: _broker, .. } =
+            Stand::open(1);
+        shutdown.request();
+        let ended = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                drop(jobs.recv());
+                done.send(if full { Err("no room".into()) } else { Ok(()) }).unwrap();
+            });
+            ingest.run(&shutdown)
+        });
+        let Err(stop) = ended else {
+            assert!(!full);
+            continue;
+        };
+        assert!(full);
+        assert_eq!(stop.exit(), crate::error::Exit::Fault);
+        let said = crate::error::chain(&stop);
+        assert!(said.contains("without a last checkpoint") && said.contains("no room"), "{said}");
+    }
 }
 
 #[test]

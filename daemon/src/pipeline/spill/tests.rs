@@ -13,27 +13,27 @@ use crate::testing::stream::{assert_same, rules, settle, stream, take, tally};
 #[derive(Default)]
 struct MemoryPages {
     pages: Mutex<HashMap<(u32, u64), Vec<u8>>>,
-    full: Mutex<bool>,
-    written: Mutex<u64>,
 }
 
 impl Pages for MemoryPages {
-    fn put(&self, shard: u32, page: u64, bytes: &[u8]) -> Result<bool, SpillError> {
-        if *self.full.lock() {
-            return Ok(false);
-        }
-        *self.written.lock() += 1;
-        self.pages.lock().insert((shard, page), bytes.to_vec());
-        Ok(true)
-    }
-
     fn get(&self, shard: u32, page: u64) -> Result<Option<Vec<u8>>, SpillError> {
         Ok(self.pages.lock().get(&(shard, page)).cloned())
     }
+}
 
-    fn remove(&self, shard: u32, page: u64) -> Result<(), SpillError> {
-        self.pages.lock().remove(&(shard, page));
-        Ok(())
+impl MemoryPages {
+    /// What a checkpoint that comes into force writes.
+    fn store(&self, shard: u32, spill: &mut Spill) {
+        let mut pages = self.pages.lock();
+        assert_eq!(
+            spill.give(usize::MAX, |page, bytes| drop(pages.insert((shard, page), bytes.to_vec()))),
+            0
+        );
+        for page in spill.drain_gone() {
+            pages.remove(&(shard, page));
+        }
+        spill.stored();
+        assert_eq!(spill.waiting_bytes(), 0);
     }
 }
 
@@ -57,13 +57,12 @@ fn what_is_put_away_is_found_until_it_is_released() {
     let mut random = numbers(3);
     let pages = Arc::new(MemoryPages::default());
     let mut spill = Spill::new(5);
-    spill.begin(pages.clone()).unwrap();
+    spill.begin(pages.clone());
     let (mut known, mut read) = (Vec::new(), FieldValues::default());
     for round in 0..4_000u64 {
-        *pages.full.lock() = (1_000..1_200).contains(&round);
         if random(2) == 0 || known.len() < 20 {
             let put = values(round, random(5));
-            known.push((spill.put(&put).unwrap(), put));
+            known.push((spill.put(&put), put));
         } else {
             // Mostly the oldest.
             let at = random(10) * random(2);
@@ -73,25 +72,22 @@ fn what_is_put_away_is_found_until_it_is_released() {
         let (number, expected) = &known[random(known.len() as u64) as usize];
         spill.read(*number, &mut read).unwrap();
         assert_eq!(&read, expected);
+        if round % 100 == 99 {
+            // Ahead of a checkpoint some are gathered, and stay in memory until it is in force.
+            let (before, stored) = (spill.memory(), pages.pages.lock().len());
+            spill.give(2, |page, bytes| drop(pages.pages.lock().insert((5, page), bytes.to_vec())));
+            assert!(pages.pages.lock().len() <= stored + 2 && spill.memory() == before);
+        }
         if round % 500 == 499 {
-            // What a checkpoint keeps, and pages that were written after it.
-            for page in spill.drain_gone() {
-                pages.remove(5, page).unwrap();
-            }
+            pages.store(5, &mut spill);
             let state = spill.state();
-            for ahead in 0..2 {
-                pages.pages.lock().insert((5, state.next + ahead), b"ahead".to_vec());
-            }
             spill = Spill::new(5);
             spill.restore(state.clone(), true);
-            spill.begin(pages.clone()).unwrap();
+            spill.begin(pages.clone());
             assert_eq!(spill.state(), state);
-            assert!(!pages.pages.lock().contains_key(&(5, state.next + 1)));
         }
     }
-    for page in spill.drain_gone() {
-        pages.remove(5, page).unwrap();
-    }
+    pages.store(5, &mut spill);
     let stored = pages.pages.lock().len();
     assert!(stored > 0 && stored <= known.len(), "{stored} pages for {}", known.len());
     for (number, _) in known {
@@ -101,18 +97,31 @@ fn what_is_put_away_is_found_until_it_is_released() {
 }
 
 #[test]
+fn a_page_that_nobody_needs_any_more_never_comes_to_the_store() {
+    let pages = Arc::new(MemoryPages::default());
+    let mut spill = Spill::new(0);
+    spill.begin(pages.clone());
+    let numbers: Vec<u64> = (0..20).map(|word| spill.put(&values(word, 3))).collect();
+    assert!(spill.waiting_bytes() > 0);
+    numbers[..8].iter().for_each(|number| spill.release(*number));
+    pages.store(0, &mut spill);
+    assert_eq!(pages.pages.lock().keys().collect::<Vec<_>>(), [&(0, 1)]);
+}
+
+#[test]
 fn pages_of_impressions_that_are_dropped_go_with_the_next_checkpoint() {
     let pages = Arc::new(MemoryPages::default());
     let mut spill = Spill::new(0);
-    spill.begin(pages.clone()).unwrap();
+    spill.begin(pages.clone());
     for word in 0..20 {
-        spill.put(&values(word, 3)).unwrap();
+        spill.put(&values(word, 3));
     }
+    pages.store(0, &mut spill);
     let mut other = Spill::new(0);
     other.restore(spill.state(), false);
-    other.begin(pages).unwrap();
+    other.begin(pages);
     assert_eq!(other.drain_gone(), [0, 1]);
-    assert_eq!(other.put(&values(1, 1)).unwrap() >> PLACE_BITS, 2);
+    assert_eq!(other.put(&values(1, 1)) >> PLACE_BITS, 2);
 }
 
 #[test]
@@ -127,35 +136,43 @@ fn bytes_that_are_no_page_are_refused() {
     assert_eq!(Page::read(vec![1]), None);
 }
 
-/// Runs a stream with pages and without, and compares.
-fn compare(rules: &Rules, seed: u64, pages: &Arc<MemoryPages>) {
+/// Runs a stream with pages that come to the store after so many records, and without, and compares. Returns how many came.
+fn compare(rules: &Rules, seed: u64, every: usize) -> usize {
     let records = stream(seed, 6_000, 2, rules);
-    let run = |pages: Option<Arc<dyn Pages>>| {
+    let mut most = 0;
+    let mut run = |pages: Option<Arc<MemoryPages>>| {
         let (mut pipeline, mut batches) = (Pipeline::new(rules.clone(), 2), Vec::new());
-        if let Some(pages) = pages {
-            pipeline.spill_to(&pages).unwrap();
+        if let Some(pages) = &pages {
+            let pages: Arc<dyn Pages> = pages.clone();
+            pipeline.spill_to(&pages);
         }
-        take(&mut pipeline, &records, &mut batches);
+        for part in records.chunks(every) {
+            take(&mut pipeline, part, &mut batches);
+            if let Some(pages) = &pages {
+                for (number, shard) in (0..).zip(&mut pipeline.shards) {
+                    pages.store(number, &mut shard.spill);
+                }
+                most = most.max(pages.pages.lock().len());
+            }
+        }
         pipeline.finish();
         settle(&mut pipeline, &mut batches);
         pipeline.check().unwrap();
         (tally(&pipeline), batches)
     };
-    let ((tally, batches), (plain, expected)) = (run(Some(pages.clone())), run(None));
+    let ((tally, batches), (plain, expected)) = (run(Some(Arc::default())), run(None));
     assert_eq!(tally, plain);
     assert_same(&batches, &expected);
+    most
 }
 
 #[test]
 fn what_is_learned_with_pages_is_what_is_learned_without() {
-    for (seed, full) in [(1, false), (2, true), (3, false)] {
+    for (seed, every) in [(1, 50), (2, 6_000), (3, 700)] {
         for labels in [LabelRule::Fnw, LabelRule::Wait] {
-            let pages = Arc::new(MemoryPages::default());
-            *pages.full.lock() = full;
-            compare(&rules(Entry::Impression, labels), seed, &pages);
-            assert_eq!(*pages.written.lock() > 50, !full);
+            assert!(compare(&rules(Entry::Impression, labels), seed, every) > 1);
         }
-        compare(&rules(Entry::View { negatives: 2 }, LabelRule::Wait), seed, &Arc::default());
+        compare(&rules(Entry::View { negatives: 2 }, LabelRule::Wait), seed, every);
     }
 }
 
@@ -165,10 +182,11 @@ fn a_page_that_is_gone_is_told_and_ends_the_run() {
     let pages = Arc::new(MemoryPages::default());
     let (mut pipeline, mut batches) = (Pipeline::new(rules.clone(), 1), Vec::new());
     let dynamic: Arc<dyn Pages> = pages.clone();
-    pipeline.spill_to(&dynamic).unwrap();
+    pipeline.spill_to(&dynamic);
     let records = stream(4, 3_000, 1, &rules);
     take(&mut pipeline, &records[..2_000], &mut batches);
     pipeline.check().unwrap();
+    pages.store(0, &mut pipeline.shards[0].spill);
     pages.pages.lock().clear();
     take(&mut pipeline, &records[2_000..], &mut batches);
     let trouble = pipeline.check().unwrap_err();

@@ -135,15 +135,11 @@ impl Run {
         let outcome = outcome.map_err(|_| anyhow::anyhow!("the writing thread panicked"))?;
         let (cut, image) = (cut_took, image_took);
         match outcome? {
-            Outcome::Done(done) => Ok(Figures {
-                cut,
-                image,
-                took: done.took,
-                bytes: done.bytes(),
-                put_aside,
-                before,
-                during,
-            }),
+            Outcome::Done(done) => {
+                pipeline.stored();
+                let (took, bytes) = (done.took, done.bytes());
+                Ok(Figures { cut, image, took, bytes, put_aside, before, during })
+            }
             Outcome::NotNow(reason) => bail!("{reason}"),
         }
     }

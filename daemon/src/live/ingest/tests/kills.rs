@@ -159,10 +159,13 @@ impl Stand {
             let image = image.recv().unwrap().map_err(io::Error::other)?;
             if sound { image.write(&mut to) } else { Err(io::Error::other(NotSound("so".into()))) }
         });
-        let written = matches!(outcome.unwrap(), Outcome::Done(_));
-        assert_eq!(written, sound);
+        let written = match outcome.unwrap() {
+            Outcome::Done(_) => Ok(()),
+            Outcome::NotNow(reason) => Err(reason),
+        };
+        assert_eq!(written.is_ok(), sound);
         self.done.send(written).unwrap();
-        self.ingest.finish_checkpoint(&mut self.state).unwrap();
+        assert_eq!(self.ingest.finish_checkpoint(&mut self.state).unwrap().is_ok(), sound);
     }
 
     fn picture(&self) -> Vec<u8> {
