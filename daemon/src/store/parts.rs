@@ -43,3 +43,60 @@ pub(super) fn keys(key: &[u8], count: u16) -> impl Iterator<Item = Vec<u8>> {
 pub(super) fn is_part(key: &[u8]) -> bool {
     key.first() == Some(&(Room::Part as u8))
 }
+
+/// Returns of what kind a key is: its length and its room. Keys of most kinds never have parts, and need not be asked whether they do.
+pub(super) fn kind_of(key: &[u8]) -> Option<[u8; 2]> {
+    Some([u8::try_from(key.len()).ok()?, *key.first()?])
+}
+
+/// Returns of what kind the key is to which a part belongs; `None` for a key of no part.
+pub(super) fn kind(part: &[u8]) -> Option<[u8; 2]> {
+    match part {
+        &[room, length, first, ..] if room == Room::Part as u8 => Some([length, first]),
+        _ => None,
+    }
+}
+
+/// Returns where the parts begin.
+pub(super) fn first() -> Vec<u8> {
+    vec![Room::Part as u8]
+}
+
+/// Returns where the parts of a kind end.
+pub(super) fn behind([length, first]: [u8; 2]) -> Vec<u8> {
+    match first.checked_add(1) {
+        Some(next) => vec![Room::Part as u8, length, next],
+        None => vec![Room::Part as u8, length.saturating_add(1)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keys::{Kind, catalogue, segment};
+    use super::*;
+
+    #[test]
+    fn a_value_is_put_together_from_its_parts() {
+        for length in [0, 1, PART, PART + 1, 3 * PART, 100_000] {
+            let value: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+            let (head, pieces) = cut(value.clone()).unwrap();
+            assert_eq!(usize::from(count(&head)), pieces.len());
+            assert!(pieces.iter().all(|piece| piece.len() <= PART));
+            assert_eq!(if pieces.is_empty() { head } else { pieces.concat() }, value);
+        }
+        assert!(cut(vec![0; PART * (1 << 16)]).is_none());
+    }
+
+    #[test]
+    fn a_part_tells_the_kind_of_its_key() {
+        for key in [segment(3, 1 << 60, 9), catalogue(Kind::User, 7), vec![255; 9], vec![1]] {
+            let parts: Vec<Vec<u8>> = keys(&key, 3).collect();
+            let kind = kind_of(&key).unwrap();
+            for part in &parts {
+                assert!(is_part(part) && super::kind(part) == Some(kind));
+                assert!(first() <= *part && *part < behind(kind));
+            }
+            assert!(parts.is_sorted() && !is_part(&key) && super::kind(&key).is_none());
+        }
+    }
+}

@@ -15,8 +15,9 @@
 //! A sync that has failed is not tried again: the system forgets what it could not write, and the next one would succeed. The store is
 //! of no use from then on.
 
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,8 +50,8 @@ pub struct SledStore {
     database: sled::Db,
     /// sled's log, open since before anything was written: it hears of every write that fails.
     log: File,
-    /// Keeps readers of a value in several keys from seeing it change.
-    values: RwLock<()>,
+    /// Which keys may have parts ([`parts::kind_of`]). Held, it keeps readers of a value in several keys from seeing it change.
+    long: RwLock<BTreeSet<[u8; 2]>>,
     failed: AtomicBool,
 }
 
@@ -77,8 +78,9 @@ impl SledStore {
         let log = File::open(path.join(LOG)).map_err(failed)?;
         // sled does not sync all that it makes and renames while it opens.
         sync_files(path).map_err(failed)?;
-        let (values, failed) = (RwLock::new(()), AtomicBool::new(false));
-        let store = Self { path: path.into(), database, log, values, failed };
+        let long = long(&database).map_err(|error| in_words(path, "be opened", error))?;
+        let (long, failed) = (RwLock::new(long), AtomicBool::new(false));
+        let store = Self { path: path.into(), database, log, long, failed };
         store.check_format()?;
         Ok(store)
     }
@@ -107,9 +109,13 @@ impl SledStore {
     }
 
     fn mark(&self, marker: &Path) -> Result<(), StoreError> {
-        let written = std::fs::write(marker, FORMAT.to_string());
-        let marked = written.and_then(|()| File::open(marker)?.sync_all());
-        let lasting = marked.and_then(|()| sync_folder(&self.path));
+        let unfinished = marker.with_extension("new");
+        let written = File::create(&unfinished).and_then(|mut file| {
+            file.write_all(FORMAT.to_string().as_bytes())?;
+            file.sync_all()
+        });
+        let named = written.and_then(|()| std::fs::rename(&unfinished, marker));
+        let lasting = named.and_then(|()| sync_folder(&self.path));
         lasting.map_err(|source| StoreError::of_folder(&self.path, "be marked", source))
     }
 
@@ -138,11 +144,12 @@ impl SledStore {
         if self.database.flush().map_err(self.failed("flush"))? > 0 {
             *reshaped += 1;
         }
-        if *reshaped >= RESHAPED {
-            *reshaped = 0;
-            return self.sync();
+        if *reshaped < RESHAPED {
+            return Ok(());
         }
-        Ok(())
+        *reshaped = 0;
+        let failed = |source| StoreError::Io { path: self.path.clone(), action: "sync", source };
+        self.log.sync_all().map_err(failed)
     }
 
     fn sync(&self) -> Result<(), StoreError> {
@@ -174,7 +181,8 @@ impl SledStore {
         self.sync()?;
         let (keys, changes) = self.changes(batch)?;
         {
-            let _changing = self.values.write();
+            let mut long = self.long.write();
+            long.extend(keys.iter().filter_map(|key| parts::kind(key)));
             self.database.apply_batch(changes).map_err(self.failed("write"))?;
         }
         self.sync()?;
@@ -190,9 +198,13 @@ impl SledStore {
     fn changes(&self, mut batch: Batch) -> Result<(Vec<Vec<u8>>, sled::Batch), StoreError> {
         // Each key once: parts are told by what is stored before the batch.
         batch.keep_newest();
+        let long = self.long.read();
         let (mut keys, mut changes) = (Vec::new(), sled::Batch::default());
         for (key, value) in batch.changes {
-            let before = self.database.get(&key).map_err(self.failed("read"))?;
+            let before = match parts::kind_of(&key).is_some_and(|kind| long.contains(&kind)) {
+                true => self.database.get(&key).map_err(self.failed("read"))?,
+                false => None,
+            };
             let before = before.map_or(0, |stored| parts::count(&stored));
             let (head, pieces) = match value {
                 Some(value) => {
@@ -233,7 +245,7 @@ impl Drop for SledStore {
 
 impl Store for SledStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let _unchanged = self.values.read();
+        let _unchanged = self.long.read();
         let stored = self.database.get(key).map_err(self.failed("read"))?;
         stored.map(|stored| self.value(key, &stored)).transpose()
     }
@@ -243,11 +255,11 @@ impl Store for SledStore {
         prefix: &[u8],
         see: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StoreError> {
-        let _unchanged = self.values.read();
+        let _unchanged = self.long.read();
         let mut reshaped = 0;
         for entry in self.database.scan_prefix(prefix) {
             let (key, stored) = entry.map_err(self.failed("read"))?;
-            self.keep_up(&mut reshaped)?;
+            self.noting(self.keep_up(&mut reshaped))?;
             if !parts::is_part(&key) && !see(&key, &self.value(&key, &stored)?) {
                 break;
             }
@@ -281,6 +293,18 @@ fn check_marker(path: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(source) => Err(StoreError::of_folder(path, "be opened", source)),
     }
+}
+
+/// Returns which keys have parts, by one look for each kind.
+fn long(database: &sled::Db) -> sled::Result<BTreeSet<[u8; 2]>> {
+    let mut long = BTreeSet::new();
+    let mut from = parts::first();
+    while let Some((key, _)) = database.range(from..).next().transpose()? {
+        let Some(kind) = parts::kind(&key) else { break };
+        long.insert(kind);
+        from = parts::behind(kind);
+    }
+    Ok(long)
 }
 
 fn open_when_free(path: &Path, cache_bytes: u64) -> Result<sled::Db, StoreError> {

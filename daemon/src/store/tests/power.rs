@@ -81,6 +81,8 @@ fn a_power_loss_leaves_whole_batches_and_all_that_were_flushed() {
     };
     let mut moments: Vec<usize> =
         (0..60).map(|_| random(operations.len() as u64 + 1) as usize).collect();
+    // While a store is made a power loss leaves the strangest things.
+    moments.extend(0..60);
     moments.sort_unstable();
     let (mut disk, mut done) = (Disk::default(), 0);
     for moment in moments {
