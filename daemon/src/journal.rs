@@ -258,7 +258,8 @@ impl<T: DeserializeOwned> JournalReader<T> {
         }
         let [l0, l1, l2, l3, c0, c1, c2, c3] = frame;
         let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-        if length > MOST || self.bytes + FRAME + length as u64 > self.length {
+        // A lost power leaves zeros where bytes were to be: no entry is of none.
+        if length == 0 || length > MOST || self.bytes + FRAME + length as u64 > self.length {
             return Ok(false);
         }
         self.entry.resize(length, 0);
@@ -344,6 +345,18 @@ mod tests {
         }
         std::fs::write(&path, &whole).unwrap();
         assert_eq!(read(&path), entries());
+    }
+
+    #[test]
+    fn zeros_that_a_lost_power_leaves_are_no_entries() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        written(&path);
+        let whole = std::fs::read(&path).unwrap();
+        for zeros in [1, FRAME as usize, 5000] {
+            std::fs::write(&path, [&whole[..], &vec![0; zeros]].concat()).unwrap();
+            assert_eq!(read(&path), entries());
+        }
     }
 
     #[test]

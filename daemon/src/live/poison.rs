@@ -2,6 +2,8 @@
 //! unwinds; after [`TRIES`] ends at the same record the next start sends it to the dead-letter topic, as `poison`, and goes on behind it.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -85,7 +87,9 @@ impl Poison {
         }
         let begin = ends.len().saturating_sub(MOST);
         let unfinished = self.path.with_extension("new");
-        std::fs::write(&unfinished, serde_json::to_vec(&ends[begin..])?)?;
+        let mut file = File::create(&unfinished)?;
+        file.write_all(&serde_json::to_vec(&ends[begin..])?)?;
+        file.sync_all()?;
         std::fs::rename(unfinished, &self.path)
     }
 }

@@ -236,7 +236,7 @@ fn impression(id: &str, time: i64) -> Value {
 #[test]
 fn an_end_without_a_last_checkpoint_is_told_and_is_no_good_end() {
     for full in [false, true] {
-        let Stand { ingest, shutdown, _ends: (_work, _reuse, jobs, done), broker: _broker, .. } =
+        let Stand { ingest, shutdown, work: _work, jobs, done, broker: _broker, _used, .. } =
             Stand::open(1);
         shutdown.request();
         let ended = std::thread::scope(|scope| {
