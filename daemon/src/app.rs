@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Exit, Stop};
 use crate::http::{Pages, Readiness, Server, Wait};
-use crate::kafka::{Connection, Consumer, EmbeddedBroker, Probe, TopicRole, Undelivered};
+use crate::kafka::{Connection, Consumer, EmbeddedBroker, GapCause, Probe, TopicRole, Undelivered};
 use crate::live::Live;
 use crate::live::outputs::OUTPUTS;
 use crate::live::repeat::Repeat;
@@ -46,6 +46,8 @@ pub struct Options {
     pub capture: Option<PathBuf>,
     /// Keeps the state and starts with new parameters.
     pub new_model: bool,
+    /// Goes on where records are missing that were to be read.
+    pub accept_gap: bool,
 }
 
 /// How long HTTP may take to stop.
@@ -125,7 +127,7 @@ impl Daemon {
     /// When the address is taken or the embedded broker cannot start.
     pub fn start(config: &Config, options: &Options, wish: &Shutdown) -> Result<Self, Stop> {
         let kernels = parts::choose_kernels()?;
-        tracing::info!(kernels, capture = ?options.capture, new_model = options.new_model, "starting");
+        tracing::info!(kernels, capture = ?options.capture, new_model = options.new_model, accept_gap = options.accept_gap, "starting");
         let clock = Clock::system();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -194,14 +196,14 @@ impl Daemon {
         let Some(partitions) = self.partitions(config)? else {
             return Err(Stop::fault("asked to stop before any broker answered"));
         };
-        let State { pipeline, trainer, checkpoint, mut offsets, journal, chain, capture } =
+        let State { pipeline, trainer, checkpoint, mut offsets, marks, journal, chain, capture } =
             State::open(config, options, partitions, &self.clock)?;
         let (shared, serving) = self.share(config, pipeline, trainer);
         let repeat = chain.map(|chain| self.repeat(config, chain, &offsets));
         offsets.extend(repeat.iter().flat_map(Repeat::ends));
-        let consumer = self.consumer(config, offsets)?;
+        let consumer = self.consumer(config, options, offsets, marks.clone())?;
         let producers = Producers::open(&self.connection, &self.metrics)?;
-        let kept = Kept { checkpoint, journal, repeat, capture };
+        let kept = Kept { checkpoint, journal, repeat, marks, capture };
         self.learn(config, &shared, &serving, &consumer, &producers, kept)?;
         self.publish(config, &shared, &serving, &producers)?;
         self.answer(config, &serving, &producers)?;
@@ -248,6 +250,7 @@ pub(crate) fn labels(config: &Config) -> LabelSets {
         outcomes: words(&crate::serve::OUTCOMES),
         outputs: words(&OUTPUTS),
         causes: words(&Undelivered::ALL.map(Undelivered::name)),
+        gaps: words(&GapCause::ALL.map(GapCause::name)),
     }
 }
 

@@ -29,6 +29,10 @@ enum Command {
         /// Keeps the state and starts with new parameters: needed when model or fields have changed
         #[arg(long)]
         new_model: bool,
+        /// Goes on where records are missing: deleted before they were read, unreadable, or in a topic that was made anew. Each gap is told
+        /// and counted
+        #[arg(long)]
+        accept_gap: bool,
     },
     /// Says all mistakes of a configuration at once, each with its line and remedy, opens the keys and certificates that it names, and shows
     /// how the memory is shared
@@ -46,7 +50,9 @@ struct File {
 
 fn main() -> ExitCode {
     let ended = match Arguments::parse().command {
-        Command::Run { file, capture, new_model } => run(&file, &Options { capture, new_model }),
+        Command::Run { file, capture, new_model, accept_gap } => {
+            run(&file, &Options { capture, new_model, accept_gap })
+        }
         Command::CheckConfig(file) => check(&file),
         Command::PrintConfig(file) => print(&file),
     };

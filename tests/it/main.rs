@@ -12,6 +12,7 @@ mod outputs;
 mod rights;
 mod runs;
 mod settings;
+mod topics;
 
 use harness::{Outcome, real_kafka};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -30,6 +31,7 @@ fn main() {
     trials.extend(kafka_group("changes", changes::TESTS));
     trials.extend(kafka_group("faults", faults::TESTS));
     trials.extend(kafka_group("rights", rights::TESTS));
+    trials.extend(kafka_group("topics", topics::TESTS));
     trials.extend(kafka_group("outputs", outputs::TESTS));
     trials.extend(kafka_group("answers", answers::TESTS));
     trials.extend(data_group("datasets", datasets::TESTS));

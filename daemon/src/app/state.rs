@@ -9,7 +9,7 @@ use crate::checkpoint::{Checkpoint, Opening, Resumed, write_full};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Stop;
-use crate::kafka::{Lane, NextOffset};
+use crate::kafka::{Lane, Mark, NextOffset};
 use crate::learn::trainer::Trainer;
 use crate::live::checkpointer::lanes;
 use crate::parts;
@@ -24,6 +24,8 @@ pub(super) struct State {
     pub(super) checkpoint: Checkpoint,
     /// Where the checkpoint ends; partitions that are not there begin as configured.
     pub(super) offsets: BTreeMap<Lane, NextOffset>,
+    /// The last record that was applied of each partition.
+    pub(super) marks: BTreeMap<Lane, Mark>,
     pub(super) journal: Journal,
     /// What the run before took behind the checkpoint, with the number of the journal that the checkpoint names.
     pub(super) chain: Option<(u64, Chain)>,
@@ -44,16 +46,24 @@ impl State {
         let mut trainer = parts::trainer(config)?;
         parts::restore(config, &mut trainer, parameters)?;
         let number = resumed.as_ref().map(|resumed| resumed.journal);
-        let (journal, chain) = Journal::open(&config.checkpoint.path, number)?;
+        let (mut journal, mut chain) = Journal::open(&config.checkpoint.path, number)?;
+        if let Some(number) = number.filter(|_| options.accept_gap) {
+            // What is missing in Kafka cannot be repeated: everything is taken as it comes.
+            journal.begin_anew(number)?;
+            chain = Chain::default();
+        }
         let chain = number.map(|number| (number, chain));
-        let offsets = BTreeMap::new();
+        let (offsets, marks) = Default::default();
         let mut state =
-            Self { pipeline, trainer, checkpoint, offsets, journal, chain, capture: None };
+            Self { pipeline, trainer, checkpoint, offsets, marks, journal, chain, capture: None };
         if let Some(folder) = &options.capture {
             state.capture = Some(state.capture(config, folder, resumed.is_some())?);
         }
         if let Some(resumed) = &resumed {
-            state.offsets = lanes(&config.kafka.topics, &resumed.offsets).collect();
+            for (lane, next, mark) in lanes(&config.kafka.topics, &resumed.offsets) {
+                state.offsets.insert(lane, next);
+                state.marks.extend(mark.map(|mark| (lane, mark)));
+            }
             tell(resumed);
         }
         Ok(state)

@@ -7,14 +7,14 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 use parking_lot::RwLock;
 
-use super::Daemon;
+use super::{Daemon, Options};
 use crate::capture::Capture;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::Stop;
 use crate::http::Wait;
 use crate::kafka::{
-    Connection, Consumer, ConsumerSettings, DeadLetters, Lane, NextOffset, Producer,
+    Connection, Consumer, ConsumerSettings, DeadLetters, Lane, Mark, NextOffset, Producer,
     ProducerSettings, Source, TopicRole,
 };
 use crate::learn::trainer::Trainer;
@@ -57,6 +57,8 @@ pub(super) struct Kept {
     pub(super) journal: Journal,
     /// What this one repeats.
     pub(super) repeat: Option<Repeat>,
+    /// The last record that was applied of each partition.
+    pub(super) marks: BTreeMap<Lane, Mark>,
     /// What a replay repeats, if it is wanted.
     pub(super) capture: Option<Capture>,
 }
@@ -131,12 +133,15 @@ impl Daemon {
     pub(super) fn consumer(
         &self,
         config: &Config,
+        options: &Options,
         offsets: BTreeMap<Lane, NextOffset>,
+        marks: BTreeMap<Lane, Mark>,
     ) -> Result<Arc<Consumer>, Stop> {
         self.readiness.wait_for(Wait::Catalogue, "items and users are being read");
         self.readiness.wait_for(Wait::Lag, "events are being read");
         let mut settings = reading(config, self.connection.clone());
-        settings.offsets = offsets;
+        (settings.offsets, settings.marks) = (offsets, marks);
+        settings.accept_gaps = options.accept_gap;
         settings.clock = self.clock.clone();
         let consumer = Consumer::start(settings);
         consumer.map(Arc::new).map_err(|t| Stop::kafka("starting the consumer", t))
@@ -152,7 +157,7 @@ impl Daemon {
         producers: &Producers,
         kept: Kept,
     ) -> Result<(), Stop> {
-        let Kept { checkpoint, journal, repeat, capture } = kept;
+        let Kept { checkpoint, journal, repeat, marks, capture } = kept;
         let (work_sender, work) = bounded::<Work>(WORK);
         let (used_sender, used) = bounded(2 * WORK);
         let learner = Learner {
@@ -185,6 +190,7 @@ impl Daemon {
             journal,
             poison: Poison::open(&config.checkpoint.path)?,
             repeat,
+            marks,
             capture,
             max_age: config.learn.max_age,
             faults: self.supervisor.faults(),

@@ -1,5 +1,6 @@
 //! Making a checkpoint.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -10,6 +11,7 @@ use super::{
     Checkpoint, CheckpointError, Clock, CommitReport, Cut, Identity, Outcome, Setup, durable,
 };
 use crate::error::Stop;
+use crate::kafka::Mark;
 use crate::store::keys::Meta;
 use crate::store::{Batch, Store};
 
@@ -41,6 +43,8 @@ pub struct Offset {
     pub partition: i32,
     /// The offset of the next record.
     pub next: i64,
+    /// The last record that was applied, by which the partition is known again; none before the first.
+    pub mark: Option<Mark>,
 }
 
 /// The topics with offsets, in the order of [`Setup::topics`].
@@ -69,7 +73,7 @@ impl Checkpoint {
         clock: &Clock,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<Outcome, Stop> {
-        let Cut { picture, changes, next, journal } = cut;
+        let Cut { picture, changes, next, marks, journal } = cut;
         self.waiting.append(changes);
         self.waiting.keep_newest();
         let start = clock.steady();
@@ -93,7 +97,7 @@ impl Checkpoint {
         let waiting = std::mem::take(&mut self.waiting);
         let (pieces, piece_bytes) = (waiting.len() as u64, waiting.bytes() as u64);
         let files = [&*parameters.name, &state.name];
-        let value = Commit::new(number, files, &self.setup, &next, journal);
+        let value = Commit::new(number, files, &self.setup, (&next, &marks), journal);
         let offsets = value.offsets.clone();
         commit(&*self.store, &self.setup.folder, waiting, &value).map_err(|stop| {
             let message = format!(
@@ -135,18 +139,22 @@ impl Checkpoint {
 }
 
 impl Commit {
-    /// Returns what is to be committed of a pipeline that stands at these offsets ([`Cut`]), with these files of parameters and state.
+    /// Returns what is to be committed of a pipeline that stands at these offsets, with the last records applied ([`Cut`]), and with these files
+    /// of parameters and state.
     pub(super) fn new(
         number: u64,
         [parameters, state]: [&str; 2],
         setup: &Setup,
-        next: &[[i64; 3]],
+        (next, marks): (&[[Option<i64>; 3]], &BTreeMap<(String, i32), Mark>),
         journal: u64,
     ) -> Self {
         let mut offsets = Vec::new();
         for (i, name) in setup.topics.iter().enumerate() {
             for (partition, next) in (0i32..).zip(next) {
-                offsets.push(Offset { topic: name.clone(), partition, next: next[i] });
+                // Where it begins is not known before a broker has told.
+                let Some(next) = next[i] else { continue };
+                let mark = marks.get(&(name.clone(), partition)).copied();
+                offsets.push(Offset { topic: name.clone(), partition, next, mark });
             }
         }
         Self {

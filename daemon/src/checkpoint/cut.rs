@@ -1,8 +1,11 @@
 //! What a checkpoint needs of the pipeline, taken between two records.
 
+use std::collections::BTreeMap;
+
 use super::commit::TOPICS;
 use super::pieces::key_of;
 use crate::error::Stop;
+use crate::kafka::Mark;
 use crate::pipeline::Pipeline;
 use crate::pipeline::state::Picture;
 use crate::store::Batch;
@@ -32,10 +35,15 @@ pub struct Cut {
     pub(super) picture: Picture,
     pub(super) changes: Batch,
     /// The next offset of each of [`TOPICS`], by partition.
-    pub(super) next: Vec<[i64; 3]>,
+    pub(super) next: Next,
+    /// The last record that was applied, by topic and partition.
+    pub(super) marks: BTreeMap<(String, i32), Mark>,
     /// The journal that goes on behind it.
     pub(super) journal: u64,
 }
+
+/// The next offset of each of [`TOPICS`], by partition; none where it is not known yet.
+pub(super) type Next = Vec<[Option<i64>; 3]>;
 
 impl Cut {
     /// Takes the pipeline as it is now, with the changes that were gathered ahead. Everything that it took must be cut and fetched.
@@ -46,7 +54,8 @@ impl Cut {
         settled(pipeline)?;
         changes.gather(pipeline, usize::MAX)?;
         let next = next(pipeline);
-        Ok(Self { picture: pipeline.picture(), changes: changes.0, next, journal: 1 })
+        let marks = BTreeMap::new();
+        Ok(Self { picture: pipeline.picture(), changes: changes.0, next, marks, journal: 1 })
     }
 
     /// Says in which journal is what comes behind it.
@@ -54,10 +63,17 @@ impl Cut {
     pub fn followed_by(self, journal: u64) -> Self {
         Self { journal, ..self }
     }
+
+    /// Adds the last record that was applied, by topic and partition, by which the next start knows them again.
+    #[must_use]
+    pub fn marked(mut self, marks: BTreeMap<(String, i32), Mark>) -> Self {
+        self.marks = marks;
+        self
+    }
 }
 
 /// Returns the next offset of each of [`TOPICS`], by partition.
-pub(super) fn next(pipeline: &Pipeline) -> Vec<[i64; 3]> {
+pub(super) fn next(pipeline: &Pipeline) -> Next {
     pipeline.shards().iter().map(|shard| TOPICS.map(|topic| shard.next(topic))).collect()
 }
 

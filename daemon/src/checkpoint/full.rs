@@ -1,5 +1,6 @@
 //! A copy of everything in a folder of its own, so that something else can begin where the daemon is: a captured run.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -54,7 +55,9 @@ pub fn write_full(
     });
     visited.map_err(failed)?;
     applied?;
-    let value = Commit::new(1, [&parameters.name, &state.name], setup, &next(pipeline), 1);
+    // What is replayed from here comes from a capture, not from Kafka.
+    let (next, marks) = (next(pipeline), BTreeMap::new());
+    let value = Commit::new(1, [&parameters.name, &state.name], setup, (&next, &marks), 1);
     commit(&store, folder, batch, &value)?;
     Ok(CommitReport {
         number: 1,

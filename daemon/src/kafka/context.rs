@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use serde::Deserialize;
@@ -19,6 +19,7 @@ pub(super) struct Listener {
     statistics: Mutex<Option<Statistics>>,
     commits_failed: AtomicU64,
     commits_denied: AtomicBool,
+    made_anew: Mutex<Option<String>>,
 }
 
 impl Listener {
@@ -35,6 +36,12 @@ impl Listener {
     /// Takes the newest statistics, if any came since the last call.
     pub(super) fn take_statistics(&self) -> Option<Statistics> {
         self.statistics.lock().take()
+    }
+
+    /// Takes the name of a topic that was made anew while it was in use, if there was one since the last call. Only a client that
+    /// [`tells_of_topics_made_anew`] hears of it.
+    pub(super) fn take_made_anew(&self) -> Option<String> {
+        self.made_anew.lock().take()
     }
 
     /// Tells whether a commit was refused because the user may not commit offsets of the group.
@@ -67,6 +74,9 @@ impl ClientContext for Listener {
                 | RDKafkaLogLevel::Error
                 | RDKafkaLogLevel::Warning
         );
+        if let Some(topic) = made_anew(line).filter(|_| facility == "METADATA") {
+            *self.made_anew.lock() = Some(topic.to_owned());
+        }
         if facility == "COMMITFAIL" {
             self.note_failed_commit(line);
             return;
@@ -100,6 +110,22 @@ impl ClientContext for Listener {
 }
 
 impl ConsumerContext for Listener {}
+
+/// Lets a client tell by log lines which ids its topics have: it goes on in a topic that was made anew as if it were the old one, and says
+/// so nowhere else.
+pub(super) fn tells_of_topics_made_anew(options: &mut ClientConfig) {
+    let others = options.get("debug").map(|others| format!("{others},")).unwrap_or_default();
+    options.set("debug", format!("{others}metadata")).set_log_level(RDKafkaLogLevel::Debug);
+}
+
+/// Returns the topic of a log line that says that its id is another one now. Before the first answer a client knows no id.
+fn made_anew(line: &str) -> Option<&str> {
+    const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+    let (before, ids) = line.rsplit_once(" changed id from ")?;
+    let topic = before.rsplit_once("Topic ")?.1;
+    let (old, new) = ids.split_once(" to ")?;
+    (!old.starts_with(NO_ID) && !new.starts_with(NO_ID)).then_some(topic)
+}
 
 /// The few statistics of the library that we use.
 #[derive(Debug, Deserialize)]
@@ -159,6 +185,20 @@ mod tests {
         listener.error(KafkaError::Global(RDKafkaErrorCode::SSL), "certificate verify failed");
         listener.error(down, "1/1 brokers are down");
         assert_eq!(listener.last_complaint().as_deref(), Some("certificate verify failed"));
+    }
+
+    #[test]
+    fn a_topic_with_another_id_was_made_anew() {
+        let line = |old: &str, new: &str| {
+            format!("[thrd:main]: Topic s.events changed id from {old} to {new}")
+        };
+        let (none, one, other) =
+            ("AAAAAAAAAAAAAAAAAAAAAA", "7Qf9NtlrRIqEBdOkVkdmOg", "x4cQ8iVTQbqvW6hC1ZxL3w");
+        assert_eq!(made_anew(&line(one, other)), Some("s.events"));
+        for (old, new) in [(none, one), (one, none)] {
+            assert_eq!(made_anew(&line(old, new)), None);
+        }
+        assert_eq!(made_anew("Topic s.events [0] Leader 1 Epoch 0"), None);
     }
 
     #[test]

@@ -32,8 +32,8 @@ mod trouble;
 pub use admin::{Admin, Difference, TopicSpec, TopicState, standard_topics};
 pub use client::{Connection, Mistake, Sasl, SaslMechanism, Secret, Security, Tls};
 pub use consumer::{
-    Batch, BatchLimits, Consumer, ConsumerEvent, ConsumerGauges, ConsumerSettings, Gaps, Lane,
-    LaneStatus, LogEnd, NextOffset, Record, Source, Start, TopicRole,
+    Batch, BatchLimits, Consumer, ConsumerEvent, ConsumerGauges, ConsumerSettings, Gap, GapCause,
+    Gaps, Lane, LaneStatus, LogEnd, Mark, NextOffset, Record, Source, Start, TopicRole,
 };
 pub use dead_letter::{DeadLetter, DeadLetters, Origin, VALUE_LIMIT};
 pub use embedded::EmbeddedBroker;

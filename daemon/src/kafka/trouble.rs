@@ -55,8 +55,7 @@ pub enum Trouble {
     },
     /// The offset to continue from is not in the log any more, or not yet.
     #[error(
-        "partition {topic}/{partition} holds offsets {low} to {high}, expected to continue at {wanted}: {}; to go on, move the \
-         folder of checkpoint.path away and start again: state and model are built anew from what the topic holds",
+        "partition {topic}/{partition} holds offsets {low} to {high}, expected to continue at {wanted}: {}; {GO_ON}",
         cause_of_gap(*wanted, *low)
     )]
     OutOfRange {
@@ -70,6 +69,34 @@ pub enum Trouble {
         low: i64,
         /// The offset after the newest record.
         high: i64,
+    },
+    /// Under the topic's name there is another topic: what was to be read of the old one is gone, and offsets mean other records.
+    #[error(
+        "the topic {topic} is not the one that was read before ({what}): it was deleted and made anew; {GO_ON}"
+    )]
+    MadeAnew {
+        /// The topic's name.
+        topic: String,
+        /// What shows it.
+        what: String,
+    },
+    /// A batch of records is damaged.
+    #[error(
+        "partition {topic}/{partition} cannot be read at offset {offset} ({reason}): a batch is damaged on the broker's disk or of an \
+         unknown form, and {}; take it from a sound replica, or {GO_ON}",
+        next.map_or("nothing behind it can be read".to_owned(), |next| format!("the next sound record is at {next}"))
+    )]
+    Unreadable {
+        /// The topic's name.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The offset at which reading was to go on.
+        offset: i64,
+        /// The next offset that can be read.
+        next: Option<i64>,
+        /// What the client library said.
+        reason: String,
     },
     /// A record has more bytes than the client or the topic takes; it will never be sent.
     #[error(
@@ -112,6 +139,11 @@ pub enum Trouble {
         reason: String,
     },
 }
+
+/// What can be done where records are missing.
+const GO_ON: &str = "to go on without the missing records, start with --accept-gap (each gap is told and counted; outcomes in it are \
+                     not learned, and impressions before it whose outcomes lie in it are learned as without); or move the folder of \
+                     checkpoint.path away and start again: state and model are built anew from what the topics hold";
 
 impl Trouble {
     /// Says whether the same call may work later without anybody changing anything.

@@ -8,6 +8,7 @@
 //!
 //! State and parameters are so of the same moment in the order of records, though not of the clock. One checkpoint is written at a time.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use crate::checkpoint::{Checkpoint, Cut, NotSound, Offset, Outcome};
 use crate::config::Topics;
 use crate::error::Stop;
 use crate::http::Wait;
-use crate::kafka::{Consumer, DeadLetters, Lane, NextOffset, TopicRole};
+use crate::kafka::{Consumer, DeadLetters, Lane, Mark, NextOffset, TopicRole};
 use crate::learn::trainer::TrainerImage;
 use crate::shutdown::Shutdown;
 
@@ -106,7 +107,8 @@ impl Checkpointer {
                 metrics.bytes.set(report.bytes() as f64);
                 metrics.store_bytes.set(self.checkpoint.store_bytes()? as f64);
                 self.shared.readiness.clear(Wait::Checkpoint);
-                self.consumer.commit(lanes(&self.shared.topics, &report.offsets).collect());
+                let lanes = lanes(&self.shared.topics, &report.offsets);
+                self.consumer.commit(lanes.map(|(lane, next, _)| (lane, next)).collect());
                 tracing::info!(
                     number = report.number,
                     bytes = report.bytes(),
@@ -125,19 +127,33 @@ impl Checkpointer {
     }
 }
 
-/// Returns the offsets of a checkpoint as those of the consumer; none for a partition of which nothing was taken.
+/// Returns the marks of the consumer's partitions as those of a checkpoint.
+pub fn marked(topics: &Topics, marks: &BTreeMap<Lane, Mark>) -> BTreeMap<(String, i32), Mark> {
+    let named = marks.iter().filter_map(|(lane, mark)| {
+        let topic = match lane.role {
+            TopicRole::Events => &topics.events,
+            TopicRole::Items => &topics.items,
+            TopicRole::Users => &topics.users,
+            TopicRole::Requests => return None,
+        };
+        Some(((topic.clone(), lane.partition), *mark))
+    });
+    named.collect()
+}
+
+/// Returns the offsets of a checkpoint with their marks, by the consumer's partitions.
 pub fn lanes<'a>(
     topics: &'a Topics,
     offsets: &'a [Offset],
-) -> impl Iterator<Item = (Lane, NextOffset)> + 'a {
+) -> impl Iterator<Item = (Lane, NextOffset, Option<Mark>)> + 'a {
     let role = |topic: &str| match topic {
         _ if topic == topics.events => Some(TopicRole::Events),
         _ if topic == topics.items => Some(TopicRole::Items),
         _ if topic == topics.users => Some(TopicRole::Users),
         _ => None,
     };
-    offsets.iter().filter(|offset| offset.next > 0).filter_map(move |offset| {
+    offsets.iter().filter_map(move |offset| {
         let lane = Lane { role: role(&offset.topic)?, partition: offset.partition };
-        Some((lane, NextOffset(offset.next)))
+        Some((lane, NextOffset(offset.next), offset.mark))
     })
 }

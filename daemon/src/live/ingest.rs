@@ -4,6 +4,7 @@
 //! It decides by the clock in three cases, and writes each decision down before it takes effect, as it does whose turn it was: a batch is cut
 //! because its oldest example has waited long enough; a silent partition's watermark moves; a checkpoint ends the batch that fills.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +12,10 @@ use crossbeam_channel::{Receiver, RecvError, Sender, bounded};
 use sluice_features::reject::Rejection;
 use sluice_features::wire::Topic;
 
-use super::checkpointer::{Job, Written};
+use super::checkpointer::{Job, Written, marked};
 use super::partitioning::{Partitioning, Told};
 use super::poison::Poison;
+use super::positions::{Positions, topic_of};
 use super::repeat::Repeat;
 use super::room::Room;
 use super::silence::Silence;
@@ -23,9 +25,7 @@ use crate::checkpoint::{Changes, Cut};
 use crate::config::Share;
 use crate::error::Stop;
 use crate::http::Wait;
-use crate::kafka::{
-    Batch, Consumer, ConsumerEvent, DeadLetter, DeadLetters, Lane, Origin, TopicRole,
-};
+use crate::kafka::{Batch, Consumer, ConsumerEvent, DeadLetter, DeadLetters, Lane, Mark, Origin};
 use crate::pipeline::Pipeline;
 use crate::pipeline::due::Next;
 use crate::pipeline::record::Record;
@@ -73,6 +73,8 @@ pub struct Ingest {
     pub poison: Poison,
     /// What such a start repeats first.
     pub repeat: Option<Repeat>,
+    /// The last record that was applied of each partition, as the last checkpoint knows it.
+    pub marks: BTreeMap<Lane, Mark>,
     /// The capture, if this run is captured.
     pub capture: Option<Capture>,
     /// A batch is cut when its oldest example has waited for so long.
@@ -100,6 +102,7 @@ pub(super) struct State {
     pub(super) silences: Vec<Silence>,
     partitioning: Partitioning,
     pub(super) room: Room,
+    pub(super) positions: Positions,
 }
 
 impl Ingest {
@@ -126,6 +129,11 @@ impl Ingest {
                     recv(shutdown.channel()) -> _ => {}
                     recv(events) -> event => match event {
                         Ok(ConsumerEvent::Batch(batch)) => self.came(batch, &mut state, shutdown)?,
+                        Ok(ConsumerEvent::Gap(gap)) => self.went_on(&gap, &mut state)?,
+                        Ok(ConsumerEvent::Assigned(lanes)) => {
+                            self.assigned(&lanes, &mut state)?;
+                            self.heard(ConsumerEvent::Assigned(lanes))?;
+                        }
                         Ok(event) => self.heard(event)?,
                         Err(_) => return Err(Stop::fault("the poll thread ended before it was told to")),
                     },
@@ -196,6 +204,7 @@ impl Ingest {
             silences: vec![Silence::begin(now); partitions],
             partitioning: Partitioning::new(partitions),
             room: Room::new(self.shared.pipeline.read().rules().bounds),
+            positions: Positions::new(self.marks.clone()),
         }
     }
 
@@ -279,6 +288,7 @@ impl Ingest {
         if let Some(silence) = state.silences.get_mut(partition as usize).filter(|_| moved) {
             *silence = Silence::begin(self.shared.clock.steady());
         }
+        state.positions.note(batch);
         self.look_at_room(state);
         self.hand_on(state)
     }
@@ -400,7 +410,7 @@ impl Ingest {
 
     /// Ends the batch that fills, and sets aside all that a checkpoint of everything up to here needs: the pipeline at once, the
     /// parameters when the learner has come so far. The checkpointer writes it while this thread goes on.
-    fn begin_checkpoint(&mut self, state: &mut State) -> Result<(), Stop> {
+    pub(super) fn begin_checkpoint(&mut self, state: &mut State) -> Result<(), Stop> {
         self.decide(Decision::Cut, state)?;
         let (to, image) = bounded(1);
         self.send(Work::Freeze(to))?;
@@ -412,6 +422,7 @@ impl Ingest {
         state.journals[1] = self.journal.turn_over();
         let cut = Cut::take(&mut self.shared.pipeline.write(), changes)?;
         let cut = cut.followed_by(state.journals[1]);
+        let cut = cut.marked(marked(&self.shared.topics, state.positions.marks()));
         let now = self.shared.clock.steady();
         self.shared.hold(now - begun);
         (state.writing, state.begun) = (Some(begun), begun);
@@ -421,7 +432,7 @@ impl Ingest {
     }
 
     /// Waits for the checkpoint that is being written, if there is one. Returns what became of it.
-    fn finish_checkpoint(&mut self, state: &mut State) -> Result<Written, Stop> {
+    pub(super) fn finish_checkpoint(&mut self, state: &mut State) -> Result<Written, Stop> {
         match state.writing {
             Some(_) => {
                 let written = self.checkpointed.recv();
@@ -472,7 +483,7 @@ impl Ingest {
     pub(super) fn heard(&self, event: ConsumerEvent) -> Result<(), Stop> {
         let readiness = &self.shared.readiness;
         match event {
-            ConsumerEvent::Batch(_) => {}
+            ConsumerEvent::Batch(_) | ConsumerEvent::Gap(_) => {}
             ConsumerEvent::Assigned(lanes) => {
                 tracing::info!(partitions = lanes.len(), "reading");
                 readiness.clear(Wait::Kafka);
@@ -514,13 +525,7 @@ impl Ingest {
 
 /// Returns the part of the pipeline that a partition's records belong to.
 fn part_of(lane: Lane) -> Result<Part, Stop> {
-    let topic = match lane.role {
-        TopicRole::Events => Topic::Events,
-        TopicRole::Items => Topic::Items,
-        TopicRole::Users => Topic::Users,
-        TopicRole::Requests => return Err(Stop::fault("a request came to the ingest thread")),
-    };
-    Ok((topic, u32::try_from(lane.partition).unwrap_or_default()))
+    Ok((topic_of(lane.role)?, u32::try_from(lane.partition).unwrap_or_default()))
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod orphans;
 pub mod outputs;
 mod partitioning;
 pub mod poison;
+mod positions;
 pub mod refusals;
 pub mod repeat;
 mod room;

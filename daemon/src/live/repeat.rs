@@ -10,7 +10,9 @@ use sluice_features::wire::Topic;
 use super::ingest::{Ingest, State};
 use crate::error::Stop;
 use crate::http::Wait;
-use crate::kafka::{Batch, Connection, ConsumerEvent, Lane, NextOffset, Recall, Source, TopicRole};
+use crate::kafka::{
+    Batch, Connection, ConsumerEvent, Lane, LaneStatus, NextOffset, Recall, Source, TopicRole,
+};
 use crate::recovery::{Chain, Part, Step, Turn};
 use crate::shutdown::Shutdown;
 
@@ -61,9 +63,7 @@ impl Ingest {
         if steps == 0 {
             return Ok(true);
         }
-        if !self.wait_until_assigned(shutdown)? {
-            return Ok(false);
-        }
+        let Some(lanes) = self.wait_until_assigned(shutdown)? else { return Ok(false) };
         let wait = format!("{steps} steps since the checkpoint are being repeated");
         self.shared.readiness.wait_for(Wait::Starting, wait);
         let Some(mut recall) = self.recall(&repeat, &ranges, shutdown)? else { return Ok(false) };
@@ -82,7 +82,8 @@ impl Ingest {
                 Step::Next => {}
             }
         }
-        self.shared.readiness.clear(Wait::Starting);
+        self.assigned(&lanes, state)?;
+        self.heard(ConsumerEvent::Assigned(lanes))?;
         tracing::info!(
             steps,
             records = self.shared.records() - before,
@@ -92,19 +93,19 @@ impl Ingest {
         Ok(true)
     }
 
-    /// Waits until the consumer has found the partitions and made sure that they are those of before.
-    fn wait_until_assigned(&self, shutdown: &Shutdown) -> Result<bool, Stop> {
+    /// Waits until the consumer has found the partitions and made sure that they are those of before. `None` when told to stop.
+    fn wait_until_assigned(&self, shutdown: &Shutdown) -> Result<Option<Vec<LaneStatus>>, Stop> {
         let events = self.consumer.events();
         loop {
             crossbeam_channel::select! {
-                recv(shutdown.channel()) -> _ => return Ok(false),
-                recv(events) -> event => {
-                    let event = event.map_err(|_| Stop::fault("the poll thread ended before it was told to"))?;
-                    let assigned = matches!(event, ConsumerEvent::Assigned(_));
-                    self.heard(event)?;
-                    if assigned {
-                        return Ok(true);
+                recv(shutdown.channel()) -> _ => return Ok(None),
+                recv(events) -> event => match event {
+                    Ok(ConsumerEvent::Assigned(lanes)) => {
+                        self.shared.readiness.clear(Wait::Kafka);
+                        return Ok(Some(lanes));
                     }
+                    Ok(event) => self.heard(event)?,
+                    Err(_) => return Err(Stop::fault("the poll thread ended before it was told to")),
                 }
             }
         }

@@ -85,6 +85,16 @@ pub const ALL: &[Description] = &[
         &[],
         "offset commits that Kafka refused; only lag tools miss them",
     ),
+    counter(
+        "sluice_consume_gaps_total",
+        &["cause"],
+        "places where records are missing and reading went on knowingly (`--accept-gap`)",
+    ),
+    counter(
+        "sluice_consume_missing_records_total",
+        &["cause"],
+        "records missing there, where their number is known",
+    ),
     counter("sluice_events_taken_total", &["type"], "valid events by type"),
     counter("sluice_events_rejected_total", &["reason"], "records refused, by reason"),
     counter("sluice_events_replayed_total", &[], "records at or below the applied offset, skipped"),

@@ -39,6 +39,8 @@ pub struct LabelSets {
     pub outputs: Vec<String>,
     /// Why a record did not arrive.
     pub causes: Vec<String>,
+    /// Why records are missing that were to be read.
+    pub gaps: Vec<String>,
 }
 
 /// All metrics of one daemon.
@@ -86,10 +88,11 @@ group! {
     Daemon { ready: Gauge, start_time_seconds: Gauge, }
 }
 group! {
-    /// `sluice_consume_*`. `records` and `bytes` by topic.
+    /// `sluice_consume_*`. `records` and `bytes` by topic, `gaps` and `missing` by cause.
     Consume {
         records: Vec<Counter>, bytes: Vec<Counter>, poll_age_seconds: Gauge, queue_bytes: Gauge,
-        paused: Gauge, connected: Gauge, commits_failed: Counter,
+        paused: Gauge, connected: Gauge, commits_failed: Counter, gaps: Vec<Counter>,
+        missing: Vec<Counter>,
     }
 }
 group! {
@@ -194,6 +197,8 @@ impl Metrics {
                 paused: r.gauge("sluice_consume_paused"),
                 connected: r.gauge("sluice_consume_connected"),
                 commits_failed: r.counter("sluice_consume_commits_failed_total"),
+                gaps: r.counters("sluice_consume_gaps_total", "cause", &sets.gaps),
+                missing: r.counters("sluice_consume_missing_records_total", "cause", &sets.gaps),
             },
             events: Events {
                 taken: r.counters("sluice_events_taken_total", "type", &sets.types),

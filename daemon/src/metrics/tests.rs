@@ -17,6 +17,7 @@ fn metrics() -> Metrics {
         outcomes: vec!["answered".into(), "late".into()],
         outputs: one("responses"),
         causes: one("no-right"),
+        gaps: one("deleted"),
     })
 }
 

@@ -10,6 +10,9 @@ use sluice_features::wire::Topic;
 use super::Rules;
 use super::spill::Spill;
 
+/// Stands for an offset that is not known: below all that there are.
+const UNKNOWN: i64 = -1;
+
 /// One shard.
 pub struct Shard {
     /// Which outcome belongs to which impression.
@@ -36,14 +39,14 @@ impl Shard {
             watermark: Watermark::new(rules.lateness),
             idle: false,
             arrivals: 0,
-            next: [0; 4],
+            next: [UNKNOWN; 4],
             spill: Spill::new(number),
         }
     }
 
-    /// Returns the offset that is expected next of a topic: a record below it is in already.
-    pub fn next(&self, topic: Topic) -> i64 {
-        self.next[topic as usize]
+    /// Returns the offset that is expected next of a topic: a record below it is in already. `None` until it is known where the topic begins.
+    pub fn next(&self, topic: Topic) -> Option<i64> {
+        Some(self.next[topic as usize]).filter(|next| *next != UNKNOWN)
     }
 
     /// Sets the offset that is expected next of a topic.

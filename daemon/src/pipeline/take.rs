@@ -42,7 +42,7 @@ impl Pipeline {
         let number = self.shard_number(record.partition);
         self.latest_user = None;
         let shard = &mut self.shards[number];
-        if record.offset < shard.next(record.topic) {
+        if shard.next(record.topic).is_some_and(|next| record.offset < next) {
             self.counts.replayed += 1;
             return Ok(());
         }

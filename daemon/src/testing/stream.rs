@@ -226,7 +226,7 @@ pub(crate) fn assert_same(left: &[LearnBatch], right: &[LearnBatch]) {
 }
 
 /// What was counted, and where the topics stand.
-pub(crate) fn tally(pipeline: &Pipeline) -> (Counts, JoinCounts, u64, Vec<[i64; 3]>) {
+pub(crate) fn tally(pipeline: &Pipeline) -> (Counts, JoinCounts, u64, Vec<[Option<i64>; 3]>) {
     let next = |topic| move |shard: &Shard| shard.next(topic);
     let offsets = pipeline
         .shards()

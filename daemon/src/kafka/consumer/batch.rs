@@ -12,7 +12,7 @@ use sluice_features::time::EventTime;
 use sluice_features::watermark::JUMP;
 use sluice_features::wire::OLDEST;
 
-use super::{Lane, NextOffset, TopicRole};
+use super::{Lane, Mark, NextOffset, TopicRole};
 
 /// Stands for an absent key, value or header.
 const ABSENT: u32 = u32::MAX;
@@ -93,6 +93,12 @@ impl Batch {
     /// Returns the offset to continue from once every record of the batch is applied.
     pub fn next_offset(&self) -> NextOffset {
         NextOffset(self.buffers.entries.last().map_or(0, |entry| entry.offset + 1))
+    }
+
+    /// Returns what is to be kept of the last record once all are applied.
+    pub fn mark(&self) -> Option<Mark> {
+        let last = self.records().last()?;
+        Some(Mark::of(last.offset, last.timestamp, last.key, last.value))
     }
 
     /// Walks over the records.

@@ -1,5 +1,6 @@
 //! The partitions of a consumer: where each one starts and how far it is.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -9,6 +10,9 @@ use sluice_features::time::EventTime;
 use super::super::probe::{PartitionRange, Probe};
 use super::super::trouble::Trouble;
 use super::batch::Buffers;
+use super::gap::{Gap, GapCause};
+use super::mark::{Mark, Proof, compare};
+use super::witness::Witness;
 use super::{ConsumerSettings, Gaps, Lane, LaneStatus, NextOffset, Source, Start};
 
 /// One partition as the poll thread sees it.
@@ -68,52 +72,108 @@ impl LaneState {
     }
 }
 
-/// Asks the brokers for all partitions and decides where each one starts.
+/// Asks the brokers for all partitions, makes sure that they are the ones that were read before, and decides where each one starts. What
+/// is missing there is told beside.
 ///
 /// # Errors
-/// Retriable while no broker answers; otherwise a missing topic, a refusal or an offset that is gone.
+/// Retriable while no broker answers; otherwise a missing topic, a refusal, an offset that is gone or a topic that was made anew.
 pub(super) fn resolve(
     settings: &ConsumerSettings,
     probe: &Probe,
     patience: Duration,
-) -> Result<Vec<LaneState>, Trouble> {
-    let mut lanes = Vec::new();
+) -> Result<(Vec<LaneState>, Vec<Gap>), Trouble> {
+    let (mut lanes, mut gaps) = (Vec::new(), Vec::new());
     for (index, source) in settings.sources.iter().enumerate() {
         let missing = || Trouble::MissingTopic { topic: source.topic.clone() };
         let partitions = probe.partitions(&source.topic, patience)?.ok_or_else(missing)?;
+        let mut ranges = Vec::with_capacity(partitions);
         for partition in 0..i32::try_from(partitions).unwrap_or(i32::MAX) {
             let lane = Lane { role: source.role, partition };
-            let range = probe.range(&source.topic, partition, patience)?;
+            ranges.push((lane, probe.range(&source.topic, partition, patience)?));
+        }
+        let proofs = proofs(settings, source, &ranges)?;
+        for (lane, range) in ranges {
             let wanted = settings.offsets.get(&lane).copied();
-            let position = start_of(source, partition, wanted, range)?;
+            let proof = proofs.get(&lane.partition).unwrap_or(&Proof::Unknown);
+            let (position, gap) =
+                start_of(source, lane, wanted, proof, range, settings.accept_gaps)?;
             lanes.push(LaneState::new(lane, index, position, range.high));
+            gaps.extend(gap);
         }
     }
-    Ok(lanes)
+    Ok((lanes, gaps))
 }
 
-/// Decides where one partition starts.
+/// Compares the partitions of a topic with what was kept of them.
+fn proofs(
+    settings: &ConsumerSettings,
+    source: &Source,
+    ranges: &[(Lane, PartitionRange)],
+) -> Result<BTreeMap<i32, Proof>, Trouble> {
+    let marked = ranges.iter().filter_map(|(lane, range)| {
+        let mark = settings.marks.get(lane).filter(|mark| mark.offset >= range.low);
+        mark.filter(|_| range.low < range.high).map(|mark| (lane.partition, *mark, *range))
+    });
+    let marked: Vec<(i32, Mark, PartitionRange)> = marked.collect();
+    if marked.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let witness = Witness::open(&settings.connection, &settings.group)?;
+    let there = marked.iter().filter(|(_, mark, range)| mark.offset < range.high);
+    let there: Vec<_> = there.map(|(partition, mark, _)| (*partition, mark.offset)).collect();
+    let at =
+        if there.is_empty() { BTreeMap::new() } else { witness.records(&source.topic, &there)? };
+    let gone = marked.iter().filter(|(partition, mark, _)| {
+        at.get(partition).is_none_or(|found| found.mark.offset != mark.offset)
+    });
+    let gone: Vec<_> = gone.map(|(partition, _, range)| (*partition, range.low)).collect();
+    let oldest =
+        if gone.is_empty() { BTreeMap::new() } else { witness.records(&source.topic, &gone)? };
+    let proof = |(partition, mark, _): &(i32, Mark, PartitionRange)| {
+        (*partition, compare(mark, at.get(partition), oldest.get(partition)))
+    };
+    Ok(marked.iter().map(proof).collect())
+}
+
+/// Decides where one partition starts, and what is missing there.
 ///
 /// # Errors
-/// [`Trouble::OutOfRange`] when the wanted offset is not in the log and the topic must not have gaps.
+/// Where records are missing, or are not those that were read before, and that is not accepted: [`Trouble::OutOfRange`],
+/// [`Trouble::MadeAnew`].
 pub(super) fn start_of(
     source: &Source,
-    partition: i32,
+    lane: Lane,
     wanted: Option<NextOffset>,
+    proof: &Proof,
     range: PartitionRange,
-) -> Result<i64, Trouble> {
+    accept: bool,
+) -> Result<(i64, Option<Gap>), Trouble> {
     let PartitionRange { low, high } = range;
-    match (wanted, source.start) {
-        (None, Start::Beginning) => Ok(low),
-        (None, Start::End) => Ok(high),
-        (Some(NextOffset(offset)), _) if (low..=high).contains(&offset) => Ok(offset),
-        // Below the log of a compacted topic is nothing to miss; above it, the topic was made anew.
-        (Some(NextOffset(_)), Start::Beginning) if source.gaps == Gaps::Skip => Ok(low),
-        (Some(NextOffset(_)), Start::End) if source.gaps == Gaps::Skip => Ok(high),
-        (Some(NextOffset(wanted)), _) => {
-            Err(Trouble::OutOfRange { topic: source.topic.clone(), partition, wanted, low, high })
-        }
+    let Some(NextOffset(offset)) = wanted else {
+        return Ok((if source.start == Start::Beginning { low } else { high }, None));
+    };
+    let (cause, to) = match proof {
+        Proof::Other(_) => (GapCause::MadeAnew, low),
+        _ if (low..=high).contains(&offset) => return Ok((offset, None)),
+        // Questions of a while ago are not waited for any more.
+        _ if source.gaps == Gaps::Skip && source.start == Start::End => return Ok((high, None)),
+        // Below the log of a compacted topic is nothing to miss.
+        _ if source.gaps == Gaps::Skip && offset < low => return Ok((low, None)),
+        _ if offset < low => (GapCause::Deleted, low),
+        Proof::Same => (GapCause::EndLost, high),
+        Proof::Unknown => (GapCause::MadeAnew, low),
+    };
+    if accept {
+        let (from, to) = (NextOffset(offset), NextOffset(to));
+        return Ok((to.0, Some(Gap { lane, cause, from, to })));
     }
+    let (topic, partition) = (source.topic.clone(), lane.partition);
+    Err(match proof {
+        Proof::Other(what) => {
+            Trouble::MadeAnew { topic, what: format!("partition {partition}: {what}") }
+        }
+        _ => Trouble::OutOfRange { topic, partition, wanted: offset, low, high },
+    })
 }
 
 #[cfg(test)]
@@ -123,8 +183,19 @@ mod tests {
 
     const RANGE: PartitionRange = PartitionRange { low: 10, high: 20 };
 
+    fn place(
+        role: TopicRole,
+        wanted: Option<i64>,
+        proof: &Proof,
+        accept: bool,
+    ) -> Result<(i64, Option<GapCause>), Trouble> {
+        let (source, lane) = (Source::new(role, "t"), Lane { role, partition: 0 });
+        let place = start_of(&source, lane, wanted.map(NextOffset), proof, RANGE, accept);
+        place.map(|(position, gap)| (position, gap.map(|gap| gap.cause)))
+    }
+
     fn start(role: TopicRole, wanted: Option<i64>) -> Result<i64, Trouble> {
-        start_of(&Source::new(role, "t"), 0, wanted.map(NextOffset), RANGE)
+        place(role, wanted, &Proof::Unknown, false).map(|(position, _)| position)
     }
 
     #[test]
@@ -143,18 +214,57 @@ mod tests {
     }
 
     #[test]
-    fn events_never_jump_over_a_gap() {
-        for wanted in [9, 21] {
-            let trouble = start(TopicRole::Events, Some(wanted)).expect_err("a gap");
+    fn nothing_is_jumped_over_that_is_missed() {
+        for (role, wanted) in
+            [(TopicRole::Events, 9), (TopicRole::Events, 21), (TopicRole::Items, 21)]
+        {
+            let trouble = start(role, Some(wanted)).expect_err("a gap");
             assert!(matches!(trouble, Trouble::OutOfRange { low: 10, high: 20, .. }), "{trouble}");
         }
     }
 
     #[test]
-    fn compacted_topics_begin_again_and_requests_go_on_at_the_end() {
+    fn compacted_topics_miss_nothing_below_their_log_and_requests_go_on_at_the_end() {
+        assert_eq!(start(TopicRole::Users, Some(9)), Ok(10));
         for wanted in [9, 21] {
-            assert_eq!(start(TopicRole::Users, Some(wanted)), Ok(10));
             assert_eq!(start(TopicRole::Requests, Some(wanted)), Ok(20));
         }
+    }
+
+    #[test]
+    fn another_topic_under_the_same_name_is_refused_wherever_the_offset_lies() {
+        let other = Proof::Other("record 14 is another one".into());
+        for role in [TopicRole::Events, TopicRole::Items, TopicRole::Users] {
+            for wanted in [9, 10, 15, 20, 21] {
+                let trouble = place(role, Some(wanted), &other, false).expect_err("another one");
+                assert!(matches!(trouble, Trouble::MadeAnew { .. }), "{trouble}");
+                let accepted = place(role, Some(wanted), &other, true);
+                assert_eq!(accepted, Ok((10, Some(GapCause::MadeAnew))), "from its beginning");
+            }
+        }
+    }
+
+    #[test]
+    fn a_gap_that_is_accepted_is_told_with_its_cause() {
+        let events = |wanted, proof| place(TopicRole::Events, Some(wanted), &proof, true);
+        assert_eq!(events(7, Proof::Unknown), Ok((10, Some(GapCause::Deleted))));
+        assert_eq!(events(7, Proof::Same), Ok((10, Some(GapCause::Deleted))));
+        assert_eq!(events(25, Proof::Unknown), Ok((10, Some(GapCause::MadeAnew))));
+        // What it has lost was read: it would be read twice from the beginning.
+        assert_eq!(events(25, Proof::Same), Ok((20, Some(GapCause::EndLost))));
+        assert_eq!(events(15, Proof::Same), Ok((15, None)));
+        assert_eq!(place(TopicRole::Items, Some(7), &Proof::Unknown, true), Ok((10, None)));
+    }
+
+    #[test]
+    fn a_gap_knows_how_many_records_are_missing_where_that_can_be_known() {
+        let missing = |cause, from, to| {
+            let lane = Lane { role: TopicRole::Events, partition: 0 };
+            Gap { lane, cause, from: NextOffset(from), to: NextOffset(to) }.missing()
+        };
+        assert_eq!(missing(GapCause::Deleted, 10, 40), Some(30));
+        assert_eq!(missing(GapCause::Unreadable, 10, 12), Some(2));
+        assert_eq!(missing(GapCause::MadeAnew, 10, 0), None);
+        assert_eq!(missing(GapCause::EndLost, 10, 7), None);
     }
 }

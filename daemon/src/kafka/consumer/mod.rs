@@ -24,9 +24,12 @@
 //! **Silence.** Whether a partition is read up is proven, not assumed: `log_end`.
 
 mod batch;
+mod gap;
 mod lanes;
 mod log_end;
+mod mark;
 mod poll;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,7 +46,9 @@ use crate::clock::Clock;
 
 pub use batch::{Batch, Record};
 pub(super) use batch::{Buffers, arrival};
+pub use gap::{Gap, GapCause};
 pub use log_end::LogEnd;
+pub use mark::Mark;
 
 /// What a topic is to the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,7 +105,7 @@ pub enum Start {
 pub enum Gaps {
     /// Stop with [`Trouble::OutOfRange`]: records would be lost, and a person must decide.
     Refuse,
-    /// Continue at the nearest offset that is there: compacted topics and requests.
+    /// Continue at the nearest offset that is there where nothing is missed: below the log of compacted topics, and for requests.
     Skip,
 }
 
@@ -164,6 +169,10 @@ pub struct ConsumerSettings {
     pub sources: Vec<Source>,
     /// Where to continue: the caller's checkpoint.
     pub offsets: BTreeMap<Lane, NextOffset>,
+    /// The last record that was applied of each partition: the caller's checkpoint.
+    pub marks: BTreeMap<Lane, Mark>,
+    /// Whether reading goes on, knowingly, where records are missing; it ends there otherwise.
+    pub accept_gaps: bool,
     /// When batches are handed on.
     pub batch: BatchLimits,
     /// Bytes in the owner's hands above which reading pauses.
@@ -190,6 +199,8 @@ impl ConsumerSettings {
             group: group.into(),
             sources,
             offsets: BTreeMap::new(),
+            marks: BTreeMap::new(),
+            accept_gaps: false,
             batch: BatchLimits::default(),
             queue_high: 64 << 20,
             queue_low: 32 << 20,
@@ -215,6 +226,8 @@ pub enum ConsumerEvent {
         /// Records not handed out yet.
         lag: u64,
     },
+    /// Records are missing, and reading went on behind them knowingly. The partition's next batch follows.
+    Gap(Gap),
     /// More is waiting than `caught_up_within` and its slack allow.
     Behind {
         /// Records not handed out yet.

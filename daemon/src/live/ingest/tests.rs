@@ -16,7 +16,7 @@ use crate::config::{Bounds, Config, Share};
 use crate::http::Readiness;
 use crate::kafka::{
     Connection, ConsumerSettings, EmbeddedBroker, LaneStatus, Producer, ProducerSettings, Reader,
-    Source, Start, Stranger,
+    Source, Start, Stranger, TopicRole,
 };
 use crate::live::checkpointer::lanes;
 use crate::metrics::Metrics;
@@ -102,7 +102,7 @@ impl Stand {
             journal: resumed.journal,
             connection: broker.connection(),
             sources,
-            from: lanes(&topics, &resumed.offsets).collect(),
+            from: lanes(&topics, &resumed.offsets).map(|(lane, next, _)| (lane, next)).collect(),
         });
         if let Some(repeat) = &repeat {
             settings.offsets = repeat.from.clone();
@@ -126,6 +126,7 @@ impl Stand {
             journal,
             poison: Poison::open(folder).unwrap(),
             repeat,
+            marks: Default::default(),
             capture: None,
             max_age: PATIENT,
             faults: Supervisor::new(shutdown.clone(), clock.clone()).faults(),

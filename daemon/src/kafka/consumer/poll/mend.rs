@@ -7,7 +7,8 @@ use super::super::super::context::Listener;
 use super::super::super::probe::Probe;
 use super::super::super::trouble::{Right, Trouble, is_refusal};
 use super::super::lanes::start_of;
-use super::super::{ConsumerSettings, NextOffset, Source, TopicRole};
+use super::super::mark::Proof;
+use super::super::{ConsumerEvent, ConsumerSettings, NextOffset, Source, TopicRole};
 use super::{PROBE_PATIENCE, Poller};
 
 impl Poller {
@@ -94,7 +95,11 @@ impl Poller {
                 other => other?,
             };
             let wanted = Some(NextOffset(lane.position));
-            let position = start_of(source, lane.lane.partition, wanted, range)?;
+            // A topic that was made anew under a running daemon ends it: only the next start can compare records.
+            let accept = self.settings.accept_gaps && lane.position < range.low;
+            let (position, gap) =
+                start_of(source, lane.lane, wanted, &Proof::Unknown, range, accept)?;
+            self.outbox.extend(gap.map(ConsumerEvent::Gap));
             if position != lane.position {
                 tracing::warn!(
                     topic = source.topic,
@@ -108,6 +113,29 @@ impl Poller {
                 lane.high = range.high;
                 lane.target = lane.target.min(range.high);
             }
+        }
+        self.assign(consumer)
+    }
+
+    /// A topic was deleted and made anew while it was read: requests are read from its beginning, everything else ends here.
+    pub(super) fn made_anew(
+        &mut self,
+        topic: &str,
+        consumer: &BaseConsumer<Listener>,
+    ) -> Result<(), Trouble> {
+        let sources = &self.settings.sources;
+        let Some(index) = sources.iter().position(|source| source.topic == topic) else {
+            return Ok(());
+        };
+        if sources[index].role != TopicRole::Requests {
+            let what = "its id has changed while it was read".to_owned();
+            return Err(Trouble::MadeAnew { topic: topic.to_owned(), what });
+        }
+        tracing::warn!(topic, "the topic was deleted and made anew: it is read from its beginning");
+        self.seal_all();
+        for at in &self.index[index] {
+            let lane = &mut self.lanes[*at];
+            (lane.position, lane.passed, lane.high, lane.target) = (0, 0, 0, 0);
         }
         self.assign(consumer)
     }

@@ -12,17 +12,16 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::super::client::Kind;
-use super::super::context::Listener;
+use super::super::context::{Listener, tells_of_topics_made_anew};
 use super::super::probe::Probe;
 use super::super::trouble::Trouble;
 use super::batch::Buffers;
 use super::lanes::{LaneState, resolve};
-use super::{ConsumerEvent, ConsumerSettings, Control, Shared, SharedLane};
+use super::{ConsumerEvent, ConsumerSettings, Control, Gap, Shared, SharedLane};
 
 /// The longest wait for a record.
 const IDLE: Duration = Duration::from_millis(50);
@@ -45,6 +44,8 @@ pub(super) struct Poller {
     control: Receiver<Control>,
     shared: Arc<Shared>,
     lanes: Vec<LaneState>,
+    /// Gaps that were found at the start.
+    gaps: Vec<Gap>,
     /// Lane of each partition, by source.
     index: Vec<Vec<usize>>,
     /// Lanes with an open batch, oldest first.
@@ -91,6 +92,7 @@ impl Poller {
             control,
             shared,
             lanes: Vec::new(),
+            gaps: Vec::new(),
             index: Vec::new(),
             open: VecDeque::new(),
             outbox: VecDeque::new(),
@@ -158,8 +160,9 @@ impl Poller {
                 None => Probe::open(&self.settings.connection)?,
             };
             match resolve(&self.settings, &probe, PROBE_PATIENCE) {
-                Ok(lanes) => {
+                Ok((lanes, gaps)) => {
                     self.take_lanes(lanes);
+                    self.gaps = gaps;
                     self.set_connected();
                     return Ok(true);
                 }
@@ -217,9 +220,9 @@ impl Poller {
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
             .set("allow.auto.create.topics", "false")
-            .set("statistics.interval.ms", "500")
-            // Failed commits are told by a warning; without a logger of its own the client would keep those back.
-            .set_log_level(RDKafkaLogLevel::Warning);
+            .set("statistics.interval.ms", "500");
+        // Failed commits are told by a warning as well: without a logger of its own the client would keep those back.
+        tells_of_topics_made_anew(&mut options);
         options
             .create_with_context(Listener::default())
             .map_err(|error| Trouble::from_client("connecting", &error, None))
@@ -254,6 +257,7 @@ impl Poller {
         let lanes: Vec<_> = self.lanes.iter().map(LaneState::status).collect();
         tracing::info!(partitions = lanes.len(), "reading from kafka");
         self.outbox.push_back(ConsumerEvent::Assigned(lanes));
+        self.outbox.extend(self.gaps.drain(..).map(ConsumerEvent::Gap));
     }
 
     /// Takes up to [`ROUND`] records, then looks after everything else.
@@ -285,6 +289,9 @@ impl Poller {
         self.seal_old(now);
         if let Some(statistics) = consumer.context().take_statistics() {
             self.look_at(&statistics, consumer);
+        }
+        if let Some(topic) = consumer.context().take_made_anew() {
+            self.made_anew(&topic, consumer)?;
         }
         self.end_read_up(consumer)?;
         self.deliver();
