@@ -62,6 +62,9 @@ const CONSUMER_DEADLINE: Duration = Duration::from_secs(5);
 pub fn run(config: &Config, options: &Options) -> Result<Exit, Stop> {
     crate::telemetry::start(&config.log)?;
     config.memory.tell();
+    for risk in risks(config) {
+        tracing::warn!(risk, "the connection to Kafka is less protected than it could be");
+    }
     check(config)?;
     let wish = Shutdown::new();
     let daemon = Daemon::start(config, options, &wish)?;
@@ -75,6 +78,11 @@ pub fn run(config: &Config, options: &Options) -> Result<Exit, Stop> {
         }
         Err(stop) => Err(stop),
     }
+}
+
+/// Says what weakens the protection of the connection to Kafka, each with its remedy.
+pub fn risks(config: &Config) -> Vec<String> {
+    if config.kafka.embedded { Vec::new() } else { config.kafka.connection.risks() }
 }
 
 /// Opens what a run needs before any broker has answered: instruction set, options, passwords, certificates and keys.

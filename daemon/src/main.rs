@@ -70,8 +70,9 @@ fn run(file: &File, options: &Options) -> Result<Exit, Stop> {
 fn check(file: &File) -> Result<Exit, Stop> {
     let config = Config::open(&file.config)?;
     app::check(&config)?;
-    let memory: String = config.memory.lines().map(|line| line + "\n").collect();
-    say(&format!("{}: no mistakes\n{memory}", file.config.display()))
+    let risks = app::risks(&config).into_iter().map(|risk| format!("at risk: {risk}"));
+    let told: String = config.memory.lines().chain(risks).map(|line| line + "\n").collect();
+    say(&format!("{}: no mistakes\n{told}", file.config.display()))
 }
 
 fn print(file: &File) -> Result<Exit, Stop> {

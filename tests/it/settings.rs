@@ -11,6 +11,7 @@ use crate::harness::{Outcome, process, program, repository, wait_for};
 pub(crate) const TESTS: &[Test] = &[
     ("all_mistakes_are_said_at_once_and_nothing_starts", all_mistakes_are_said_at_once),
     ("secrets_are_not_printed", secrets_are_not_printed),
+    ("a_connection_without_its_protection_is_told", a_weak_connection_is_told),
     ("the_configurations_of_the_data_sets_have_no_mistakes", data_sets_have_no_mistakes),
     ("a_hangup_ends_the_daemon_in_order", a_hangup_ends_the_daemon_in_order),
     ("a_log_that_nobody_reads_ends_nothing", a_log_that_nobody_reads_ends_nothing),
@@ -48,11 +49,22 @@ fn all_mistakes_are_said_at_once() -> Outcome {
 }
 
 fn secrets_are_not_printed() -> Outcome {
-    let config = "[kafka.extra]\n\"ssl.keystore.password\" = \"hunter2\"\n";
+    let config = "[kafka.extra]\n\"ssl.keystore.password\" = \"hunter2\"\n\"sasl.oauthbearer.config\" = \"secret=hunter2\"\n";
     let printed = with_file("print-config", config)?.succeeded()?;
     let all = format!("{}{}", printed.stdout, printed.stderr);
     anyhow::ensure!(all.contains("***") && !all.contains("hunter2"), "{all}");
     anyhow::ensure!(printed.stdout.contains("max_candidates = 1000"), "defaults: {all}");
+    Ok(())
+}
+
+fn a_weak_connection_is_told() -> Outcome {
+    let (weak, sound) = ("\"enable.ssl.certificate.verification\" = false", "");
+    for (extra, told) in [(weak, true), (sound, false)] {
+        let config = format!("[kafka]\nsecurity = \"ssl\"\n[kafka.extra]\n{extra}\n");
+        let checked = with_file("check-config", &config)?.succeeded()?;
+        let risk = "at risk: kafka.extra enable.ssl.certificate.verification is false";
+        expect_eq!((told, checked.stdout.contains(risk)), (told, told));
+    }
     Ok(())
 }
 

@@ -36,6 +36,7 @@ pub use memory::{Bounds, Memory, Part, SET_ASIDE, Share};
 pub use mistake::{Mistake, Mistakes};
 pub use units::{Period, Size};
 
+use crate::kafka::{HIDDEN, is_shown};
 use layers::{line_of, read};
 use machine::Available;
 use units::Amount;
@@ -134,9 +135,7 @@ fn environment() -> Vec<(String, String)> {
 }
 
 fn hide_secrets(file: &mut file::Config) {
-    let is_secret =
-        |key: &str| ["password", "secret", "token", "pem"].iter().any(|word| key.contains(word));
-    for (_, value) in file.kafka.extra.iter_mut().filter(|(key, _)| is_secret(key)) {
-        *value = toml::Value::String("***".into());
+    for (_, value) in file.kafka.extra.iter_mut().filter(|(key, _)| !is_shown(key)) {
+        *value = toml::Value::String(HIDDEN.into());
     }
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
 /// How to reach a Kafka cluster and who we are there.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Connection {
     /// `host:port`, several separated by commas.
     pub brokers: String,
@@ -102,6 +102,39 @@ impl Connection {
         mistakes
     }
 
+    /// Says what weakens the protection of the connection, each with what it means and its remedy; empty where nothing does. To be told at
+    /// every start: what was meant for one evening stays.
+    pub fn risks(&self) -> Vec<String> {
+        let mut risks = Vec::new();
+        let plain = self.sasl.as_ref().is_some_and(|sasl| sasl.mechanism == SaslMechanism::Plain);
+        if plain && self.security == Security::SaslPlaintext {
+            risks.push(
+                "kafka.sasl.mechanism PLAIN over kafka.security sasl_plaintext: whoever sees the network reads the password; set security to \
+                 sasl_ssl, or mechanism to SCRAM-SHA-512"
+                    .to_owned(),
+            );
+        }
+        let is = |key: &str, value: &str| {
+            let extra = self.extra.get(key);
+            self.security.has_tls() && extra.is_some_and(|found| found.eq_ignore_ascii_case(value))
+        };
+        if is("enable.ssl.certificate.verification", "false") {
+            risks.push(
+                "kafka.extra enable.ssl.certificate.verification is false: anybody can stand in for the brokers, and reads the password; \
+                 remove it and name the authority by kafka.tls.ca"
+                    .to_owned(),
+            );
+        }
+        if is("ssl.endpoint.identification.algorithm", "none") {
+            risks.push(
+                "kafka.extra ssl.endpoint.identification.algorithm is none: whoever has any certificate of the authority can stand in for \
+                 the brokers; remove it and name the brokers as their certificates do"
+                    .to_owned(),
+            );
+        }
+        risks
+    }
+
     /// Returns the library's configuration for one kind of client; the caller adds what that kind owns.
     pub(super) fn options(&self, kind: Kind) -> ClientConfig {
         let mut options = ClientConfig::new();
@@ -142,6 +175,23 @@ impl Connection {
             options.set("ssl.key.password", password.reveal());
         }
         options
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |(key, value): (&String, &String)| {
+            let value = if is_shown(key) { value.clone() } else { HIDDEN.to_owned() };
+            (key.clone(), value)
+        };
+        f.debug_struct("Connection")
+            .field("brokers", &self.brokers)
+            .field("security", &self.security)
+            .field("sasl", &self.sasl)
+            .field("tls", &self.tls)
+            .field("client_id", &self.client_id)
+            .field("extra", &self.extra.iter().map(shown).collect::<BTreeMap<_, _>>())
+            .finish()
     }
 }
 
@@ -249,6 +299,51 @@ impl Tls {
     }
 }
 
+/// Stands for what is not printed.
+pub(crate) const HIDDEN: &str = "***";
+
+/// Says whether the value of an option of the library may be printed: one of a list, for among those that are not in it, now or in
+/// another version, are passwords, keys and tokens.
+pub(crate) fn is_shown(key: &str) -> bool {
+    const ENDINGS: &[&str] = &[
+        ".algorithm",
+        ".bytes",
+        ".class",
+        ".disable",
+        ".enable",
+        ".family",
+        ".kbytes",
+        ".lookup",
+        ".messages",
+        ".min",
+        ".ms",
+        ".size",
+        ".suites",
+        ".ttl",
+        ".verification",
+    ];
+    const NAMES: &[&str] = &[
+        "check.crcs",
+        "client.rack",
+        "debug",
+        "enable.random.seed",
+        "log.connection.close",
+        "log.queue",
+        "log.thread.name",
+        "metadata.recovery.strategy",
+        "sasl.kerberos.principal",
+        "sasl.kerberos.service.name",
+        "sasl.oauthbearer.method",
+        "socket.max.fails",
+        "ssl.ca.certificate.stores",
+        "ssl.crl.location",
+        "ssl.curves.list",
+        "ssl.keystore.location",
+        "ssl.sigalgs.list",
+    ];
+    NAMES.contains(&key) || ENDINGS.iter().any(|ending| key.ends_with(ending))
+}
+
 /// A text that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -266,7 +361,7 @@ impl Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
+        f.write_str(HIDDEN)
     }
 }
 
@@ -319,13 +414,14 @@ const TYPED: &[(&str, &str)] = &[
     ("ssl.key.password", "tls.key_password_file"),
 ];
 
-/// Options on which exactness rests.
+/// Options that the daemon sets itself, for exactness and memory rest on them.
 const OWNED: &[&str] = &[
     "acks",
     "allow.auto.create.topics",
     "auto.commit.enable",
     "auto.commit.interval.ms",
     "auto.offset.reset",
+    "check.crcs",
     "compression.codec",
     "compression.type",
     "delivery.timeout.ms",
@@ -339,6 +435,7 @@ const OWNED: &[&str] = &[
     "group.protocol",
     "isolation.level",
     "linger.ms",
+    "log_level",
     "max.in.flight",
     "max.in.flight.requests.per.connection",
     "message.send.max.retries",
@@ -346,6 +443,8 @@ const OWNED: &[&str] = &[
     "offset.store.method",
     "partition.assignment.strategy",
     "partitioner",
+    "queue.buffering.max.kbytes",
+    "queue.buffering.max.messages",
     "queue.buffering.max.ms",
     "request.required.acks",
     "retries",
@@ -376,7 +475,9 @@ fn mistake_of_extra(key: &str, value: &str) -> Option<String> {
         return Some(format!("set kafka.{own} instead"));
     }
     if OWNED.contains(&key) {
-        return Some("belongs to the daemon, whose exactness rests on it; remove it".to_owned());
+        return Some(
+            "belongs to the daemon, whose exactness or memory rests on it; remove it".to_owned(),
+        );
     }
     let is_code =
         key.ends_with("_cb") || key.starts_with("ssl.engine") || key.starts_with("ssl.provider");
@@ -447,6 +548,69 @@ mod tests {
             Some(Sasl { mechanism: SaslMechanism::Plain, username: "u".into(), password });
         assert_eq!(keys(&connection), ["sasl"]);
         assert!(!format!("{connection:?}").contains("hidden"));
+    }
+
+    #[test]
+    fn only_options_that_are_known_to_hold_no_secret_are_printed() {
+        let secrets = [
+            "https.ca.pem",
+            "sasl.oauthbearer.assertion.claim.jti.include",
+            "sasl.oauthbearer.assertion.private.key.passphrase",
+            "sasl.oauthbearer.assertion.private.key.pem",
+            "sasl.oauthbearer.client.credentials.client.secret",
+            "sasl.oauthbearer.client.secret",
+            "sasl.oauthbearer.config",
+            "sasl.password",
+            "ssl.certificate.pem",
+            "ssl.key.password",
+            "ssl.key.pem",
+            "ssl.keystore.password",
+            "an.option.of.another.version",
+        ];
+        let mut connection = Connection::plain("a:1");
+        for key in secrets {
+            assert!(!is_shown(key), "{key}");
+            connection.extra.insert(key.into(), "hunter2".into());
+        }
+        connection.extra.insert("socket.timeout.ms".into(), "5000".into());
+        let shown = format!("{connection:?}");
+        assert!(shown.contains("5000") && !shown.contains("hunter2"), "{shown}");
+        // Nor where the library refuses it.
+        let refused = |key: &str| {
+            let mut options = ClientConfig::new();
+            options.set(key, "hunter2");
+            let error = options.create_native_config().err().unwrap();
+            super::super::Trouble::from_client("x", &error, None).to_string()
+        };
+        let told = refused("ssl.key.pom");
+        assert!(told.contains("ssl.key.pom") && !told.contains("hunter2"), "{told}");
+        assert!(refused("socket.timeout.ms").contains("hunter2"));
+    }
+
+    #[test]
+    fn what_weakens_a_connection_is_told() {
+        let mut connection = Connection::plain("a:1");
+        assert_eq!(connection.risks(), [""; 0], "plain text without a password is what it says");
+        let password = Secret::new("hidden");
+        let sasl =
+            |mechanism| Some(Sasl { mechanism, username: "u".into(), password: password.clone() });
+        connection.security = Security::SaslPlaintext;
+        connection.sasl = sasl(SaslMechanism::ScramSha256);
+        assert_eq!(connection.risks(), [""; 0]);
+        connection.sasl = sasl(SaslMechanism::Plain);
+        let risks = connection.risks();
+        assert!(risks.len() == 1 && risks[0].contains("sasl_ssl"), "{risks:?}");
+        connection.security = Security::SaslSsl;
+        assert_eq!(connection.risks(), [""; 0]);
+        for (key, value) in [
+            ("enable.ssl.certificate.verification", "False"),
+            ("ssl.endpoint.identification.algorithm", "none"),
+        ] {
+            connection.extra.insert(key.into(), value.into());
+            let risks = connection.risks();
+            assert!(risks.iter().any(|risk| risk.contains(key) && risk.contains("remove it")));
+        }
+        assert_eq!(connection.risks().len(), 2);
     }
 
     #[test]

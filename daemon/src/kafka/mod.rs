@@ -31,6 +31,7 @@ mod trouble;
 
 pub use admin::{Admin, Difference, TopicSpec, TopicState, standard_topics};
 pub use client::{Connection, Mistake, Sasl, SaslMechanism, Secret, Security, Tls};
+pub(crate) use client::{HIDDEN, is_shown};
 pub use consumer::{
     Batch, BatchLimits, Consumer, ConsumerEvent, ConsumerGauges, ConsumerSettings, Gap, GapCause,
     Gaps, Lane, LaneStatus, LogEnd, Mark, NextOffset, Record, Source, Start, TopicRole,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header as LibraryHeader, Message as _, OwnedHeaders};
 use rdkafka::producer::{
@@ -57,6 +57,22 @@ impl ProducerSettings {
             ..Self::new(connection)
         }
     }
+}
+
+/// Returns the library's options for a producer.
+pub(super) fn options(settings: &ProducerSettings) -> ClientConfig {
+    let mut options = settings.connection.options(Kind::Producer);
+    let timeout = settings.delivery_timeout.map_or(0, |timeout| timeout.as_millis().max(1));
+    options
+        .set("enable.idempotence", "true")
+        .set("compression.codec", "lz4")
+        // The Java client's partitioner: records of one user meet in one partition whoever sends them.
+        .set("partitioner", "murmur2_random")
+        .set("linger.ms", settings.linger.as_millis().to_string())
+        .set("message.timeout.ms", timeout.to_string())
+        .set("queue.buffering.max.messages", settings.queue_records.max(1).to_string())
+        .set("queue.buffering.max.kbytes", (settings.queue_bytes / 1024).max(1).to_string());
+    options
 }
 
 /// A header of a record.
@@ -195,18 +211,7 @@ impl Producer {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with(settings: &ProducerSettings, on_fate: OnFate) -> Result<Self, Trouble> {
-        let mut options = settings.connection.options(Kind::Producer);
-        let timeout = settings.delivery_timeout.map_or(0, |timeout| timeout.as_millis().max(1));
-        options
-            .set("enable.idempotence", "true")
-            .set("compression.codec", "lz4")
-            // The Java client's partitioner: records of one user meet in one partition whoever sends them.
-            .set("partitioner", "murmur2_random")
-            .set("linger.ms", settings.linger.as_millis().to_string())
-            .set("message.timeout.ms", timeout.to_string())
-            .set("queue.buffering.max.messages", settings.queue_records.max(1).to_string())
-            .set("queue.buffering.max.kbytes", (settings.queue_bytes / 1024).max(1).to_string());
-        let inner = options
+        let inner = options(settings)
             .create_with_context(Delivery::new(on_fate))
             .map_err(|error| Trouble::from_client("connecting", &error, None))?;
         Ok(Self { inner, brokers: settings.connection.brokers.clone() })

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::client::in_our_names;
+use super::client::{HIDDEN, in_our_names, is_shown};
 
 /// A failure of the outside world or of the settings, in words for the operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -163,6 +163,7 @@ impl Trouble {
         let reason = said.unwrap_or_else(|| error.to_string());
         match error {
             KafkaError::ClientConfig(_, description, key, value) => {
+                let value = if is_shown(key) { value } else { HIDDEN };
                 Self::Settings(format!("{key} = {value:?}: {description}"))
             }
             KafkaError::ClientCreation(reason) => Self::Settings(in_our_names(&explained(reason))),
