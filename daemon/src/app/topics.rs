@@ -6,7 +6,7 @@ use super::Daemon;
 use crate::config::{Config, Topics};
 use crate::error::Stop;
 use crate::http::Wait;
-use crate::kafka::{Admin, Connection, EmbeddedBroker, Probe, Trouble};
+use crate::kafka::{Admin, Connection, EmbeddedBroker, Probe, Right, Trouble};
 
 /// Partitions of the embedded broker's topics.
 const EMBEDDED_PARTITIONS: i32 = 16;
@@ -23,7 +23,7 @@ pub(super) fn connection(config: &Config) -> Result<(Option<EmbeddedBroker>, Con
     let broker =
         EmbeddedBroker::start().map_err(|t| Stop::kafka("starting the embedded broker", t))?;
     let topics = &config.kafka.topics;
-    for topic in [
+    let standard = [
         &topics.events,
         &topics.items,
         &topics.users,
@@ -32,7 +32,8 @@ pub(super) fn connection(config: &Config) -> Result<(Option<EmbeddedBroker>, Con
         &topics.embeddings,
         &topics.scores,
         &topics.dead_letter,
-    ] {
+    ];
+    for topic in standard.into_iter().chain(&config.kafka.reply_topics) {
         broker
             .create_topic(topic, EMBEDDED_PARTITIONS)
             .map_err(|t| Stop::kafka("making a topic of the embedded broker", t))?;
@@ -55,6 +56,7 @@ impl Daemon {
                 .map_err(|t| Stop::kafka("opening a connection", t))?;
             match Counts::ask(&probe, config) {
                 Ok(counts) => {
+                    counts.tell_unseen();
                     let partitions = counts.check()?;
                     self.look_at_stamps(config);
                     return Ok(Some(partitions));
@@ -102,6 +104,10 @@ struct Counts<'a> {
     shards: [(&'a str, Option<usize>); 3],
     /// Of the others.
     others: Vec<(&'a str, Option<usize>)>,
+    /// Of those that requests may name.
+    replies: Vec<(&'a str, Option<usize>)>,
+    /// Those written of which the user may not know whether they exist.
+    unseen: Vec<&'a str>,
 }
 
 impl<'a> Counts<'a> {
@@ -112,14 +118,33 @@ impl<'a> Counts<'a> {
         let mut others = vec![count(&topics.requests)?];
         let lists = (config.scores.budget > 0.0).then_some(&topics.scores);
         let outputs = [&topics.responses, &topics.embeddings, &topics.dead_letter];
-        for topic in outputs.into_iter().chain(lists) {
-            match count(topic) {
-                // Writing to it will be refused, which is told then: the rest can go on.
-                Err(Trouble::Denied { .. }) => {}
-                answer => others.push(answer?),
+        let (mut replies, mut unseen) = (Vec::new(), Vec::new());
+        let mut look = |topic: &'a String, found: &mut Vec<_>| match count(topic) {
+            // Writing to it may be refused, which is told then: the rest can go on.
+            Err(Trouble::Denied { .. }) => {
+                unseen.push(topic.as_str());
+                Ok(())
             }
+            answer => answer.map(|answer| found.push(answer)),
+        };
+        outputs.into_iter().chain(lists).try_for_each(|topic| look(topic, &mut others))?;
+        config.kafka.reply_topics.iter().try_for_each(|topic| look(topic, &mut replies))?;
+        Ok(Self { shards, others, replies, unseen })
+    }
+
+    /// Tells of topics that the user may not see.
+    fn tell_unseen(&self) {
+        for topic in &self.unseen {
+            let (right, describe) = (Right::on_topic("Write", topic), Right::to_describe(topic));
+            tracing::warn!(
+                topic,
+                remedy = format!(
+                    "the user needs the right {right}, which includes {describe}: kafka-acls.sh --add ... {}",
+                    right.flags()
+                ),
+                "it cannot be seen whether a topic that is written exists: what goes there may be lost"
+            );
         }
-        Ok(Self { shards, others })
     }
 
     /// Returns the number of shards.
@@ -131,6 +156,19 @@ impl<'a> Counts<'a> {
             let missing = missing.join(", ");
             return Err(Stop::config(format!(
                 "expected topics that do not exist: {missing}; create them with `sluice topics apply`"
+            )));
+        }
+        let missing: Vec<_> = self
+            .replies
+            .iter()
+            .filter(|(_, count)| count.is_none())
+            .map(|(topic, _)| *topic)
+            .collect();
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
+            return Err(Stop::config(format!(
+                "kafka.reply_topics names topics that do not exist: {missing}; answers to requests that name them would be lost: create them, \
+                 or take them out of the list"
             )));
         }
         let [events, items, users] = self.shards.map(|(_, count)| count.unwrap_or_default());

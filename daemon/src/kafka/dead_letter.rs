@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::producer::{Header, Outgoing, Producer};
+use super::producer::{Header, Outgoing, Producer, Undelivered};
 use super::trouble::Trouble;
 
 /// The longest value, and the longest key, of a dead letter.
@@ -105,9 +105,15 @@ impl DeadLetters {
             return Ok(());
         }
         let failure = self.producer.take_failure();
+        let remedy = match failure.as_ref().map(|failure| failure.cause) {
+            Some(Undelivered::NoTopic) => "the topic is gone: create it with `sluice topics apply`",
+            _ => "check the topic's access rules and max.message.bytes",
+        };
         let why = failure.map_or_else(|| "kafka did not say why".to_owned(), |f| f.reason);
         let action = format!("writing {lost} dead letters to {}", self.topic);
-        let reason = format!("{why}; check the topic's access rules and max.message.bytes");
+        let reason = format!(
+            "{why}; {remedy}. No checkpoint covers their records: the next start reads them again"
+        );
         Err(Trouble::Failed { action, reason })
     }
 }
