@@ -171,7 +171,7 @@ fn partitions_that_are_added() -> Outcome {
 }
 
 /// Asks for more partitions of a topic: CreatePartitions (key 37) in version 0, by hand, for no tool of ours does that.
-fn add_partitions(brokers: &str, topic: &str, count: i32) -> Outcome {
+pub(crate) fn add_partitions(brokers: &str, topic: &str, count: i32) -> Outcome {
     let text = |text: &str| [&(text.len() as i16).to_be_bytes()[..], text.as_bytes()].concat();
     let request = [
         &37i16.to_be_bytes()[..],

@@ -113,6 +113,36 @@ fn read_all(broker: &EmbeddedBroker, topic: &str) -> Vec<OwnedRecord> {
 }
 
 #[test]
+fn an_option_that_we_set_ourselves_is_refused_among_the_extra_ones() {
+    let all = |connection: &Connection| {
+        let settings = ConsumerSettings::new(connection.clone(), "g", events_source());
+        [
+            consumer::poll::options(&settings),
+            producer::options(&ProducerSettings::new(connection.clone())),
+            producer::options(&ProducerSettings::for_responses(connection.clone())),
+        ]
+    };
+    let plain = Connection::plain("a:1");
+    let mut owned = 0;
+    for (i, options) in all(&plain).iter().enumerate() {
+        for key in options.config_map().keys() {
+            let mut connection = plain.clone();
+            connection.extra.insert((*key).to_owned(), "theirs".into());
+            let kept = all(&connection)[i].get(key).is_some_and(|value| value.contains("theirs"));
+            if !kept {
+                let place = format!("extra.{key}");
+                let mistakes = connection.mistakes();
+                let mistake = mistakes.iter().find(|mistake| mistake.key == place);
+                let told = &mistake.unwrap_or_else(|| panic!("{key} is overridden silently")).text;
+                assert!(told.contains("remove it") || told.contains("instead"), "{told}");
+                owned += 1;
+            }
+        }
+    }
+    assert!(owned > 20, "{owned}");
+}
+
+#[test]
 fn records_arrive_as_they_were_sent() {
     let broker = broker(&[("t.requests", 1)]);
     let producer = producer(&broker);
@@ -202,6 +232,59 @@ fn an_offset_that_is_not_in_the_log_stops_the_consumer() {
     wait_until("the end of the thread", || {
         matches!(consumer.events().try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected))
     });
+}
+
+/// Reads what a topic of one partition holds and returns where to go on, with the mark of the last record.
+fn read_up(broker: &EmbeddedBroker, numbers: usize) -> (Lane, NextOffset, Mark) {
+    let consumer = Consumer::start(settings(broker, events_source())).unwrap();
+    let (mut left, mut last) = (numbers, None);
+    while left > 0 {
+        if let ConsumerEvent::Batch(batch) = consumer.events().recv_timeout(PATIENCE).unwrap() {
+            left -= batch.len();
+            last = Some((batch.lane(), batch.next_offset(), batch.mark().unwrap()));
+        }
+    }
+    consumer.stop(PATIENCE).unwrap();
+    last.unwrap()
+}
+
+#[test]
+fn another_topic_under_the_same_name_is_known_by_its_records() {
+    let first = broker(&[("t.events", 1)]);
+    send_numbers(&producer(&first), "t.events", 0..20);
+    let (lane, next, mark) = read_up(&first, 20);
+    // Longer than the other one, as long, shorter; the same topic at last.
+    let others = [30, 20, 10].map(|count| {
+        let other = broker(&[("t.events", 1)]);
+        send_numbers(&producer(&other), "t.events", 100..100 + count);
+        other
+    });
+    let began = |broker: &EmbeddedBroker, accept| {
+        let mut settings = settings(broker, events_source());
+        settings.offsets.insert(lane, next);
+        settings.marks.insert(lane, mark);
+        settings.accept_gaps = accept;
+        Consumer::start(settings).unwrap()
+    };
+    for other in &others {
+        let refused = began(other, false);
+        match refused.events().recv_timeout(PATIENCE).unwrap() {
+            ConsumerEvent::Fatal(trouble) => {
+                let told = trouble.to_string();
+                assert!(told.contains("made anew") && told.contains("--accept-gap"), "{told}");
+            }
+            event => panic!("{event:?}"),
+        }
+        let accepted = began(other, true);
+        let mut seen = Seen::default();
+        watch(&accepted, &mut seen, |seen| seen.has("CaughtUp"));
+        assert_eq!((seen.offsets[&lane][0], seen.has("Gap")), (0, true), "from its beginning");
+    }
+    send_numbers(&producer(&first), "t.events", 20..25);
+    let same = began(&first, false);
+    let mut seen = Seen::default();
+    watch(&same, &mut seen, |seen| seen.has("CaughtUp"));
+    assert_eq!((seen.offsets[&lane].len(), seen.has("Gap")), (5, false));
 }
 
 #[test]

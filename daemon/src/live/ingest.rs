@@ -4,6 +4,8 @@
 //! It decides by the clock in three cases, and writes each decision down before it takes effect, as it does whose turn it was: a batch is cut
 //! because its oldest example has waited long enough; a silent partition's watermark moves; a checkpoint ends the batch that fills.
 
+mod positions;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,6 @@ use sluice_features::wire::Topic;
 use super::checkpointer::{Job, Written, marked};
 use super::partitioning::{Partitioning, Told};
 use super::poison::Poison;
-use super::positions::{Positions, topic_of};
 use super::repeat::Repeat;
 use super::room::Room;
 use super::silence::Silence;
@@ -33,6 +34,8 @@ use crate::pipeline::work::LearnBatch;
 use crate::recovery::{Journal, Part, Turn};
 use crate::shutdown::Shutdown;
 use crate::supervise::Faults;
+
+use positions::{Positions, topic_of};
 
 /// How often silent partitions are looked for.
 const LOOK: Duration = Duration::from_secs(1);
@@ -102,7 +105,7 @@ pub(super) struct State {
     pub(super) silences: Vec<Silence>,
     partitioning: Partitioning,
     pub(super) room: Room,
-    pub(super) positions: Positions,
+    positions: Positions,
 }
 
 impl Ingest {
@@ -410,7 +413,7 @@ impl Ingest {
 
     /// Ends the batch that fills, and sets aside all that a checkpoint of everything up to here needs: the pipeline at once, the
     /// parameters when the learner has come so far. The checkpointer writes it while this thread goes on.
-    pub(super) fn begin_checkpoint(&mut self, state: &mut State) -> Result<(), Stop> {
+    fn begin_checkpoint(&mut self, state: &mut State) -> Result<(), Stop> {
         self.decide(Decision::Cut, state)?;
         let (to, image) = bounded(1);
         self.send(Work::Freeze(to))?;
@@ -432,7 +435,7 @@ impl Ingest {
     }
 
     /// Waits for the checkpoint that is being written, if there is one. Returns what became of it.
-    pub(super) fn finish_checkpoint(&mut self, state: &mut State) -> Result<Written, Stop> {
+    fn finish_checkpoint(&mut self, state: &mut State) -> Result<Written, Stop> {
         match state.writing {
             Some(_) => {
                 let written = self.checkpointed.recv();

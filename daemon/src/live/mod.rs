@@ -18,7 +18,6 @@ pub mod orphans;
 pub mod outputs;
 mod partitioning;
 pub mod poison;
-mod positions;
 pub mod refusals;
 pub mod repeat;
 mod room;

@@ -152,6 +152,12 @@ impl RealKafka {
         format!("127.0.0.1:{}", self.network.port())
     }
 
+    /// Returns the first file of a partition's records.
+    pub(crate) fn segment(&self, topic: &str, partition: i32) -> PathBuf {
+        let folder = self.folder.path().join("data").join(format!("{topic}-{partition}"));
+        folder.join("00000000000000000000.log")
+    }
+
     /// Returns the settings to connect with.
     pub(crate) fn connection(&self) -> Connection {
         let mut connection = Connection::plain(self.brokers());

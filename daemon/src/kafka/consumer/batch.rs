@@ -97,12 +97,12 @@ impl Batch {
 
     /// Returns what is to be kept of the last record once all are applied.
     pub fn mark(&self) -> Option<Mark> {
-        let last = self.records().last()?;
+        let last = self.records().next_back()?;
         Some(Mark::of(last.offset, last.timestamp, last.key, last.value))
     }
 
     /// Walks over the records.
-    pub fn records(&self) -> impl ExactSizeIterator<Item = Record<'_>> {
+    pub fn records(&self) -> impl ExactSizeIterator<Item = Record<'_>> + DoubleEndedIterator {
         self.buffers.entries.iter().map(|entry| {
             let mut at = entry.start as usize;
             let mut next = |len: u32| {

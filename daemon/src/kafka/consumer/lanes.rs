@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicI64, AtomicUsize};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sluice_features::time::EventTime;
 
 use super::super::probe::{PartitionRange, Probe};
@@ -13,7 +14,7 @@ use super::batch::Buffers;
 use super::gap::{Gap, GapCause};
 use super::mark::{Mark, Proof, compare};
 use super::witness::Witness;
-use super::{ConsumerSettings, Gaps, Lane, LaneStatus, NextOffset, Source, Start};
+use super::{ConsumerSettings, Gaps, Lane, LaneStatus, NextOffset, SharedLane, Source, Start};
 
 /// One partition as the poll thread sees it.
 pub(super) struct LaneState {
@@ -40,7 +41,7 @@ pub(super) struct LaneState {
 }
 
 impl LaneState {
-    fn new(lane: Lane, source: usize, position: i64, high: i64) -> Self {
+    pub(super) fn new(lane: Lane, source: usize, position: i64, high: i64) -> Self {
         Self {
             lane,
             source,
@@ -63,6 +64,17 @@ impl LaneState {
     /// Returns the records that are not handed out yet.
     pub(super) fn lag(&self) -> u64 {
         u64::try_from(self.high - self.reached()).unwrap_or(0)
+    }
+
+    /// Returns what both sides see.
+    pub(super) fn shared(&self) -> SharedLane {
+        SharedLane {
+            lane: self.lane,
+            position: AtomicI64::new(self.reached()),
+            high: AtomicI64::new(self.high),
+            end: Mutex::default(),
+            in_hand: Arc::clone(&self.in_hand),
+        }
     }
 
     /// Returns the state at the start for the owner.

@@ -11,7 +11,12 @@
 //! nothing is ever revoked: every partition that the metadata lists is ours, from the offsets that the
 //! caller gives (its checkpoint). The group's name is used only to commit offsets where lag tools look.
 //! More partitions than at the start are reported ([`ConsumerEvent::PartitionsChanged`]) and not read,
-//! because users would move between shards.
+//! because users would move between shards; those of requests are taken up from their beginning.
+//!
+//! **An offset is not trusted alone.** The caller keeps a [`Mark`] of the last record that it applied of each
+//! partition; before reading begins that record is read again and compared. Where records are missing, or
+//! are not those that were read before, the thread ends ([`ConsumerEvent::Fatal`]), or goes on knowingly
+//! ([`ConsumerSettings::accept_gaps`]) and says so ([`ConsumerEvent::Gap`]).
 //!
 //! **The phases** of the thread: ask for partitions and offsets until a broker answers; read the topics
 //! marked [`Source::first`] up to the high-water marks of that moment and say [`ConsumerEvent::ReadUp`];
@@ -28,7 +33,7 @@ mod gap;
 mod lanes;
 mod log_end;
 mod mark;
-mod poll;
+pub(super) mod poll;
 mod witness;
 
 use std::collections::BTreeMap;
@@ -240,7 +245,7 @@ pub enum ConsumerEvent {
     },
     /// Brokers answer again.
     BrokersBack,
-    /// A topic has more partitions than at the start; the new ones are not read.
+    /// A topic other than that of requests has more partitions than at the start; the new ones are not read.
     PartitionsChanged {
         /// The topic.
         role: TopicRole,

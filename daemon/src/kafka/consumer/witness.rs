@@ -1,6 +1,7 @@
 //! Reads single records again, to compare them with what was kept of them.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::{Duration, Instant};
 
 use rdkafka::Timestamp;
@@ -20,21 +21,11 @@ const SILENCE: Duration = Duration::from_secs(5);
 const AFTER_TROUBLE: Duration = Duration::from_millis(500);
 /// Bytes of a partition that are fetched at a time; a larger batch comes as a whole.
 const SMALL: &str = "1024";
-/// The same where what follows a batch is looked for: several of the largest usual ones.
-const LARGE: &str = "8388608";
 
 /// A client that reads a few records and takes no part in anything.
 pub(super) struct Witness {
     client: BaseConsumer<Listener>,
-}
-
-/// What was found at a place of a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Readable {
-    /// Records, or the end.
-    Yes,
-    /// Nothing that can be read; the next record that can be is at this offset, if there is one.
-    No(Option<i64>),
+    brokers: String,
 }
 
 impl Witness {
@@ -43,18 +34,6 @@ impl Witness {
     /// # Errors
     /// [`Trouble::Settings`] when the library refuses the options.
     pub(super) fn open(connection: &Connection, group: &str) -> Result<Self, Trouble> {
-        Self::fetching(connection, group, SMALL)
-    }
-
-    /// Creates a client that looks for what follows a batch.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub(super) fn beyond(connection: &Connection, group: &str) -> Result<Self, Trouble> {
-        Self::fetching(connection, group, LARGE)
-    }
-
-    fn fetching(connection: &Connection, group: &str, bytes: &str) -> Result<Self, Trouble> {
         let mut options = connection.options(Kind::Consumer);
         options
             .set("group.id", group)
@@ -65,18 +44,19 @@ impl Witness {
             .set("isolation.level", "read_uncommitted")
             .set("allow.auto.create.topics", "false")
             .set("check.crcs", "true")
-            .set("max.partition.fetch.bytes", bytes)
+            .set("max.partition.fetch.bytes", SMALL)
+            .set("fetch.wait.max.ms", "10")
             .set("queued.min.messages", "1");
         let client = options
             .create_with_context(Listener::default())
             .map_err(|error| Trouble::from_client("connecting", &error, None))?;
-        Ok(Self { client })
+        Ok(Self { client, brokers: connection.brokers.clone() })
     }
 
     /// Reads the first record at or behind each of these offsets, by partition: those that there are, and can be read.
     ///
     /// # Errors
-    /// [`Trouble::Denied`] or [`Trouble::Refused`].
+    /// [`Trouble::Unreachable`], [`Trouble::Denied`] or [`Trouble::Refused`].
     pub(super) fn records(
         &self,
         topic: &str,
@@ -93,54 +73,67 @@ impl Witness {
                     let (key, value) = (message.key(), message.payload());
                     let mark = Mark::of(message.offset(), stamp.to_millis(), key, value);
                     let appended = matches!(stamp, Timestamp::LogAppendTime(_));
-                    if !found.contains_key(&message.partition()) {
-                        found.insert(message.partition(), Found { mark, appended });
+                    // Those behind the first come as well.
+                    if let Entry::Vacant(place) = found.entry(message.partition()) {
+                        place.insert(Found { mark, appended });
                         since = Instant::now();
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     ended += usize::from(!found.contains_key(&partition));
                 }
-                Some(Err(error)) => {
-                    if self.is_trouble(topic, &error)? {
-                        patience = AFTER_TROUBLE;
-                    }
-                }
-                None => {}
+                Some(Err(error)) if self.is_trouble(topic, &error)? => patience = AFTER_TROUBLE,
+                Some(Err(_)) | None => {}
             }
+        }
+        // Nothing may be concluded from brokers that do not answer.
+        if found.len() + ended < places.len() && patience == SILENCE {
+            return Err(self.silent(topic));
         }
         Ok(found)
     }
 
-    /// Says whether a partition can be read from an offset on.
+    /// Returns the next offset that can be read, from an offset on and at most `high`; that one where it can be read itself.
+    ///
+    /// Only the batch as a whole is damaged, and where it ends the library does not tell: steps that double find a sound place behind it,
+    /// halving them its beginning. Where a second damaged batch follows so soon, sound records between the two may be passed over.
     ///
     /// # Errors
     /// As [`Self::records`].
-    pub(super) fn readable(
+    pub(super) fn next_readable(
         &self,
         topic: &str,
         partition: i32,
         offset: i64,
-    ) -> Result<Readable, Trouble> {
+        high: i64,
+    ) -> Result<i64, Trouble> {
+        search(offset, high, |place| self.is_readable(topic, partition, place))
+    }
+
+    /// Says whether a partition can be read from an offset on: a record comes, or its end.
+    fn is_readable(&self, topic: &str, partition: i32, offset: i64) -> Result<bool, Trouble> {
         self.assign(topic, &[(partition, offset)])?;
-        let mut unreadable = false;
-        let (since, mut patience) = (Instant::now(), SILENCE);
-        while since.elapsed() < patience {
+        let since = Instant::now();
+        while since.elapsed() < SILENCE {
             match self.client.poll(Duration::from_millis(50)) {
-                Some(Ok(message)) if unreadable => {
-                    return Ok(Readable::No(Some(message.offset())));
-                }
-                Some(Ok(_)) | Some(Err(KafkaError::PartitionEOF(_))) => return Ok(Readable::Yes),
+                Some(Ok(_)) | Some(Err(KafkaError::PartitionEOF(_))) => return Ok(true),
                 Some(Err(error)) => {
-                    if self.is_trouble(topic, &error)? && !unreadable {
-                        unreadable = true;
-                        patience = since.elapsed() + AFTER_TROUBLE;
+                    // That an offset is out of range is another matter, which the one who reads hears of.
+                    let out = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset);
+                    if self.is_trouble(topic, &error)? {
+                        return Ok(out);
                     }
                 }
                 None => {}
             }
         }
-        Ok(if unreadable { Readable::No(None) } else { Readable::Yes })
+        Err(self.silent(topic))
+    }
+
+    fn silent(&self, topic: &str) -> Trouble {
+        let said = self.client.context().last_complaint();
+        let reason = said.unwrap_or_else(|| format!("no records of {topic} came"));
+        Trouble::Unreachable { brokers: self.brokers.clone(), waited: SILENCE, reason }
     }
 
     fn assign(&self, topic: &str, places: &[(i32, i64)]) -> Result<(), Trouble> {
@@ -181,6 +174,53 @@ pub(super) fn is_unreadable(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::NotImplemented
             | RDKafkaErrorCode::InvalidMessage
             | RDKafkaErrorCode::MessageSizeTooLarge
-            | RDKafkaErrorCode::Unknown
     )
+}
+
+/// Returns the first place from `from` to `to` that is readable, if those before it are not; `to` counts as readable.
+fn search<E>(from: i64, to: i64, is_readable: impl Fn(i64) -> Result<bool, E>) -> Result<i64, E> {
+    if from >= to || is_readable(from)? {
+        return Ok(from);
+    }
+    let (mut bad, mut step) = (from, 1);
+    let mut good = loop {
+        let place = bad.saturating_add(step);
+        if place >= to {
+            break to;
+        }
+        if is_readable(place)? {
+            break place;
+        }
+        (bad, step) = (place, step * 2);
+    };
+    while bad + 1 < good {
+        let middle = bad + (good - bad) / 2;
+        if is_readable(middle)? {
+            good = middle;
+        } else {
+            bad = middle;
+        }
+    }
+    Ok(good)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_sound_record_behind_a_damaged_batch_is_found() {
+        for end in 10..200 {
+            for to in [end, end + 1, end + 77, 1000] {
+                let asked = std::cell::Cell::new(0);
+                let found = search::<()>(10, to, |place| {
+                    assert!((10..to).contains(&place));
+                    asked.set(asked.get() + 1);
+                    Ok(place >= end)
+                });
+                assert_eq!(found, Ok(end), "up to {to}");
+                assert!(asked.get() < 20, "{} questions", asked.get());
+            }
+        }
+    }
 }

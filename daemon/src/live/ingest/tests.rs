@@ -15,8 +15,8 @@ use crate::clock::Clock;
 use crate::config::{Bounds, Config, Share};
 use crate::http::Readiness;
 use crate::kafka::{
-    Connection, ConsumerSettings, EmbeddedBroker, LaneStatus, Producer, ProducerSettings, Reader,
-    Source, Start, Stranger, TopicRole,
+    Connection, ConsumerSettings, EmbeddedBroker, Gap, GapCause, LaneStatus, NextOffset, Producer,
+    ProducerSettings, Reader, Source, Start, Stranger, TopicRole,
 };
 use crate::live::checkpointer::lanes;
 use crate::metrics::Metrics;
@@ -446,4 +446,42 @@ fn users_in_two_partitions_are_counted_and_the_partitioners_named() {
     assert_eq!(clicks_by("murmur2_random"), (40, 0));
     let (attributed, split) = clicks_by("consistent_random");
     assert!(split > 20 && attributed + split == 40, "{attributed} of 40, {split} split");
+}
+
+#[test]
+fn where_partitions_begin_is_kept_before_a_record_is_taken_and_once() {
+    let mut stand = Stand::open(2);
+    let ConsumerEvent::Assigned(lanes) =
+        stand.ingest.consumer.events().recv_timeout(PATIENT).unwrap()
+    else {
+        panic!("expected the partitions first");
+    };
+    stand.done.send(Ok(())).unwrap();
+    stand.ingest.assigned(&lanes, &mut stand.state).unwrap();
+    let waited = stand.state.writing.is_none();
+    assert!(stand.jobs.try_recv().is_ok() && waited, "a checkpoint, waited for");
+    stand.ingest.assigned(&lanes, &mut stand.state).unwrap();
+    assert!(stand.jobs.try_recv().is_err(), "they are known");
+    let pipeline = stand.ingest.shared.pipeline.read();
+    let next = [Topic::Events, Topic::Items, Topic::Users].map(|t| pipeline.shards()[1].next(t));
+    assert_eq!(next, [Some(0); 3]);
+}
+
+#[test]
+fn a_gap_moves_the_position_and_never_over_records_that_wait() {
+    let mut stand = Stand::open(1);
+    let lane = Lane { role: TopicRole::Events, partition: 0 };
+    let next = |stand: &Stand| stand.ingest.shared.pipeline.read().shards()[0].next(Topic::Events);
+    let went_on = |stand: &mut Stand, cause, from, to| {
+        let gap = Gap { lane, cause, from: NextOffset(from), to: NextOffset(to) };
+        stand.ingest.went_on(&gap, &mut stand.state).unwrap();
+    };
+    stand.ingest.shared.pipeline.write().parts_mut(0).1.set_next(Topic::Events, 5);
+    went_on(&mut stand, GapCause::Deleted, 10, 40);
+    assert_eq!(next(&stand), Some(5), "5 to 9 wait");
+    stand.ingest.shared.pipeline.write().parts_mut(0).1.set_next(Topic::Events, 10);
+    went_on(&mut stand, GapCause::Unreadable, 10, 40);
+    assert_eq!(next(&stand), Some(40));
+    went_on(&mut stand, GapCause::MadeAnew, 40, 0);
+    assert_eq!(next(&stand), Some(0), "a new topic is read from its beginning");
 }

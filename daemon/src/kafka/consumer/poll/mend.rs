@@ -6,9 +6,11 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::super::super::context::Listener;
 use super::super::super::probe::Probe;
 use super::super::super::trouble::{Right, Trouble, is_refusal};
-use super::super::lanes::start_of;
+use super::super::gap::{Gap, GapCause};
+use super::super::lanes::{LaneState, start_of};
 use super::super::mark::Proof;
-use super::super::{ConsumerEvent, ConsumerSettings, NextOffset, Source, TopicRole};
+use super::super::witness::{Witness, is_unreadable};
+use super::super::{ConsumerEvent, ConsumerSettings, Lane, NextOffset, Source, TopicRole};
 use super::{PROBE_PATIENCE, Poller};
 
 impl Poller {
@@ -45,8 +47,15 @@ impl Poller {
                 .unreadable()
                 .unwrap_or_else(|| Trouble::from_client("reading", &error, said))),
             Some(code) if is_refusal(code) => Err(Trouble::from_client("reading", &error, said)),
-            _ => {
+            Some(code) if is_unreadable(code) => self.pass_unreadable(consumer, code),
+            Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve) => {
                 tracing::debug!(%error, said, "kafka client");
+                Ok(())
+            }
+            _ => {
+                if self.told.allows(self.shared.started.elapsed()) {
+                    tracing::warn!(%error, said, "kafka client: it goes on by itself, or reading stalls");
+                }
                 Ok(())
             }
         }
@@ -114,6 +123,87 @@ impl Poller {
                 lane.target = lane.target.min(range.high);
             }
         }
+        self.assign(consumer)
+    }
+
+    /// A batch is damaged. The client does not tell of which partition, and asks for it again and again: each is tried at its position.
+    ///
+    /// Ends the thread, or goes on behind the batch where that is accepted; with requests always, for nothing is learned of them.
+    fn pass_unreadable(
+        &mut self,
+        consumer: &BaseConsumer<Listener>,
+        code: RDKafkaErrorCode,
+    ) -> Result<(), Trouble> {
+        self.seal_all();
+        let ConsumerSettings { connection, group, sources, accept_gaps, .. } = &self.settings;
+        let (probe, witness) = (Probe::open(connection)?, Witness::open(connection, group)?);
+        for lane in self.lanes.iter_mut().filter(|lane| lane.active) {
+            let (topic, partition) = (&sources[lane.source].topic, lane.lane.partition);
+            let (from, found) = (lane.position, probe.range(topic, partition, PROBE_PATIENCE));
+            let found = found.and_then(|range| {
+                let next = witness.next_readable(topic, partition, from, range.high)?;
+                Ok((next, next < range.high))
+            });
+            let (to, is_record) = match found {
+                Ok((next, _)) if next <= from => continue,
+                Ok(found) => found,
+                // The client says it again.
+                Err(trouble) if trouble.is_retriable() => continue,
+                Err(trouble) => return Err(trouble),
+            };
+            if !accept_gaps && lane.lane.role != TopicRole::Requests {
+                return Err(Trouble::Unreadable {
+                    topic: topic.clone(),
+                    partition,
+                    offset: from,
+                    next: is_record.then_some(to),
+                    reason: code.to_string(),
+                });
+            }
+            tracing::warn!(topic, partition, from, to, %code, "a damaged batch is passed over");
+            let (cause, from, to) = (GapCause::Unreadable, NextOffset(from), NextOffset(to));
+            self.outbox.push_back(ConsumerEvent::Gap(Gap { lane: lane.lane, cause, from, to }));
+            (lane.position, lane.passed) = (to.0, to.0);
+        }
+        // What the client holds may lie behind the batch: it is read from the positions again.
+        self.assign(consumer)
+    }
+
+    /// Reads partitions that a topic has got meanwhile from their beginning.
+    pub(super) fn take_up(
+        &mut self,
+        index: usize,
+        consumer: &BaseConsumer<Listener>,
+    ) -> Result<(), Trouble> {
+        let source = &self.settings.sources[index];
+        let probe = Probe::open(&self.settings.connection)?;
+        let known = self.index[index].len();
+        // What is not known now is looked at again with the next statistics.
+        let Ok(Some(found)) = probe.partitions(&source.topic, PROBE_PATIENCE) else {
+            return Ok(());
+        };
+        let mut lanes = Vec::new();
+        for partition in known..found {
+            let lane =
+                Lane { role: source.role, partition: i32::try_from(partition).unwrap_or(i32::MAX) };
+            let Ok(range) = probe.range(&source.topic, lane.partition, PROBE_PATIENCE) else {
+                return Ok(());
+            };
+            lanes.push(LaneState::new(lane, index, range.low, range.high));
+        }
+        if lanes.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(
+            topic = source.topic,
+            known,
+            found,
+            "the topic has more partitions: they are read from their beginning"
+        );
+        self.seal_all();
+        self.shared.lanes.write().extend(lanes.iter().map(LaneState::shared));
+        self.index[index].extend(self.lanes.len()..self.lanes.len() + lanes.len());
+        self.lanes.extend(lanes);
         self.assign(consumer)
     }
 

@@ -7,11 +7,11 @@ mod progress;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use parking_lot::Mutex;
+use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -21,7 +21,8 @@ use super::super::probe::Probe;
 use super::super::trouble::Trouble;
 use super::batch::Buffers;
 use super::lanes::{LaneState, resolve};
-use super::{ConsumerEvent, ConsumerSettings, Control, Gap, Shared, SharedLane};
+use super::{ConsumerEvent, ConsumerSettings, Control, Gap, Shared};
+use crate::telemetry::RateLimit;
 
 /// The longest wait for a record.
 const IDLE: Duration = Duration::from_millis(50);
@@ -66,6 +67,8 @@ pub(super) struct Poller {
     commits_untaken: u64,
     /// The user may not commit offsets of the group.
     denied: bool,
+    /// When an error without a meaning of its own was told last.
+    told: RateLimit,
 }
 
 impl Poller {
@@ -107,6 +110,7 @@ impl Poller {
             has_committed: false,
             commits_untaken: 0,
             denied: false,
+            told: RateLimit::default(),
         })
     }
 
@@ -182,48 +186,12 @@ impl Poller {
         for (at, lane) in lanes.iter().enumerate() {
             self.index[lane.source].push(at);
         }
-        let shared = lanes.iter().map(|lane| SharedLane {
-            lane: lane.lane,
-            position: AtomicI64::new(lane.position),
-            high: AtomicI64::new(lane.high),
-            end: Mutex::default(),
-            in_hand: Arc::clone(&lane.in_hand),
-        });
-        *self.shared.lanes.write() = shared.collect();
+        *self.shared.lanes.write() = lanes.iter().map(LaneState::shared).collect();
         self.lanes = lanes;
     }
 
     fn create(&self) -> Result<BaseConsumer<Listener>, Trouble> {
-        let mut options = self.settings.connection.options(Kind::Consumer);
-        let fetch_ahead = self.settings.fetch_ahead.max(4 << 20);
-        let default = |options: &mut rdkafka::ClientConfig, key: &str, value: String| {
-            if options.get(key).is_none() {
-                options.set(key, value);
-            }
-        };
-        // Checked before a fetch, which may come on top and be many times as large when it is decompressed: a small one.
-        default(&mut options, "queued.max.messages.kbytes", (fetch_ahead / 2 / 1024).to_string());
-        let fetch = (fetch_ahead / 16).max(1 << 20);
-        default(&mut options, "fetch.max.bytes", fetch.to_string());
-        default(&mut options, "queued.min.messages", "20000".to_owned());
-        // The default of a second would stall a partition whenever the local queue was full for a moment.
-        default(&mut options, "fetch.queue.backoff.ms", "10".to_owned());
-        default(&mut options, "fetch.wait.max.ms", "100".to_owned());
-        default(&mut options, "fetch.error.backoff.ms", "100".to_owned());
-        default(&mut options, "check.crcs", "true".to_owned());
-        options
-            .set("group.id", &self.settings.group)
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("enable.partition.eof", "false")
-            // A lost offset is a decision, never a silent jump.
-            .set("auto.offset.reset", "error")
-            .set("isolation.level", "read_committed")
-            .set("allow.auto.create.topics", "false")
-            .set("statistics.interval.ms", "500");
-        // Failed commits are told by a warning as well: without a logger of its own the client would keep those back.
-        tells_of_topics_made_anew(&mut options);
-        options
+        options(&self.settings)
             .create_with_context(Listener::default())
             .map_err(|error| Trouble::from_client("connecting", &error, None))
     }
@@ -288,7 +256,7 @@ impl Poller {
         self.shared.note_poll(now);
         self.seal_old(now);
         if let Some(statistics) = consumer.context().take_statistics() {
-            self.look_at(&statistics, consumer);
+            self.look_at(&statistics, consumer)?;
         }
         if let Some(topic) = consumer.context().take_made_anew() {
             self.made_anew(&topic, consumer)?;
@@ -324,4 +292,38 @@ impl Poller {
     fn is_stopping(&self) -> bool {
         self.shared.stop.load(Ordering::Relaxed)
     }
+}
+
+/// Returns the library's options for the client that reads.
+pub(in crate::kafka) fn options(settings: &ConsumerSettings) -> ClientConfig {
+    let mut options = settings.connection.options(Kind::Consumer);
+    let fetch_ahead = settings.fetch_ahead.max(4 << 20);
+    let default = |options: &mut ClientConfig, key: &str, value: String| {
+        if options.get(key).is_none() {
+            options.set(key, value);
+        }
+    };
+    // Checked before a fetch, which may come on top and be many times as large when it is decompressed: a small one.
+    default(&mut options, "queued.max.messages.kbytes", (fetch_ahead / 2 / 1024).to_string());
+    let fetch = (fetch_ahead / 16).max(1 << 20);
+    default(&mut options, "fetch.max.bytes", fetch.to_string());
+    default(&mut options, "queued.min.messages", "20000".to_owned());
+    // The default of a second would stall a partition whenever the local queue was full for a moment.
+    default(&mut options, "fetch.queue.backoff.ms", "10".to_owned());
+    default(&mut options, "fetch.wait.max.ms", "100".to_owned());
+    default(&mut options, "fetch.error.backoff.ms", "100".to_owned());
+    options
+        .set("group.id", &settings.group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "false")
+        .set("check.crcs", "true")
+        // A lost offset is a decision, never a silent jump.
+        .set("auto.offset.reset", "error")
+        .set("isolation.level", "read_committed")
+        .set("allow.auto.create.topics", "false")
+        .set("statistics.interval.ms", "500");
+    // Failed commits are told by a warning as well: without a logger of its own the client would keep those back.
+    tells_of_topics_made_anew(&mut options);
+    options
 }

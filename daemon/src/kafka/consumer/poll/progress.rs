@@ -7,8 +7,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use super::super::super::context::{Listener, Statistics};
 use super::super::super::trouble::Trouble;
-use super::super::ConsumerEvent;
 use super::super::lanes::LaneState;
+use super::super::{ConsumerEvent, TopicRole};
 use super::{DOWN_AFTER, Poller, UP_AFTER};
 
 /// After so long without an answer a connection that is open counts as dead: packets vanish on the way.
@@ -31,7 +31,11 @@ impl Poller {
         self.judge_lag();
     }
 
-    pub(super) fn look_at(&mut self, statistics: &Statistics, consumer: &BaseConsumer<Listener>) {
+    pub(super) fn look_at(
+        &mut self,
+        statistics: &Statistics,
+        consumer: &BaseConsumer<Listener>,
+    ) -> Result<(), Trouble> {
         let unanswered = self.shared.unanswered(Instant::now());
         let answers = unanswered < UNANSWERED;
         if statistics.any_broker_up() && answers {
@@ -50,6 +54,7 @@ impl Poller {
                 None => "no connection".to_owned(),
             });
         }
+        let mut grown = None;
         for (source, known) in self.index.iter().enumerate() {
             let mut found = 0;
             for partition in statistics.partitions(&self.settings.sources[source].topic) {
@@ -71,8 +76,12 @@ impl Poller {
                 }
             }
             if found > known.len() && !self.changed[source] {
-                self.changed[source] = true;
                 let role = self.settings.sources[source].role;
+                if role == TopicRole::Requests {
+                    grown = Some(source);
+                    continue;
+                }
+                self.changed[source] = true;
                 self.outbox.push_back(ConsumerEvent::PartitionsChanged {
                     role,
                     known: known.len(),
@@ -80,12 +89,16 @@ impl Poller {
                 });
             }
         }
+        if let Some(source) = grown {
+            self.take_up(source, consumer)?;
+        }
         self.count_commits(consumer);
         // A user who may find the group's coordinator learns only from the answer to a commit that it may not commit.
         if consumer.context().are_commits_denied() {
             self.do_without_commits();
         }
         self.judge_lag();
+        Ok(())
     }
 
     pub(super) fn judge_lag(&mut self) {

@@ -56,7 +56,8 @@ impl Run {
             broker.create_topic(topic, partitions).unwrap();
         }
         let clock = Clock::manual(EventTime(NOW));
-        let stand = Stand::over(Arc::new(broker), &config, partitions, &folder, clock);
+        let mut stand = Stand::over(Arc::new(broker), &config, partitions, &folder, clock);
+        stand.begin();
         let by = Stranger::open(&stand.connection(), "murmur2_random");
         Self { stand, folder, config, partitions, by, sent: 0 }
     }
@@ -133,6 +134,19 @@ impl Run {
 }
 
 impl Stand {
+    /// Takes over where reading begins, and makes the first checkpoint of that.
+    fn begin(&mut self) {
+        let ConsumerEvent::Assigned(lanes) =
+            self.ingest.consumer.events().recv_timeout(PATIENT).unwrap()
+        else {
+            panic!("expected the partitions first");
+        };
+        self.done.send(Ok(())).unwrap();
+        self.ingest.assigned(&lanes, &mut self.state).unwrap();
+        self.learn();
+        assert_eq!(self.commit(true), Ok(()));
+    }
+
     /// Takes the next batch, if one comes soon.
     fn take_one(&mut self) {
         let events = self.ingest.consumer.events().clone();
@@ -154,18 +168,23 @@ impl Stand {
     fn make_checkpoint(&mut self, sound: bool) {
         self.ingest.begin_checkpoint(&mut self.state).unwrap();
         self.learn();
+        let written = self.commit(sound);
+        assert_eq!(written.is_ok(), sound);
+        self.done.send(written).unwrap();
+        assert_eq!(self.ingest.finish_checkpoint(&mut self.state).unwrap().is_ok(), sound);
+    }
+
+    /// Writes the checkpoint that was begun.
+    fn commit(&mut self, sound: bool) -> Written {
         let Job { cut, image } = self.jobs.recv().unwrap();
         let outcome = self.checkpoint.commit(cut, &self.clock, |mut to| {
             let image = image.recv().unwrap().map_err(io::Error::other)?;
             if sound { image.write(&mut to) } else { Err(io::Error::other(NotSound("so".into()))) }
         });
-        let written = match outcome.unwrap() {
+        match outcome.unwrap() {
             Outcome::Done(_) => Ok(()),
             Outcome::NotNow(reason) => Err(reason),
-        };
-        assert_eq!(written.is_ok(), sound);
-        self.done.send(written).unwrap();
-        assert_eq!(self.ingest.finish_checkpoint(&mut self.state).unwrap().is_ok(), sound);
+        }
     }
 
     fn picture(&self) -> Vec<u8> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sluice_features::wire::Topic;
 
-use super::ingest::{Ingest, State};
+use super::{Ingest, State};
 use crate::error::Stop;
 use crate::kafka::{Batch, Gap, GapCause, Lane, LaneStatus, Mark, TopicRole};
 
@@ -36,7 +36,11 @@ impl Positions {
 impl Ingest {
     /// Takes over where reading begins. Where the last checkpoint does not know it, one that does is made before the first record is taken:
     /// a partition that is read from its end would begin at another end after a kill.
-    pub(super) fn assigned(&mut self, lanes: &[LaneStatus], state: &mut State) -> Result<(), Stop> {
+    pub(in super::super) fn assigned(
+        &mut self,
+        lanes: &[LaneStatus],
+        state: &mut State,
+    ) -> Result<(), Stop> {
         let mut unknown = 0;
         for status in lanes {
             unknown += usize::from(!self.stand_at(status.lane, status.position.0)?);
@@ -53,7 +57,10 @@ impl Ingest {
 
     /// Goes on behind records that are missing.
     pub(super) fn went_on(&self, gap: &Gap, state: &mut State) -> Result<(), Stop> {
-        self.stand_at(gap.lane, gap.to.0)?;
+        // What was read before the gap may wait still, for room: then the first record behind the gap moves the position.
+        if gap.to < gap.from || self.stands_at(gap.lane)? >= Some(gap.from.0) {
+            self.stand_at(gap.lane, gap.to.0)?;
+        }
         if gap.cause == GapCause::MadeAnew {
             state.positions.marks.remove(&gap.lane);
         }
@@ -73,6 +80,13 @@ impl Ingest {
              outcomes lie in it are learned as without"
         );
         Ok(())
+    }
+
+    fn stands_at(&self, lane: Lane) -> Result<Option<i64>, Stop> {
+        let (topic, partition) = (topic_of(lane.role)?, usize::try_from(lane.partition));
+        let pipeline = self.shared.pipeline.read();
+        let shard = partition.ok().and_then(|partition| pipeline.shards().get(partition));
+        Ok(shard.and_then(|shard| shard.next(topic)))
     }
 
     /// Sets the offset that is expected next. Says whether one was known.
