@@ -1,12 +1,12 @@
 //! Making a checkpoint.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sluice_features::wire::Topic;
 
+use super::cut::{Marks, Next};
 use super::{
     Checkpoint, CheckpointError, Clock, CommitReport, Cut, Identity, Outcome, Setup, durable,
 };
@@ -145,7 +145,7 @@ impl Commit {
         number: u64,
         [parameters, state]: [&str; 2],
         setup: &Setup,
-        (next, marks): (&[[Option<i64>; 3]], &BTreeMap<(String, i32), Mark>),
+        (next, marks): (&Next, &Marks),
         journal: u64,
     ) -> Self {
         let mut offsets = Vec::new();

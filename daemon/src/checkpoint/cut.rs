@@ -37,10 +37,13 @@ pub struct Cut {
     /// The next offset of each of [`TOPICS`], by partition.
     pub(super) next: Next,
     /// The last record that was applied, by topic and partition.
-    pub(super) marks: BTreeMap<(String, i32), Mark>,
+    pub(super) marks: Marks,
     /// The journal that goes on behind it.
     pub(super) journal: u64,
 }
+
+/// The last record that was applied, by topic and partition.
+pub(super) type Marks = BTreeMap<(String, i32), Mark>;
 
 /// The next offset of each of [`TOPICS`], by partition; none where it is not known yet.
 pub(super) type Next = Vec<[Option<i64>; 3]>;
