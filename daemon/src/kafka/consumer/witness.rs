@@ -73,9 +73,12 @@ impl Witness {
                     let (key, value) = (message.key(), message.payload());
                     let mark = Mark::of(message.offset(), stamp.to_millis(), key, value);
                     let appended = matches!(stamp, Timestamp::LogAppendTime(_));
-                    // Those behind the first come as well.
-                    if let Entry::Vacant(place) = found.entry(message.partition()) {
+                    let partition = message.partition();
+                    drop(message);
+                    // Those behind the first come as well, at the cost of the other partitions: brokers give of one alone what is larger than asked for.
+                    if let Entry::Vacant(place) = found.entry(partition) {
                         place.insert(Found { mark, appended });
+                        self.pause(topic, partition)?;
                         since = Instant::now();
                     }
                 }
@@ -134,6 +137,14 @@ impl Witness {
         let said = self.client.context().last_complaint();
         let reason = said.unwrap_or_else(|| format!("no records of {topic} came"));
         Trouble::Unreachable { brokers: self.brokers.clone(), waited: SILENCE, reason }
+    }
+
+    fn pause(&self, topic: &str, partition: i32) -> Result<(), Trouble> {
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition(topic, partition);
+        self.client
+            .pause(&list)
+            .map_err(|error| Trouble::from_client("pausing a partition", &error, None))
     }
 
     fn assign(&self, topic: &str, places: &[(i32, i64)]) -> Result<(), Trouble> {
