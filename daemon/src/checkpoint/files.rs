@@ -14,7 +14,7 @@ use super::blocks::{BlockReader, BlockWriter};
 use super::durable::{UNFINISHED, replace};
 
 const MAGIC: [u8; 8] = *b"SLUICEP\n";
-const FORMAT: u32 = 5;
+const FORMAT: u32 = 6;
 const HEADER: usize = 24;
 
 /// The files of one kind, in one folder.

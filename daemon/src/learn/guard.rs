@@ -2,7 +2,7 @@
 //!
 //! | watched | a window | not sound | until | meanwhile |
 //! |---|---|---|---|---|
-//! | figures of each task | [`WINDOW`] final labels | log loss above 1.2 times that of the window's own rate, or calibration (sum of predictions over sum of labels) outside 0.5 to 2 | a window of that task is sound | nothing is published |
+//! | figures of each task | [`WINDOW`] final labels, and as many more until 50 of each class are observed or predicted | log loss above 1.2 times that of the window's own rate, or calibration (sum of predictions over sum of labels, of positives and of negatives) outside 0.5 to 2, or one of the two comes to nothing | a window of that task is sound | nothing is published |
 //! | refused batches | [`BATCHES`] batches with labels | more than 1 % refused | a window is sound | nothing is published, no checkpoint is made |
 //!
 //! Bad figures heal by learning on: what is true has changed, and older parameters would be worse. Refused batches do not: a batch is
@@ -10,16 +10,14 @@
 //! within `CLEAN` batches of a refused one, and [`TOO_MANY`] refused ones without a sound window between them end the run: the
 //! next start goes on from the checkpoint before, parameters and state together.
 
+mod window;
+
 use serde::{Deserialize, Serialize};
 
-/// Final labels of one task in a window.
+pub use window::{Fault, Window};
+
+/// Final labels of one task in a window, at least.
 pub const WINDOW: u32 = 10_000;
-/// Positives that a window needs before its calibration says anything.
-const POSITIVES: f64 = 50.0;
-/// The largest sound quotient of log loss and entropy of the rate.
-const WORST_ENTROPY: f64 = 1.2;
-/// Sound calibration.
-const CALIBRATION: std::ops::RangeInclusive<f64> = 0.5..=2.0;
 /// Batches with labels in a window of refusals.
 pub const BATCHES: u32 = 1_000;
 /// More refused ones in a window are a breach: 1 %.
@@ -32,26 +30,30 @@ const CLEAN: u32 = 20;
 /// The first windows of a new model teach it the rate: they are not judged.
 const GRACE: u32 = 2;
 
-/// What a window looked like when it was not sound.
+/// A window that was not sound.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Breach {
     /// Index of the task.
     pub task: usize,
-    /// Log loss over the entropy of the window's rate.
-    pub normalised_entropy: f64,
-    /// Predictions over labels.
-    pub calibration: f64,
+    /// Its figures, in words.
+    pub figures: String,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Task {
-    examples: u32,
-    positives: f64,
-    predicted: f64,
-    loss: f64,
+    /// The window that is being filled.
+    window: Window,
+    /// Windows before it, as far as that matters.
     windows: u32,
-    /// Normalised entropy and calibration of the last window if it was not sound.
-    breach: Option<(f64, f64)>,
+    /// The last window if it was not sound.
+    breach: Option<Window>,
+}
+
+impl Task {
+    fn breach(&self) -> Option<String> {
+        let window = self.breach?;
+        window.fault().map(|fault| window.told(fault))
+    }
 }
 
 /// What the batches refused so far mean.
@@ -131,27 +133,18 @@ impl Guard {
     /// Records a final label beside its prediction. Returns the breach when this label ends a window that is not sound.
     pub fn record(&mut self, task: usize, label: bool, p: f32) -> Option<Breach> {
         let state = &mut self.tasks[task];
-        let p = f64::from(p).clamp(1e-7, 1.0 - 1e-7);
-        state.examples += 1;
-        state.positives += f64::from(u8::from(label));
-        state.predicted += p;
-        state.loss -= if label { p.ln() } else { (1.0 - p).ln() };
-        if state.examples < WINDOW {
+        state.window.add(label, p);
+        if !state.window.is_full() {
             return None;
         }
-        let n = f64::from(state.examples);
-        let rate = (state.positives / n).clamp(1e-7, 1.0 - 1e-7);
-        let entropy = -(rate * rate.ln() + (1.0 - rate) * (1.0 - rate).ln());
-        let normalised_entropy = state.loss / n / entropy;
-        let calibration = state.predicted / state.positives.max(1.0);
-        let judged = state.windows >= GRACE && state.positives >= POSITIVES;
-        let sound = normalised_entropy <= WORST_ENTROPY && CALIBRATION.contains(&calibration);
+        let window = state.window;
+        let judged = state.windows >= GRACE;
         *state = Task {
+            window: window.next(),
             windows: state.windows.saturating_add(1),
-            breach: (judged && !sound).then_some((normalised_entropy, calibration)),
-            ..Task::default()
+            breach: (judged && window.fault().is_some()).then_some(window),
         };
-        (judged && !sound).then_some(Breach { task, normalised_entropy, calibration })
+        state.breach().map(|figures| Breach { task, figures })
     }
 
     /// Records a batch with labels, and whether it was refused.
@@ -180,15 +173,9 @@ impl Guard {
 
     /// Tells what is not sound; `None` when all is. `names` are those of the tasks.
     pub fn cause(&self, names: &[&str]) -> Option<String> {
-        let figures = self.tasks.iter().zip(names).filter_map(|(task, name)| {
-            let (entropy, calibration) = task.breach?;
-            Some(format!(
-                "{name}: over the last {WINDOW} labels the log loss was {entropy:.3} times that of their rate (at most {WORST_ENTROPY}), predictions over \
-                 labels {calibration:.3} ({} to {})",
-                CALIBRATION.start(),
-                CALIBRATION.end()
-            ))
-        });
+        let figures = self.tasks.iter().zip(names);
+        let figures =
+            figures.filter_map(|(task, name)| Some(format!("{name}: {}", task.breach()?)));
         let refused = (!self.batches.sound()).then(|| self.batches.told());
         let causes: Vec<String> = figures.chain(refused).collect();
         (!causes.is_empty()).then(|| causes.join("; "))
@@ -196,76 +183,4 @@ impl Guard {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn feed(guard: &mut Guard, p: f32) -> Option<Breach> {
-        (0..WINDOW).filter_map(|i| guard.record(0, i % 10 == 0, p)).next()
-    }
-
-    #[test]
-    fn a_broken_calibration_stops_publishing_until_a_sound_window() {
-        let mut guard = Guard::new(1);
-        assert_eq!(feed(&mut guard, 0.9), None, "the first windows are not judged");
-        assert_eq!(feed(&mut guard, 0.1), None);
-        assert_eq!(feed(&mut guard, 0.1), None);
-        let breach = feed(&mut guard, 0.3).expect("three times the rate is a breach");
-        assert!((breach.calibration - 3.0).abs() < 0.01 && !guard.sound());
-        assert_eq!(feed(&mut guard, 0.1), None);
-        assert!(guard.sound());
-    }
-
-    #[test]
-    fn more_than_a_hundredth_of_refused_batches_is_a_breach_until_a_sound_window() {
-        let mut guard = Guard::new(1);
-        // Ten in a thousand are borne for ever.
-        for i in 0..20 * BATCHES {
-            assert_eq!(guard.batch(i % 100 == 99), Refusals::Quiet);
-            assert!(guard.sound());
-        }
-        for i in 0..11 {
-            assert!(guard.sound(), "{i}");
-            let wanted = if i == 10 { Refusals::Breach } else { Refusals::Quiet };
-            assert_eq!(guard.batch(true), wanted);
-        }
-        let told = guard.cause(&["click"]).unwrap();
-        assert!(told.contains("11 batches were refused") && !told.contains("click"), "{told}");
-        assert_eq!((guard.sound(), guard.verdicts()), (false, [true, false]));
-        // The window ends as a breach; the next one is sound at its end.
-        for _ in 0..2 * BATCHES - 12 {
-            assert_eq!(guard.batch(false), Refusals::Quiet);
-            assert!(!guard.sound() && guard.not_to_keep().is_some());
-        }
-        guard.batch(false);
-        assert!(
-            guard.sound() && guard.cause(&["click"]).is_none() && guard.not_to_keep().is_none()
-        );
-    }
-
-    #[test]
-    fn too_many_refused_batches_end_learning() {
-        // All of them, and two in a hundred.
-        for every in [1, 50] {
-            let mut guard = Guard::new(1);
-            let refused = |i: u32| i.is_multiple_of(every);
-            let last = (TOO_MANY - 1) * every;
-            for i in 0..last {
-                assert_ne!(guard.batch(refused(i)), Refusals::TooMany, "{i}");
-            }
-            assert_eq!(guard.batch(refused(last)), Refusals::TooMany, "one in {every}");
-        }
-    }
-
-    #[test]
-    fn parameters_are_not_kept_right_after_a_refused_batch() {
-        let mut guard = Guard::new(1);
-        assert_eq!(guard.not_to_keep(), None);
-        guard.batch(true);
-        assert!(guard.sound());
-        for _ in 0..CLEAN {
-            assert!(guard.not_to_keep().is_some());
-            guard.batch(false);
-        }
-        assert_eq!(guard.not_to_keep(), None);
-    }
-}
+mod tests;

@@ -171,8 +171,7 @@ impl Learner {
             }
             tracing::warn!(
                 task = breach.task,
-                normalised_entropy = breach.normalised_entropy,
-                calibration = breach.calibration,
+                figures = breach.figures,
                 "the guard found a window unsound: nothing is published until one is sound again"
             );
         }
