@@ -1,22 +1,21 @@
 //! The server: few connections, small headers, short time-outs.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{interval, timeout};
 
 use super::pages::Pages;
 use crate::error::Stop;
 use crate::shutdown::Shutdown;
 
-/// Connections at once; further ones wait in the system's queue.
+/// Connections at once; a further one takes the place of the oldest: clients that connect and neither send nor read must not keep others out.
 const CONNECTIONS: usize = 64;
 /// Bytes of request line and headers.
 const HEADER_BYTES: usize = 16 << 10;
@@ -61,22 +60,18 @@ impl Server {
     pub async fn serve(self, pages: Pages, shutdown: Shutdown) -> Result<(), Stop> {
         let metrics = pages.metrics.clone();
         let service = TowerToHyperService::new(pages.routes());
-        let room = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
+        let mut oldest_first: VecDeque<AbortHandle> = VecDeque::new();
         let mut fold = interval(FOLD);
         loop {
-            let accept = async {
-                let place = room.clone().acquire_owned().await.ok();
-                (self.listener.accept().await, place)
-            };
-            let (accepted, place) = tokio::select! {
+            let accepted = tokio::select! {
                 () = shutdown.requested() => return Ok(()),
                 _ = fold.tick() => {
                     metrics.fold();
                     continue;
                 }
                 Some(_) = connections.join_next() => continue,
-                accepted = accept => accepted,
+                accepted = self.listener.accept() => accepted,
             };
             let stream = match accepted {
                 Ok((stream, _)) => stream,
@@ -92,12 +87,18 @@ impl Server {
                 .header_read_timeout(HEADER_TIME)
                 .max_buf_size(HEADER_BYTES)
                 .serve_connection(TokioIo::new(stream), service.clone());
-            connections.spawn(async move {
+            oldest_first.retain(|connection| !connection.is_finished());
+            if oldest_first.len() >= CONNECTIONS
+                && let Some(oldest) = oldest_first.pop_front()
+            {
+                oldest.abort();
+            }
+            let connection = connections.spawn(async move {
                 if let Ok(Err(error)) = timeout(CONNECTION_TIME, connection).await {
                     tracing::debug!(%error, "a connection ended early");
                 }
-                drop(place);
             });
+            oldest_first.push_back(connection);
         }
     }
 }
@@ -164,6 +165,29 @@ mod tests {
         shutdown.request();
         running.await.unwrap().unwrap();
         assert!(TcpStream::connect(address).is_err());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn clients_that_neither_send_nor_read_keep_nobody_out() {
+        let server = Server::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let (address, mut pages, shutdown) = (server.address(), pages(), Shutdown::new());
+        // A page larger than what the system takes for a client that does not read.
+        pages.status = Arc::new(|| json!({ "text": "x".repeat(16 << 20) }));
+        let running = tokio::spawn(server.serve(pages, shutdown.clone()));
+        let mut held = Vec::new();
+        for _ in 0..CONNECTIONS {
+            for sent in ["", "GET /live HT", "GET /status HTTP/1.1\r\nhost: x\r\n\r\n"] {
+                let mut stream = TcpStream::connect(address).unwrap();
+                stream.write_all(sent.as_bytes()).unwrap();
+                held.push(stream);
+            }
+            let asked = std::time::Instant::now();
+            assert!(get(address, "/live").await.starts_with("HTTP/1.1 200"));
+            assert!(get(address, "/metrics").await.contains("sluice_"));
+            assert!(asked.elapsed() < HEADER_TIME / 2, "{:?}", asked.elapsed());
+        }
+        shutdown.request();
+        running.await.unwrap().unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
