@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use sluice_features::time::EventTime;
 
 use super::client::{Connection, Kind};
 use super::consumer::NextOffset;
@@ -100,10 +101,38 @@ impl Probe {
         partitions: usize,
         patience: Duration,
     ) -> Result<Vec<Option<i64>>, Trouble> {
+        // In place of a time: the end, as the protocol has it.
+        self.offsets(topic, partitions, Offset::End, patience)
+    }
+
+    /// Returns, by partition, the offset of the first record that is not older than a time, by the stamps of the records; `None` where all are
+    /// older.
+    ///
+    /// # Errors
+    /// [`Trouble::MissingTopic`], [`Trouble::Unreachable`] or [`Trouble::Refused`].
+    pub fn since(
+        &self,
+        topic: &str,
+        time: EventTime,
+        patience: Duration,
+    ) -> Result<Vec<Option<NextOffset>>, Trouble> {
+        let missing = || Trouble::MissingTopic { topic: topic.to_owned() };
+        let partitions = self.partitions(topic, patience)?.ok_or_else(missing)?;
+        let found = self.offsets(topic, partitions, Offset::Offset(time.0.max(0)), patience)?;
+        Ok(found.into_iter().map(|offset| offset.map(NextOffset)).collect())
+    }
+
+    /// Asks for the offsets of a time, in every partition.
+    fn offsets(
+        &self,
+        topic: &str,
+        partitions: usize,
+        time: Offset,
+        patience: Duration,
+    ) -> Result<Vec<Option<i64>>, Trouble> {
         let mut list = TopicPartitionList::with_capacity(partitions);
         for partition in 0..i32::try_from(partitions).unwrap_or(i32::MAX) {
-            // In place of a time: the end, as the protocol has it.
-            list.add_partition_offset(topic, partition, Offset::End)
+            list.add_partition_offset(topic, partition, time)
                 .map_err(|error| Trouble::from_client("asking for offsets", &error, None))?;
         }
         let (action, right) =
@@ -111,16 +140,17 @@ impl Probe {
         let found = self.ask(&action, Some(&right), patience, |client, left| {
             client.offsets_for_times(list.clone(), left)
         })?;
-        let mut ends = vec![None; partitions];
+        // Copied out: the lists must be gone before the client is (rust-rdkafka#453).
+        let mut offsets = vec![None; partitions];
         for element in found.elements() {
             let partition = usize::try_from(element.partition()).unwrap_or(usize::MAX);
-            if let (Ok(()), Offset::Offset(end), Some(place)) =
-                (element.error(), element.offset(), ends.get_mut(partition))
+            if let (Ok(()), Offset::Offset(offset), Some(place)) =
+                (element.error(), element.offset(), offsets.get_mut(partition))
             {
-                *place = Some(end);
+                *place = Some(offset);
             }
         }
-        Ok(ends)
+        Ok(offsets)
     }
 
     /// Returns the number of brokers that the cluster names.

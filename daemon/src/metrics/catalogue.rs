@@ -229,6 +229,11 @@ pub const ALL: &[Description] = &[
         &[],
         "candidates that stand last because serve.score is not finite for them: it divides by what is 0",
     ),
+    gauge(
+        "sluice_serve_clock_skew_seconds",
+        &[],
+        "how far the clocks that date requests are ahead of ours, below 0 behind: the median of a hundred",
+    ),
     gauge("sluice_publish_index_items", &[], "items in the retrieval index"),
     gauge(
         "sluice_publish_index_steps",

@@ -131,7 +131,7 @@ group! {
     /// `sluice_serve_*`. `requests` by kind, then outcome; `seconds` by kind.
     Serve {
         requests: Vec<Vec<Counter>>, seconds: Vec<Histogram>, waiting_requests: Gauge,
-        scores_not_finite: Counter,
+        scores_not_finite: Counter, clock_skew_seconds: Gauge,
     }
 }
 group! {
@@ -365,6 +365,7 @@ fn serve(r: &Registry<'_>, sets: &LabelSets) -> Serve {
             .collect(),
         waiting_requests: r.gauge("sluice_serve_waiting_requests"),
         scores_not_finite: r.counter("sluice_serve_scores_not_finite_total"),
+        clock_skew_seconds: r.gauge("sluice_serve_clock_skew_seconds"),
     }
 }
 

@@ -8,8 +8,15 @@
 //! A request counts once Kafka has taken its answer, or has not: under its outcome, or as undelivered. Every record gets one answer, under the request's id as key (where that cannot be read, under the record's key), with its
 //! correlation id. A queue that is full, by number or by bytes, answers `overloaded` at once: an answer that comes too late costs as much as one in
 //! time. What comes faster than it can be refused waits in Kafka: its partitions are paused.
+//!
+//! A start goes on after the requests that were answered ([`answered`]), and not before those for which somebody may still wait ([`resume`]).
+
+mod answered;
+mod resume;
+mod skew;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,6 +25,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use sluice_features::time::EventTime;
 use sluice_features::wire::{ArrivalTime, Request, decode_request};
 
+use self::answered::{Answered, Ticket};
+use self::skew::Skew;
 use super::answer::refuse;
 use super::{Code, OUTCOMES, Outcome, Scorer, Serving, Unanswered, kind_number};
 use crate::clock::Clock;
@@ -44,6 +53,10 @@ const IN_HAND: usize = 48 << 20;
 const AHEAD: usize = 16 << 20;
 /// Bytes that an id in a list of a request takes besides its text.
 const ID: usize = size_of::<String>() + 16;
+/// How long the last requests have to be answered, and their answers to be delivered, before they may be answered again by the next start.
+const LAST: Duration = Duration::from_secs(1);
+/// The longest that the thread sleeps.
+const TICK: Duration = Duration::from_millis(100);
 /// The header that an answer repeats.
 const CORRELATION: &str = "correlation-id";
 
@@ -54,6 +67,8 @@ struct Job {
     arrived: Duration,
     reply: Reply,
     _held: Held,
+    /// Given back once the answer is handed on.
+    _ticket: Ticket,
 }
 
 /// Bytes that are counted as waiting as long as this lives.
@@ -103,6 +118,8 @@ pub struct Intake {
     waiting: Arc<AtomicUsize>,
     outbox: Outbox,
     output: Vec<u8>,
+    answered: Answered,
+    skew: Skew,
 }
 
 /// Answers the requests that wait: a part of the daemon for each scorer.
@@ -115,7 +132,8 @@ pub struct Answering {
     told: RateLimit,
 }
 
-/// Starts the consumer of the request topic, at its end: what was asked while nobody answered is not waited for any more.
+/// Starts the consumer of the request topic, behind the requests that were answered or that nobody waits for any more. Where Kafka does not tell
+/// which these are it begins at the end.
 ///
 /// # Errors
 /// When the client library refuses the settings.
@@ -127,6 +145,14 @@ pub fn consumer(
 ) -> Result<Consumer, Trouble> {
     let sources = vec![Source::new(TopicRole::Requests, topic)];
     let mut settings = ConsumerSettings::new(connection, group, sources);
+    settings.offsets =
+        resume::offsets(&settings.connection, group, topic, clock.wall()).unwrap_or_else(|trouble| {
+            tracing::warn!(
+                %trouble,
+                "it cannot be seen which requests are answered: those that were asked while nobody answered are not"
+            );
+            BTreeMap::new()
+        });
     settings.clock = clock;
     settings.thread = "kafka-requests".to_owned();
     (settings.queue_high, settings.queue_low) = (IN_HAND, IN_HAND / 8);
@@ -173,8 +199,17 @@ pub fn build(
     });
     let answering = answering.collect();
     let serving = Arc::clone(serving);
-    let (waiting, output) = (Arc::default(), Vec::new());
-    (Intake { serving, consumer, queue, waiting, outbox, output }, answering)
+    let intake = Intake {
+        serving,
+        consumer,
+        queue,
+        waiting: Arc::default(),
+        outbox,
+        output: Vec::new(),
+        answered: Answered::default(),
+        skew: Skew::default(),
+    };
+    (intake, answering)
 }
 
 impl Intake {
@@ -187,10 +222,16 @@ impl Intake {
             let event = crossbeam_channel::select! {
                 recv(self.consumer.events()) -> event => event,
                 recv(shutdown.channel()) -> _ => break,
+                default(TICK) => {
+                    self.commit();
+                    continue;
+                }
             };
             match event {
                 Ok(ConsumerEvent::Batch(batch)) => {
                     batch.records().for_each(|record| self.take(&record));
+                    self.answered.took(batch.lane(), batch.next_offset());
+                    self.commit();
                 }
                 Ok(ConsumerEvent::Fatal(trouble)) => {
                     return Err(Stop::kafka("reading requests", trouble));
@@ -199,15 +240,41 @@ impl Intake {
                 Err(_) => return Err(Stop::fault("the thread that reads requests has ended")),
             }
         }
+        self.finish();
         if let Err(trouble) = self.consumer.stop(STOP) {
             tracing::warn!(error = chain(&trouble), "the request consumer did not stop in time");
         }
         Ok(())
     }
 
+    /// Tells Kafka up to where requests are answered.
+    fn commit(&mut self) {
+        if let Some(offsets) = self.answered.look(self.serving.clock.steady()) {
+            // One that is not taken is covered by the next.
+            self.consumer.commit(offsets);
+        }
+    }
+
+    /// Waits shortly until what was taken is answered, and tells Kafka: the next start has nothing to answer again.
+    fn finish(&mut self) {
+        let clock = &self.serving.clock;
+        let begun = clock.steady();
+        while !self.answered.is_all_answered() && clock.steady() - begun < LAST {
+            std::thread::sleep(TICK);
+        }
+        let delivered = self.outbox.producer.flush(LAST).is_ok();
+        let answered = std::mem::take(&mut self.answered);
+        if delivered && answered.is_all_answered() {
+            self.consumer.commit(answered.finish());
+        }
+    }
+
     fn take(&mut self, record: &Record<'_>) {
         let arrived = self.serving.clock.steady();
         let asked = record.arrived;
+        if let Some(stamp) = record.timestamp {
+            self.skew.note(EventTime(stamp) - asked, &self.outbox.metrics, arrived);
+        }
         let (mut reply, allowed) = self.outbox.reply(record);
         let bytes = record.value.unwrap_or_default();
         let request = match decode_request(bytes, ArrivalTime(Some(asked))) {
@@ -225,7 +292,8 @@ impl Intake {
         let (request, unanswered) = if allowed {
             let is_full = self.waiting.load(Ordering::Relaxed) > WAITING;
             let _held = Held::count(&self.waiting, &request, bytes.len());
-            let job = Job { request, asked, arrived, reply, _held };
+            let _ticket = self.answered.ticket();
+            let job = Job { request, asked, arrived, reply, _held, _ticket };
             let sent =
                 if is_full { Err(TrySendError::Full(job)) } else { self.queue.try_send(job) };
             let job = match sent {

@@ -29,7 +29,7 @@ pub struct Record<'a> {
     pub offset: i64,
     /// The record's stamp in milliseconds since 1970: what its producer claims, or, in a topic that says `LogAppendTime`, the broker's.
     pub timestamp: Option<i64>,
-    /// When it arrived, as far as can be known: see `arrival`.
+    /// When it arrived, as far as can be known: see `arrival`, and for requests `LaneState::arrived`.
     pub arrived: EventTime,
     /// The key, if there is one.
     pub key: Option<&'a [u8]>,
@@ -45,7 +45,7 @@ pub struct Record<'a> {
 ///
 /// A stamp before 1990 (seconds, zero, -1) says nothing. One that the producer has given (`CreateTime`) says when the event was, not when it came:
 /// a wrong clock agrees with itself. So in a backlog of events, where it lies more than [`JUMP`] back, it is not believed: the poll counts. A
-/// request is as old as its asker says.
+/// request that waited while we were away is as old as its asker says.
 pub(in super::super) fn arrival(stamp: Timestamp, role: TopicRole, polled: EventTime) -> EventTime {
     let claimed = matches!(stamp, Timestamp::CreateTime(_)) && role != TopicRole::Requests;
     let stamp = stamp.to_millis().map(EventTime).filter(|stamp| *stamp >= OLDEST);

@@ -6,15 +6,19 @@ use std::sync::atomic::{AtomicI64, AtomicUsize};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rdkafka::Timestamp;
 use sluice_features::time::EventTime;
 
 use super::super::probe::{PartitionRange, Probe};
 use super::super::trouble::Trouble;
-use super::batch::Buffers;
+use super::batch::{Buffers, arrival};
+use super::broker_clock::BrokerClock;
 use super::gap::{Gap, GapCause};
 use super::mark::{Mark, Proof, compare};
 use super::witness::Witness;
-use super::{ConsumerSettings, Gaps, Lane, LaneStatus, NextOffset, SharedLane, Source, Start};
+use super::{
+    ConsumerSettings, Gaps, Lane, LaneStatus, NextOffset, SharedLane, Source, Start, TopicRole,
+};
 
 /// One partition as the poll thread sees it.
 pub(super) struct LaneState {
@@ -38,6 +42,7 @@ pub(super) struct LaneState {
     pub(super) open: Option<(EventTime, Buffers)>,
     /// Bytes of its batches that are not dropped yet.
     pub(super) in_hand: Arc<AtomicUsize>,
+    broker: BrokerClock,
 }
 
 impl LaneState {
@@ -53,6 +58,7 @@ impl LaneState {
             active: false,
             open: None,
             in_hand: Arc::default(),
+            broker: BrokerClock::default(),
         }
     }
 
@@ -74,6 +80,23 @@ impl LaneState {
             high: AtomicI64::new(self.high),
             end: Mutex::default(),
             in_hand: Arc::clone(&self.in_hand),
+        }
+    }
+
+    /// Returns when a record arrived that was polled just now. A request that was there before us is as old as its stamp says; of the others the
+    /// own clock tells, and where the broker has dated them how long they waited: an asker's clock that is behind must not spend its deadline.
+    pub(super) fn arrived(
+        &mut self,
+        stamp: Timestamp,
+        offset: i64,
+        polled: EventTime,
+    ) -> EventTime {
+        match stamp {
+            _ if self.lane.role != TopicRole::Requests || offset < self.target => {
+                arrival(stamp, self.lane.role, polled)
+            }
+            Timestamp::LogAppendTime(stamp) => self.broker.arrived(EventTime(stamp), polled),
+            _ => polled,
         }
     }
 

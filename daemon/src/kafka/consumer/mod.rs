@@ -29,6 +29,7 @@
 //! **Silence.** Whether a partition is read up is proven, not assumed: `log_end`.
 
 mod batch;
+mod broker_clock;
 mod gap;
 mod lanes;
 mod log_end;

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use sluice_features::time::Span;
 
 use super::*;
 use crate::kafka::{EmbeddedBroker, OwnedRecord, Reader, Start};
@@ -24,11 +25,15 @@ struct Stand {
 
 impl Stand {
     fn open() -> Self {
+        Self::open_with(Clock::system())
+    }
+
+    fn open_with(clock: Clock) -> Self {
         let broker = EmbeddedBroker::start().unwrap();
         for topic in ["t.requests", "t.responses", "t.replies"] {
             broker.create_topic(topic, 1).unwrap();
         }
-        let shop = Shop::open_with(Clock::system());
+        let shop = Shop::open_with(clock.clone());
         let words = |words: &[&str]| words.iter().map(|word| String::from(*word)).collect();
         let metrics = Arc::new(Metrics::new(&LabelSets {
             topics: words(&["requests"]),
@@ -42,8 +47,7 @@ impl Stand {
             ..LabelSets::default()
         }));
         let producer = Arc::new(producer(broker.connection(), &metrics).unwrap());
-        let consumer =
-            consumer(broker.connection(), Clock::system(), "test", "t.requests").unwrap();
+        let consumer = consumer(broker.connection(), clock, "test", "t.requests").unwrap();
         // Requests are read from the end on: what is sent from here on counts.
         while !matches!(
             consumer.events().recv_timeout(PATIENT).unwrap(),
@@ -58,12 +62,23 @@ impl Stand {
     }
 
     fn ask(&self, value: &[u8], headers: &[Header<'_>]) {
+        self.send([value], headers);
+    }
+
+    fn ask_all(&self, messages: &[Value]) {
+        let messages: Vec<_> = messages.iter().map(|m| serde_json::to_vec(m).unwrap()).collect();
+        self.send(messages.iter().map(Vec::as_slice), &[]);
+    }
+
+    fn send<'a>(&self, values: impl IntoIterator<Item = &'a [u8]>, headers: &[Header<'_>]) {
         let producer =
             Producer::open(&ProducerSettings::for_responses(self.broker.connection())).unwrap();
-        let record =
-            Outgoing { topic: "t.requests", key: Some(b"asker"), value: Some(value), headers };
-        producer.send(&record, PATIENT).unwrap();
-        producer.flush(PATIENT).unwrap();
+        for value in values {
+            let record =
+                Outgoing { topic: "t.requests", key: Some(b"asker"), value: Some(value), headers };
+            producer.send(&record, PATIENCE).unwrap();
+        }
+        producer.flush(PATIENCE).unwrap();
     }
 
     fn ask_json(&self, message: &Value, headers: &[Header<'_>]) {
@@ -178,5 +193,42 @@ fn a_full_queue_answers_at_once_and_what_waits_is_answered_at_the_end() {
     for i in 0..4 {
         let (_, answer) = next(&mut stand.responses);
         assert_eq!((&answer["id"], &answer["error"]), (&json!(format!("q{i}")), &Value::Null));
+    }
+}
+
+#[test]
+fn an_askers_clock_that_is_wrong_spends_no_deadline_and_is_measured() {
+    for seconds in [-3600, -60, 60, 3600] {
+        let now = Clock::system().wall();
+        // Ours stands so far ahead of the asker's, and is not turned: whatever is late here is so by the asker's clock.
+        let mut stand = Stand::open_with(Clock::manual(now + Span::seconds(seconds)));
+        let (mut intake, mut answering) = stand.parts.take().unwrap();
+        let requests: Vec<Value> = (0..101)
+            .map(|i| {
+                let mut request = rank(&format!("q{i}"));
+                request["deadline_ms"] = json!(100);
+                request
+            })
+            .collect();
+        stand.ask_all(&requests);
+        let mut taken = 0;
+        while taken < 101 {
+            let event = intake.consumer.events().recv_timeout(PATIENCE).unwrap();
+            if let ConsumerEvent::Batch(batch) = event {
+                taken += batch.len();
+                batch.records().for_each(|record| intake.take(&record));
+                answering[0].queue.clone().try_iter().for_each(|job| answering[0].answer(&job));
+            }
+        }
+        for _ in 0..101 {
+            let (_, answer) = next(&mut stand.responses);
+            let code = &answer["error"]["code"];
+            assert!(*code == Value::Null || *code == json!("overloaded"), "{answer}");
+        }
+        let page = stand.metrics.render();
+        let line = page.lines().find(|line| line.starts_with("sluice_serve_clock_skew_seconds "));
+        let skew: f64 = line.unwrap().split(' ').next_back().unwrap().parse().unwrap();
+        assert!((skew + seconds as f64).abs() < 30.0, "{skew} for {seconds}");
+        assert_eq!(skew < 0.0, seconds > 0, "{skew} for {seconds}");
     }
 }

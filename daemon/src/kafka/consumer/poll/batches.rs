@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
-use super::super::batch::{Batch, Buffers, Record, arrival};
+use super::super::batch::{Batch, Buffers, Record};
 use super::super::{ConsumerEvent, TopicRole};
 use super::Poller;
 
@@ -25,7 +25,7 @@ impl Poller {
         }
         lane.position = message.offset() + 1;
         let limits = self.settings.batch;
-        let (polled, open) = lane.open.get_or_insert_with(|| {
+        let (polled, _) = lane.open.get_or_insert_with(|| {
             self.open.push_back((at, Instant::now()));
             let used = self.pool.pop().or_else(|| self.returns.1.try_recv().ok());
             let buffers = used.map_or_else(Buffers::default, |mut buffers| {
@@ -34,11 +34,13 @@ impl Poller {
             });
             (self.settings.clock.wall(), buffers)
         });
+        let polled = *polled;
+        let arrived = lane.arrived(message.timestamp(), message.offset(), polled);
         let mut record = Record {
             lane: lane.lane,
             offset: message.offset(),
             timestamp: message.timestamp().to_millis(),
-            arrived: arrival(message.timestamp(), lane.lane.role, *polled),
+            arrived,
             key: message.key(),
             value: message.payload(),
             reply_topic: None,
@@ -55,6 +57,7 @@ impl Poller {
                 }
             }
         }
+        let Some((_, open)) = &mut lane.open else { return };
         open.push(&record);
         if open.len() >= limits.records || open.bytes() >= limits.bytes {
             self.open.retain(|(other, _)| *other != at);
