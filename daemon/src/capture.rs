@@ -6,8 +6,8 @@
 //! DIR/000002/...       the next run
 //! ```
 //!
-//! Whatever the clock decides, or the order in which threads meet, reaches the pipeline as a [`Decision`]. Entries are bounded in
-//! bytes over all runs of a folder. At the bound, or when the disk fails, capturing ends for good with a warning and the daemon goes
+//! Whatever the clock decides, or the order in which threads meet, reaches the pipeline as a [`Decision`]. All runs of a folder together, with
+//! their copies of checkpoints, are bounded in bytes. Where the copy leaves no room capturing does not begin. At the bound, or when the disk fails, capturing ends for good with a warning and the daemon goes
 //! on: what was captured until then is a sound beginning. So is what a crash leaves.
 
 use std::path::{Path, PathBuf};
@@ -131,40 +131,52 @@ pub struct Capture {
     /// `None` when capturing has ended.
     journal: Option<JournalWriter<Entry>>,
     recorded: Recorded,
+    /// Bytes of the copy of the checkpoint.
+    copied: u64,
 }
 
 impl Capture {
-    /// Begins a run in a new folder inside `folder`. All runs in there together have entries of at most `bound` bytes; the copies of
-    /// checkpoints come on top.
+    /// Begins a run in a new folder inside `folder`. All runs in there together take at most `bound` bytes. Returns `None`, and says so, where
+    /// that leaves no room for another.
     ///
-    /// A run that begins with a checkpoint has a copy written to [`Capture::start_folder`] before its first record
-    /// ([`crate::checkpoint::write_full`]).
+    /// `copy` writes the checkpoint that a run begins with into the folder that it is given ([`crate::checkpoint::write_full`]).
     ///
     /// # Errors
-    /// When the folder or the file cannot be made.
-    pub fn create(folder: &Path, bound: u64, start: Start) -> Result<Self, Stop> {
+    /// When the folder or a file cannot be made.
+    pub fn create(
+        folder: &Path,
+        bound: u64,
+        start: Start,
+        copy: impl FnOnce(&Path) -> Result<(), Stop>,
+    ) -> Result<Option<Self>, Stop> {
         let failed = |error| {
             let shown = folder.display();
             Stop::config(format!("the run cannot be captured in {shown}")).because(error)
         };
         let runs = runs(folder).map_err(failed)?;
-        let size =
-            |run: &PathBuf| std::fs::metadata(run.join(ENTRIES)).map_or(0, |meta| meta.len());
-        let taken: u64 = runs.iter().map(size).sum();
+        let taken =
+            runs.iter().map(|run| bytes_of(run)).sum::<std::io::Result<u64>>().map_err(failed)?;
+        if taken >= bound {
+            return Ok(no_room(folder, bound, taken, 0));
+        }
         let number = runs.last().map_or(0, |run| number_of(run).unwrap_or(0)) + 1;
         let run = folder.join(format!("{number:06}"));
         std::fs::create_dir_all(&run).map_err(failed)?;
-        let journal = JournalWriter::create(&run.join(ENTRIES), bound.saturating_sub(taken))?;
-        let mut capture =
-            Self { folder: run, journal: Some(journal), recorded: Recorded::default() };
+        let mut copied = 0;
+        if start.resumed {
+            copy(&run.join(START))?;
+            copied = bytes_of(&run).map_err(failed)?;
+            if taken + copied >= bound {
+                std::fs::remove_dir_all(&run).map_err(failed)?;
+                return Ok(no_room(folder, bound, taken, copied));
+            }
+        }
+        let journal = JournalWriter::create(&run.join(ENTRIES), bound - taken - copied)?;
+        let recorded = Recorded::default();
+        let mut capture = Self { folder: run, journal: Some(journal), recorded, copied };
         capture.append(&Entry::Start(start));
         capture.flush();
-        Ok(capture)
-    }
-
-    /// Returns the folder for a copy of the checkpoint that the run begins with.
-    pub fn start_folder(&self) -> PathBuf {
-        self.folder.join(START)
+        Ok(Some(capture))
     }
 
     /// Tells whether the run is still being captured.
@@ -172,9 +184,9 @@ impl Capture {
         self.journal.is_some()
     }
 
-    /// Returns how many bytes this run's entries take; 0 when capturing has ended.
+    /// Returns how many bytes this run takes; 0 when capturing has ended.
     pub fn bytes(&self) -> u64 {
-        self.journal.as_ref().map_or(0, JournalWriter::bytes)
+        self.journal.as_ref().map_or(0, |journal| self.copied + journal.bytes())
     }
 
     /// Writes down a record before the pipeline takes it.
@@ -290,6 +302,29 @@ impl Iterator for Captured {
     fn next(&mut self) -> Option<Self::Item> {
         self.entries.next()
     }
+}
+
+/// Says why no run is captured.
+fn no_room(folder: &Path, bound: u64, taken: u64, copied: u64) -> Option<Capture> {
+    tracing::warn!(
+        folder = %folder.display(),
+        bound,
+        taken,
+        checkpoint = copied,
+        "this run is not captured: capture.max_bytes leaves no room beside the runs that are there and a copy of the checkpoint; remove runs, or allow more"
+    );
+    None
+}
+
+/// Returns the bytes of all files in a folder and those below it.
+fn bytes_of(folder: &Path) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let meta = entry.metadata()?;
+        bytes += if meta.is_dir() { bytes_of(&entry.path())? } else { meta.len() };
+    }
+    Ok(bytes)
 }
 
 /// Returns the folders of the runs, oldest first.

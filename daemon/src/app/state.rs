@@ -57,7 +57,7 @@ impl State {
         let mut state =
             Self { pipeline, trainer, checkpoint, offsets, marks, journal, chain, capture: None };
         if let Some(folder) = &options.capture {
-            state.capture = Some(state.capture(config, folder, resumed.is_some())?);
+            state.capture = state.capture(config, folder, resumed.is_some())?;
         }
         if let Some(resumed) = &resumed {
             for (lane, next, mark) in lanes(&config.kafka.topics, &resumed.offsets) {
@@ -69,8 +69,13 @@ impl State {
         Ok(state)
     }
 
-    /// Begins to capture, with a copy of what was put back.
-    fn capture(&self, config: &Config, folder: &Path, resumed: bool) -> Result<Capture, Stop> {
+    /// Begins to capture, with a copy of what was put back, if there is room.
+    fn capture(
+        &self,
+        config: &Config,
+        folder: &Path,
+        resumed: bool,
+    ) -> Result<Option<Capture>, Stop> {
         let setup = self.checkpoint.setup();
         let start = Start {
             partitions: u32::try_from(setup.partitions).unwrap_or(u32::MAX),
@@ -80,12 +85,11 @@ impl State {
             bounds: config.memory.bounds,
             resumed,
         };
-        let capture = Capture::create(folder, config.capture_bytes, start)?;
-        if resumed {
+        let copy = |to: &Path| {
             let write = |mut to: &mut dyn std::io::Write| self.trainer.write(&mut to);
-            write_full(&capture.start_folder(), setup, &self.pipeline, write)?;
-        }
-        Ok(capture)
+            write_full(to, setup, &self.pipeline, write).map(drop)
+        };
+        Capture::create(folder, config.capture_bytes, start, copy)
     }
 }
 

@@ -22,6 +22,10 @@ fn start(resumed: bool) -> Start {
     Start { partitions: 2, fingerprint: 5, seed: 11, threads: 1, bounds, resumed }
 }
 
+fn new(folder: &Path, bound: u64) -> Capture {
+    Capture::create(folder, bound, start(false), |_| Ok(())).unwrap().expect("room")
+}
+
 /// Runs records live, with decisions that only a clock would make, and captures all of it.
 fn live(
     pipeline: &mut Pipeline,
@@ -73,7 +77,7 @@ fn replay(captured: Captured, pipeline: &mut Pipeline) -> (Vec<LearnBatch>, bool
 #[test]
 fn a_replayed_run_makes_the_same_batches() {
     let folder = tempfile::tempdir().unwrap();
-    let mut capture = Capture::create(folder.path(), BOUND, start(false)).unwrap();
+    let mut capture = new(folder.path(), BOUND);
     let mut pipeline = Pipeline::new(fnw(), 2);
     let batches = live(&mut pipeline, 1, 0, 3_000, Some(&mut capture));
     capture.finish();
@@ -92,9 +96,8 @@ fn a_run_that_began_with_a_checkpoint_is_replayed_from_there() {
     let folder = tempfile::tempdir().unwrap();
     let mut pipeline = Pipeline::new(fnw(), 2);
     live(&mut pipeline, 2, 0, 2_000, None);
-    let mut capture = Capture::create(folder.path(), BOUND, start(true)).unwrap();
     let setup = Setup {
-        folder: capture.start_folder(),
+        folder: PathBuf::new(),
         cache_bytes: 1 << 20,
         keep: 1,
         partitions: 2,
@@ -103,8 +106,9 @@ fn a_run_that_began_with_a_checkpoint_is_replayed_from_there() {
         new_model: false,
     };
     let write = |to: &mut dyn Write| to.write_all(b"parameters");
-    let report = write_full(&capture.start_folder(), &setup, &pipeline, write).unwrap();
-    assert!(report.bytes() > 0);
+    let copy = |to: &Path| write_full(to, &setup, &pipeline, write).map(drop);
+    let mut capture =
+        Capture::create(folder.path(), BOUND, start(true), copy).unwrap().expect("room");
     let batches = live(&mut pipeline, 2, 2_000, 3_000, Some(&mut capture));
     capture.finish();
 
@@ -119,7 +123,7 @@ fn a_run_that_began_with_a_checkpoint_is_replayed_from_there() {
 #[test]
 fn a_torn_end_leaves_a_sound_beginning() {
     let folder = tempfile::tempdir().unwrap();
-    let mut capture = Capture::create(folder.path(), BOUND, start(false)).unwrap();
+    let mut capture = new(folder.path(), BOUND);
     live(&mut Pipeline::new(fnw(), 2), 1, 0, 300, Some(&mut capture));
     capture.flush();
     let file = folder.path().join("000001").join(ENTRIES);
@@ -139,7 +143,7 @@ fn a_torn_end_leaves_a_sound_beginning() {
 fn at_the_bound_capturing_ends_for_good_and_the_beginning_stays() {
     let folder = tempfile::tempdir().unwrap();
     let bound = 20_000;
-    let mut capture = Capture::create(folder.path(), bound, start(false)).unwrap();
+    let mut capture = new(folder.path(), bound);
     live(&mut Pipeline::new(fnw(), 2), 1, 0, 1_000, Some(&mut capture));
     assert!(!capture.is_on());
     capture.decision(Decision::Cut);
@@ -151,8 +155,39 @@ fn at_the_bound_capturing_ends_for_good_and_the_beginning_stays() {
     assert!(entries.len() > 50 && !entries.contains(&Entry::End));
 
     // The next run has a folder of its own and the same bound: there is no room for its beginning.
-    let next = Capture::create(folder.path(), bound.min(length), start(false)).unwrap();
-    assert!(!next.is_on() && next.start_folder().starts_with(folder.path().join("000002")));
+    assert!(Capture::create(folder.path(), length, start(false), |_| Ok(())).unwrap().is_none());
+    assert!(!folder.path().join("000002").exists());
+    let next = new(folder.path(), length + 1);
+    assert!(!next.is_on() && folder.path().join("000002").exists());
+}
+
+#[test]
+fn the_bound_holds_for_the_copies_of_checkpoints_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let bound = 10_000;
+    let begin = |size: usize| {
+        let copy = |to: &Path| {
+            std::fs::create_dir_all(to.join("blobs")).unwrap();
+            std::fs::write(to.join("db"), vec![0; size / 2]).unwrap();
+            std::fs::write(to.join("blobs").join("1"), vec![0; size - size / 2]).unwrap();
+            Ok(())
+        };
+        Capture::create(folder.path(), bound, start(true), copy).unwrap()
+    };
+    // A start copies 3,000 bytes: there is room for three beside their entries, however often it is tried.
+    let begun: Vec<bool> = (0..10).map(|_| begin(3_000).is_some()).collect();
+    assert_eq!(begun.iter().filter(|begun| **begun).count(), 3, "{begun:?}");
+    assert!(bytes_of(folder.path()).unwrap() <= bound);
+    assert_eq!(runs(folder.path()).unwrap().len(), 3, "nothing is left of the others");
+    // A larger checkpoint than the bound.
+    let folder_of_one = tempfile::tempdir().unwrap();
+    let copy = |to: &Path| {
+        std::fs::create_dir_all(to).unwrap();
+        std::fs::write(to.join("db"), vec![0; 78_000]).unwrap();
+        Ok(())
+    };
+    assert!(Capture::create(folder_of_one.path(), bound, start(true), copy).unwrap().is_none());
+    assert_eq!(bytes_of(folder_of_one.path()).unwrap(), 0);
 }
 
 #[test]

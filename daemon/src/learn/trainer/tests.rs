@@ -271,8 +271,8 @@ fn rows_expire_alike_live_in_a_replay_of_the_capture_and_after_a_restart() {
     let fingerprint = parts::setup(&config, 1, folder.path(), false).identity.fingerprint();
     let (seed, bounds) = (config.learn.seed, config.memory.bounds);
     let start = Start { partitions: 1, fingerprint, seed, threads: 1, bounds, resumed: false };
-    let capture = Capture::create(folder.path(), 64 << 20, start).unwrap();
-    let trainer = live(&config, Some(capture), |_, _| {});
+    let capture = Capture::create(folder.path(), 64 << 20, start, |_| Ok(())).unwrap();
+    let trainer = live(&config, capture, |_, _| {});
     let replay = || {
         let outcome = crate::replay::captured(&config, folder.path(), &Clock::system()).unwrap();
         outcome.trainer.checksum()
