@@ -88,7 +88,8 @@ impl Daemon {
                 let remedy: Vec<_> = stamped.into_iter().map(|topic| topic.remedy).collect();
                 tracing::warn!(
                     remedy = remedy.join("; "),
-                    "records are dated by their producers' clocks (CreateTime): a clock that is behind spoils freshness and deadlines"
+                    "records are dated by their producers' clocks (CreateTime): one that is up to an hour wrong dates event and record alike, so only events of \
+                     other users show it; freshness is wrong by as much, and after a restart requests are as old as their askers say"
                 );
             }
             Err(trouble) => {

@@ -279,6 +279,35 @@ mod tests {
         }
     }
 
+    /// Whatever a stamp says and whoever gave it, nothing arrives later than it is here, nor before 1990; and a producer moves the arrival of an event
+    /// by an hour at most.
+    #[test]
+    fn no_stamp_moves_an_arrival_out_of_its_bounds() {
+        let polled = EventTime(1_796_033_294_000);
+        let draw = |seed: u64| sluice_features::ids::stable_hash(&seed.to_le_bytes());
+        let minutes = [0, 1, 5, 55, 59, 60, 61, 24 * 60, 60 * 24 * 365 * 30];
+        let near = minutes.iter().flat_map(|m| [-m, *m]).map(|m| polled.0 + m * 60_000);
+        let wild = (0..2_000).map(|seed| draw(seed).cast_signed() >> (draw(seed + 9_999) % 64));
+        for stamp in near.chain(wild).flat_map(|stamp| [stamp.saturating_sub(1), stamp]) {
+            for role in TopicRole::ALL {
+                for stamp in [Timestamp::CreateTime(stamp), Timestamp::LogAppendTime(stamp)] {
+                    let arrived = arrival(stamp, role, polled);
+                    assert!(arrived <= polled && arrived >= OLDEST, "{stamp:?} {role:?}");
+                    if role != TopicRole::Requests && matches!(stamp, Timestamp::CreateTime(_)) {
+                        assert!(arrived >= polled - JUMP, "{stamp:?} {role:?}");
+                    }
+                }
+            }
+        }
+        // A clock 55 minutes ahead, and behind: of a producer, and of a broker.
+        for kind in [Timestamp::CreateTime, Timestamp::LogAppendTime] {
+            let at = |minutes: i64| {
+                arrival(kind(polled.0 + minutes * 60_000), TopicRole::Events, polled) - polled
+            };
+            assert_eq!((at(55).0, at(-55).0), (0, -55 * 60_000));
+        }
+    }
+
     #[test]
     fn records_come_back_as_they_went_in() {
         let mut all = vec![

@@ -4,8 +4,8 @@
 //! polled - stamp = (own clock - broker's clock) + how long the record waited in Kafka
 //! ```
 //!
-//! The wait is never below nothing, and now and then next to nothing. So the least difference of late is that of the clocks, and what is above it was
-//! waited: the minimum filter of one-way delays (RFC 5905 takes the offset of the sample with the least delay for the same reason).
+//! The wait is never below nothing, and while a partition is read up now and then next to nothing. So the least difference of then is that of the
+//! clocks, and what is above it was waited: the minimum filter of one-way delays (RFC 5905 takes the offset of the sample with the least delay for the same reason).
 
 use sluice_features::time::{EventTime, Span};
 
@@ -23,17 +23,24 @@ pub(super) struct BrokerClock {
 
 impl BrokerClock {
     /// Returns when a record arrived that the broker dated `stamp`, and that was polled just now.
-    pub(super) fn arrived(&mut self, stamp: EventTime, polled: EventTime) -> EventTime {
-        // The own clock may have been set back.
-        if self.since.is_none_or(|since| polled - since >= WINDOW || polled < since) {
-            self.least = [None, self.least[0]];
-            self.since = Some(polled);
-        }
+    pub(super) fn arrived(
+        &mut self,
+        stamp: EventTime,
+        polled: EventTime,
+        is_read_up: bool,
+    ) -> EventTime {
         let difference = polled - stamp;
-        let [least, before] = &mut self.least;
-        let least = *least.insert(least.map_or(difference, |least| least.min(difference)));
-        let least = before.map_or(least, |before| before.min(least));
-        polled - Span(difference.0.saturating_sub(least.0))
+        if is_read_up {
+            // The own clock may have been set back.
+            if self.since.is_none_or(|since| polled - since >= WINDOW || polled < since) {
+                self.least = [None, self.least[0]];
+                self.since = Some(polled);
+            }
+            let least = &mut self.least[0];
+            *least = Some(least.map_or(difference, |least| least.min(difference)));
+        }
+        let least = self.least.iter().flatten().min().map_or(0, |least| least.0);
+        polled - Span(difference.0.saturating_sub(least).max(0))
     }
 }
 
@@ -47,7 +54,7 @@ mod tests {
     fn waits(clock: &mut BrokerClock, ahead: i64, waited: &[(i64, i64)]) -> Vec<i64> {
         let wait = |&(at, waited): &(i64, i64)| {
             let polled = EventTime(NOW + at);
-            (polled - clock.arrived(EventTime(polled.0 - waited + ahead), polled)).0
+            (polled - clock.arrived(EventTime(polled.0 - waited + ahead), polled, true)).0
         };
         waited.iter().map(wait).collect()
     }
@@ -65,6 +72,23 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_for_minutes_because_much_is_waiting_is_no_clock() {
+        let mut clock = BrokerClock::default();
+        let polled = |at: i64| EventTime(NOW + at * 1_000);
+        let age = |clock: &mut BrokerClock, at, waited: i64, is_read_up| {
+            let stamp = polled(at) - Span(waited);
+            (polled(at) - clock.arrived(stamp, polled(at), is_read_up)).0
+        };
+        assert_eq!(age(&mut clock, 0, 700, false), 700, "nothing is known: the stamp counts");
+        assert_eq!(age(&mut clock, 0, -700, false), 0, "but nothing comes from the future");
+        assert_eq!(age(&mut clock, 1, 2, true), 0);
+        for at in 2..600 {
+            assert_eq!(age(&mut clock, at, 100_002, false), 100_000, "{at}");
+        }
+        assert_eq!(age(&mut clock, 600, 2, true), 0);
+    }
+
+    #[test]
     fn a_clock_that_is_set_is_followed() {
         let mut clock = BrokerClock::default();
         assert_eq!(waits(&mut clock, 0, &[(0, 1), (10, 1)]), [0, 0]);
@@ -79,7 +103,7 @@ mod tests {
     fn absurd_stamps_do_not_overflow() {
         let mut clock = BrokerClock::default();
         for stamp in [i64::MIN, -1, 0, i64::MAX, NOW] {
-            let arrived = clock.arrived(EventTime(stamp), EventTime(NOW));
+            let arrived = clock.arrived(EventTime(stamp), EventTime(NOW), stamp != 0);
             assert!(arrived <= EventTime(NOW), "{stamp}: {arrived:?}");
         }
     }

@@ -20,6 +20,9 @@ use super::{
     ConsumerSettings, Gaps, Lane, LaneStatus, NextOffset, SharedLane, Source, Start, TopicRole,
 };
 
+/// Records behind the high-water mark up to which a partition counts as read up: nothing waits in Kafka.
+const READ_UP: i64 = 64;
+
 /// One partition as the poll thread sees it.
 pub(super) struct LaneState {
     /// The partition.
@@ -95,7 +98,10 @@ impl LaneState {
             _ if self.lane.role != TopicRole::Requests || offset < self.target => {
                 arrival(stamp, self.lane.role, polled)
             }
-            Timestamp::LogAppendTime(stamp) => self.broker.arrived(EventTime(stamp), polled),
+            Timestamp::LogAppendTime(stamp) => {
+                let is_read_up = self.high.saturating_sub(offset) <= READ_UP;
+                self.broker.arrived(EventTime(stamp), polled, is_read_up)
+            }
             _ => polled,
         }
     }
