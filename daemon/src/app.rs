@@ -29,6 +29,7 @@ use crate::kafka::{Connection, Consumer, EmbeddedBroker, GapCause, Probe, TopicR
 use crate::live::Live;
 use crate::live::outputs::OUTPUTS;
 use crate::live::repeat::Repeat;
+use crate::live::rivals;
 use crate::metrics::{LabelSets, Metrics};
 use crate::parts;
 use crate::pipeline::notes::Notes;
@@ -53,7 +54,7 @@ pub struct Options {
 /// How long HTTP may take to stop.
 const HTTP_DEADLINE: Duration = Duration::from_secs(2);
 /// How long the consumer may take to stop.
-const CONSUMER_DEADLINE: Duration = Duration::from_secs(5);
+const CONSUMER_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Runs until SIGINT, SIGTERM, SIGHUP or a fault, and says how it ended.
 ///
@@ -113,6 +114,8 @@ pub struct Daemon {
     embedded: Option<EmbeddedBroker>,
     connection: Connection,
     address: SocketAddr,
+    /// What this run is called in its group.
+    name: String,
 }
 
 /// A daemon whose parts all run.
@@ -165,7 +168,7 @@ impl Daemon {
             server.serve(pages, shutdown)
         })?;
         let (embedded, connection) = topics::connection(config)?;
-        let wish = wish.clone();
+        let (wish, name) = (wish.clone(), rivals::name(&clock));
         Ok(Self {
             runtime,
             supervisor,
@@ -177,6 +180,7 @@ impl Daemon {
             embedded,
             connection,
             address,
+            name,
         })
     }
 

@@ -1,6 +1,8 @@
 //! Questions over a real Kafka: answers, error answers, and what is published unasked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -19,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("questions_are_answered_and_wrong_ones_refused_with_a_code", questions),
     ("the_tool_asks_and_prints", the_tool_asks_and_prints),
     ("a_flood_of_requests_waits_in_kafka_and_not_in_memory", a_flood_of_requests),
+    ("restarts_leave_no_request_unanswered", restarts),
 ];
 
 /// A daemon that has learned a small shop, and a user and items of it.
@@ -272,4 +275,60 @@ fn listed(answer: &Value, field: &str) -> anyhow::Result<Vec<Value>> {
 fn echoed(record: &OwnedRecord) -> Option<&[u8]> {
     let header = record.headers.iter().find(|(key, _)| key == "correlation-id")?;
     Some(&header.1)
+}
+
+/// A hundred requests in a second go on while the daemon is stopped, killed and started anew.
+fn restarts() -> Outcome {
+    let site = Site::new(&*shared()?, "again", SMALL)?;
+    site.make_topics(1)?;
+    let daemon = site.start(&[])?;
+    daemon.wait_ready(None)?;
+    let mut asker = Asker::open(&site)?;
+    let (producer, topic) = (&asker.producer, asker.requests.as_str());
+    let ends = AtomicBool::new(false);
+    let ask = || -> anyhow::Result<usize> {
+        let mut asked = 0;
+        while !ends.load(Ordering::Relaxed) {
+            let request = json!({"id": asked.to_string(), "kind": "rank", "user": "u", "items": ["i"], "deadline_ms": 30_000});
+            let value = serde_json::to_vec(&request)?;
+            let record = Outgoing { topic, key: Some(b"u"), value: Some(&value), headers: &[] };
+            producer.send(&record, PATIENCE)?;
+            asked += 1;
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        producer.flush(PATIENCE)?;
+        Ok(asked)
+    };
+    let site = &site;
+    let restart = move || -> anyhow::Result<Daemon> {
+        let mut daemon = daemon;
+        for gently in [true, false, true] {
+            std::thread::sleep(Duration::from_millis(1_500));
+            if gently {
+                daemon.stop()?;
+            } else {
+                daemon.kill()?;
+            }
+            daemon = site.start(&[])?;
+            daemon.wait_ready(None)?;
+        }
+        Ok(daemon)
+    };
+    let (asked, daemon) = std::thread::scope(|scope| {
+        let asking = scope.spawn(ask);
+        let restarted = restart();
+        ends.store(true, Ordering::Relaxed);
+        let asked = asking.join().map_err(|_| anyhow::anyhow!("asking panicked"))?;
+        anyhow::Ok((asked?, restarted?))
+    })?;
+    let mut answers = BTreeSet::new();
+    while answers.len() < asked {
+        let record = asker.answers.next(PATIENCE)?;
+        let record = record.with_context(|| format!("{} of {asked} answered", answers.len()))?;
+        let answer: Value = serde_json::from_slice(&record.value.unwrap_or_default())?;
+        anyhow::ensure!(answer["error"].is_null(), "{answer}");
+        answers.insert(answer["id"].to_string());
+    }
+    daemon.stop()?;
+    Ok(())
 }

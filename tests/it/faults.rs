@@ -1,7 +1,7 @@
 //! Bad records, and a Kafka that is away: nothing is lost, the rest goes on, and the daemon says what is the matter.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sluice_daemon::kafka::{Admin, Outgoing, OwnedRecord, VALUE_LIMIT};
 
@@ -10,7 +10,7 @@ use crate::expect_eq;
 use crate::harness::real_kafka::{Door, RealKafka, shared};
 use crate::harness::records::producer;
 use crate::harness::shop::{self, SMALL};
-use crate::harness::site::{Site, count};
+use crate::harness::site::{Daemon, Site, count};
 use crate::harness::{Outcome, PATIENCE};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("windows_wait_for_records_while_nobody_can_read_them", windows_wait_for_records),
     ("a_checkpoint_waits_for_the_dead_letters_before_it", letters_of_a_broker_that_died),
     ("a_missing_topic_ends_the_start_with_a_remedy", a_missing_topic_ends_the_start),
+    ("a_stop_without_kafka_is_quick_and_says_what_is_left", a_stop_without_kafka),
 ];
 
 /// A bad record, and the reason and field that its dead letter must name.
@@ -237,6 +238,45 @@ fn windows_wait_for_records() -> Outcome {
         expect_eq!((count(&status, "late"), count(&status, "orphaned")), (0, 0));
         expect_eq!(count(&status, "open"), IMPRESSIONS);
         daemon.wait_ready(None)?;
+    }
+    Ok(())
+}
+
+fn a_stop_without_kafka() -> Outcome {
+    const LONGEST: Duration = Duration::from_secs(15);
+    let kafka = RealKafka::start(Door::Open)?;
+    let start = |prefix: &str| -> anyhow::Result<(Site, Daemon)> {
+        let site = Site::new(&kafka, prefix, SMALL)?.with("CHECKPOINT__INTERVAL", "1s");
+        site.make_topics(1)?;
+        let daemon = site.start(&[])?;
+        daemon.wait_ready(None)?;
+        Ok((site, daemon))
+    };
+    let (_site, idle) = start("idle")?;
+    let (site, burdened) = start("burdened")?;
+    let producer = producer(site.connection().clone())?;
+    let topic = site.topic("events");
+    // What lz4 makes no smaller: the letters are many batches, of which the broker dies in the midst.
+    let noise: Vec<u8> = (0..50_000_u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 13 ^ i.wrapping_mul(40_503)) as u8)
+        .collect();
+    for number in 0..1_000_usize {
+        let value = [&number.to_le_bytes()[..], &noise[number..]].concat();
+        let record = Outgoing { topic: &topic, key: None, value: Some(&value), headers: &[] };
+        producer.send(&record, PATIENCE)?;
+    }
+    burdened.wait(|status| count(status, "rejected") > 0)?;
+    kafka.kill();
+    burdened.wait_ready(Some("output"))?;
+    for (daemon, code, told) in
+        [(idle, 0, "everything taken is learned"), (burdened, 4, "Kafka took no dead letters")]
+    {
+        let asked = Instant::now();
+        daemon.signal("TERM")?;
+        let ended = daemon.ended()?;
+        anyhow::ensure!(asked.elapsed() < LONGEST, "{:?}\n{}", asked.elapsed(), ended.stderr);
+        anyhow::ensure!(ended.code == Some(code), "{:?}\n{}", ended.code, ended.stderr);
+        anyhow::ensure!(ended.stderr.contains(told), "{}", ended.stderr);
     }
     Ok(())
 }

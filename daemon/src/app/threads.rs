@@ -24,6 +24,7 @@ use crate::live::learn::{Learner, snapshot, tell};
 use crate::live::outputs::Outputs;
 use crate::live::poison::Poison;
 use crate::live::repeat::Repeat;
+use crate::live::rivals::Rivals;
 use crate::live::watch::Watch;
 use crate::live::{Live, Work};
 use crate::metrics::Metrics;
@@ -143,6 +144,7 @@ impl Daemon {
         (settings.offsets, settings.marks) = (offsets, marks);
         settings.accept_gaps = options.accept_gap;
         settings.clock = self.clock.clone();
+        settings.name.clone_from(&self.name);
         let consumer = Consumer::start(settings);
         consumer.map(Arc::new).map_err(|t| Stop::kafka("starting the consumer", t))
     }
@@ -177,6 +179,13 @@ impl Daemon {
             consumer: Arc::clone(consumer),
             jobs,
             done,
+            wish: self.wish.clone(),
+            rivals: Rivals::new(
+                self.connection.clone(),
+                &config.kafka.group,
+                &config.kafka.topics.events,
+                &self.name,
+            ),
         };
         let ingest = Ingest {
             shared: Arc::clone(shared),
@@ -197,7 +206,7 @@ impl Daemon {
         };
         let supervisor = &mut self.supervisor;
         supervisor.thread("learner", LAST_DEADLINE, |shutdown| learner.run(shutdown))?;
-        supervisor.thread("checkpointer", LAST_DEADLINE, |end| checkpointer.run(end))?;
+        supervisor.thread("checkpointer", LAST_DEADLINE, |_| checkpointer.run())?;
         supervisor.thread("ingest", LAST_DEADLINE, |shutdown| ingest.run(shutdown))
     }
 
@@ -239,6 +248,7 @@ impl Daemon {
             self.connection.clone(),
             self.clock.clone(),
             &config.kafka.group,
+            &self.name,
             &topics.requests,
         )
         .map_err(|t| Stop::kafka("starting the consumer of requests", t))?;

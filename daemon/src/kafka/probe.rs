@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use sluice_features::time::EventTime;
 
 use super::client::{Connection, Kind};
@@ -168,13 +168,41 @@ impl Probe {
     /// Returns the offsets that a group has committed for a topic, by partition: what lag tools see.
     ///
     /// # Errors
-    /// [`Trouble::Unreachable`] or [`Trouble::Refused`].
+    /// [`Trouble::MissingTopic`], [`Trouble::Unreachable`] or [`Trouble::Refused`].
     pub fn committed(
         connection: &Connection,
         group: &str,
         topic: &str,
         patience: Duration,
     ) -> Result<Vec<Option<NextOffset>>, Trouble> {
+        let offset = |element: &TopicPartitionListElem<'_>| match element.offset() {
+            Offset::Offset(offset) => Some(NextOffset(offset)),
+            _ => None,
+        };
+        Self::of_group(connection, group, topic, patience, offset)
+    }
+
+    /// Returns what was written beside the offsets that a group has committed for a topic, by partition; empty where there is nothing.
+    ///
+    /// # Errors
+    /// As [`Self::committed`].
+    pub fn committers(
+        connection: &Connection,
+        group: &str,
+        topic: &str,
+        patience: Duration,
+    ) -> Result<Vec<String>, Trouble> {
+        let name = |element: &TopicPartitionListElem<'_>| element.metadata().to_owned();
+        Self::of_group(connection, group, topic, patience, name)
+    }
+
+    fn of_group<T>(
+        connection: &Connection,
+        group: &str,
+        topic: &str,
+        patience: Duration,
+        of: impl Fn(&TopicPartitionListElem<'_>) -> T,
+    ) -> Result<Vec<T>, Trouble> {
         let missing = || Trouble::MissingTopic { topic: topic.to_owned() };
         let partitions =
             Self::open(connection)?.partitions(topic, patience)?.ok_or_else(missing)?;
@@ -190,12 +218,8 @@ impl Probe {
         let found = probe.ask(action, Some(&right), patience, |client, left| {
             client.committed_offsets(list.clone(), left)
         })?;
-        let offset = |offset: Offset| match offset {
-            Offset::Offset(offset) => Some(NextOffset(offset)),
-            _ => None,
-        };
         // Copied out: the lists must be gone before the client is (rust-rdkafka#453).
-        Ok(found.elements().iter().map(|element| offset(element.offset())).collect())
+        Ok(found.elements().iter().map(of).collect())
     }
 
     /// Makes sure that the records of a topic may be read, as far as one partition tells.

@@ -16,16 +16,21 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 
 use super::Live;
+use super::rivals::Rivals;
 use crate::checkpoint::{Checkpoint, Cut, NotSound, Offset, Outcome};
 use crate::config::Topics;
 use crate::error::Stop;
 use crate::http::Wait;
-use crate::kafka::{Consumer, DeadLetters, Lane, Mark, NextOffset, TopicRole};
+use crate::kafka::{Consumer, DeadLetters, Lane, Mark, NextOffset, TopicRole, Trouble};
 use crate::learn::trainer::TrainerImage;
 use crate::shutdown::Shutdown;
 
 /// How long dead letters may take to be written before the thread says that Kafka does not take them, and waits on.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long they may take once the daemon is to stop.
+const LAST: Duration = Duration::from_secs(3);
+/// How long the thread waits for them before it looks at the time.
+const SLICE: Duration = Duration::from_millis(500);
 
 /// A checkpoint to be written.
 pub struct Job {
@@ -52,16 +57,32 @@ pub struct Checkpointer {
     pub jobs: Receiver<Job>,
     /// What became of the newest job, to ingest.
     pub done: Sender<Written>,
+    /// The daemon is to stop: ingest, which is told before this thread, waits for its last checkpoint meanwhile.
+    pub wish: Shutdown,
+    /// Looks for another daemon of the group.
+    pub rivals: Rivals,
 }
 
 impl Checkpointer {
     /// Runs until the ingest thread has ended.
     ///
     /// # Errors
-    /// When the disk fails, or Kafka takes no dead letters.
-    pub fn run(mut self, shutdown: &Shutdown) -> Result<(), Stop> {
+    /// When the disk fails, or Kafka takes no dead letters: a checkpoint must not be ahead of them. The next start reads their records again.
+    pub fn run(mut self) -> Result<(), Stop> {
+        let mut untaken = None;
         while let Ok(Job { cut, image }) = self.jobs.recv() {
-            self.settle_letters(shutdown)?;
+            // A checkpoint that was given up has taken along what had changed: none can follow it.
+            if untaken.is_none() {
+                untaken = self.settle_letters()?;
+            }
+            if let Some(trouble) = &untaken {
+                drop(image.recv());
+                let reason = format!("Kafka took no dead letters before the stop: {trouble}");
+                if self.done.send(Err(reason)).is_err() {
+                    break;
+                }
+                continue;
+            }
             let clock = self.shared.clock.clone();
             let outcome = self.checkpoint.commit(cut, &clock, |mut to| {
                 let gone = |_| io::Error::other("the learner ended before a checkpoint");
@@ -75,29 +96,40 @@ impl Checkpointer {
             drop(image.recv());
             self.tell(outcome)?;
             if self.done.send(written).is_err() {
-                return Ok(());
+                break;
             }
         }
         Ok(())
     }
 
-    /// Waits as long as Kafka takes no dead letters: a checkpoint must not be ahead of them. Once the daemon is to stop it waits no longer;
-    /// the next start reads their records again.
-    fn settle_letters(&self, shutdown: &Shutdown) -> Result<(), Stop> {
-        while let Err(trouble) = self.letters.settle(PATIENCE) {
-            if !trouble.is_retriable() || shutdown.is_requested() {
+    /// Waits as long as Kafka takes no dead letters. Returns why it takes none once the daemon is to stop.
+    ///
+    /// # Errors
+    /// When it never will.
+    fn settle_letters(&self) -> Result<Option<Trouble>, Stop> {
+        let clock = &self.shared.clock;
+        let (mut told, mut stopping) = (clock.steady(), None);
+        while let Err(trouble) = self.letters.settle(SLICE) {
+            if !trouble.is_retriable() {
                 return Err(Stop::kafka("writing to the dead-letter topic", trouble));
             }
-            self.shared
-                .readiness
-                .wait_for(Wait::DeadLetters, "the dead-letter topic takes nothing");
-            tracing::warn!(%trouble, "the dead-letter topic takes nothing: no checkpoint until it does");
+            let now = clock.steady();
+            if self.wish.is_requested() && now - *stopping.get_or_insert(now) >= LAST {
+                return Ok(Some(trouble));
+            }
+            if now - told >= PATIENCE {
+                told = now;
+                self.shared
+                    .readiness
+                    .wait_for(Wait::DeadLetters, "the dead-letter topic takes nothing");
+                tracing::warn!(%trouble, "the dead-letter topic takes nothing: no checkpoint until it does");
+            }
         }
         self.shared.readiness.clear(Wait::DeadLetters);
-        Ok(())
+        Ok(None)
     }
 
-    fn tell(&self, outcome: Outcome) -> Result<(), Stop> {
+    fn tell(&mut self, outcome: Outcome) -> Result<(), Stop> {
         let metrics = &self.shared.metrics.checkpoint;
         let pause = self.shared.take_held();
         match outcome {
@@ -107,6 +139,9 @@ impl Checkpointer {
                 metrics.bytes.set(report.bytes() as f64);
                 metrics.store_bytes.set(self.checkpoint.store_bytes()? as f64);
                 self.shared.readiness.clear(Wait::Checkpoint);
+                if !self.wish.is_requested() {
+                    self.rivals.look(&self.shared.metrics, self.shared.clock.steady());
+                }
                 let lanes = lanes(&self.shared.topics, &report.offsets);
                 self.consumer.commit(lanes.map(|(lane, next, _)| (lane, next)).collect());
                 tracing::info!(

@@ -20,6 +20,7 @@ mod partitioning;
 pub mod poison;
 pub mod refusals;
 pub mod repeat;
+pub mod rivals;
 mod room;
 mod silence;
 mod status;

@@ -65,6 +65,11 @@ const fn histogram(
 pub const ALL: &[Description] = &[
     gauge("sluice_daemon_ready", &[], "1 when the daemon is ready: caught up, writing, publishing"),
     gauge("sluice_daemon_start_time_seconds", &[], "when the process started, seconds since 1970"),
+    gauge(
+        "sluice_daemon_rivals",
+        &[],
+        "1 while another daemon works in this group: requests are answered and outputs published twice",
+    ),
     counter("sluice_consume_records_total", &["topic"], "records read from Kafka"),
     counter("sluice_consume_bytes_total", &["topic"], "bytes of keys and values read from Kafka"),
     gauge(

@@ -85,7 +85,7 @@ macro_rules! group {
 
 group! {
     /// `sluice_daemon_*`.
-    Daemon { ready: Gauge, start_time_seconds: Gauge, }
+    Daemon { ready: Gauge, start_time_seconds: Gauge, rivals: Gauge, }
 }
 group! {
     /// `sluice_consume_*`. `records` and `bytes` by topic, `gaps` and `missing` by cause.
@@ -188,6 +188,7 @@ impl Metrics {
             daemon: Daemon {
                 ready: r.gauge("sluice_daemon_ready"),
                 start_time_seconds: r.gauge("sluice_daemon_start_time_seconds"),
+                rivals: r.gauge("sluice_daemon_rivals"),
             },
             consume: Consume {
                 records: r.counters("sluice_consume_records_total", "topic", &sets.topics),

@@ -10,7 +10,7 @@ use crate::shutdown::Shutdown;
 /// How long a message waits for room before the wish to stop is looked at.
 const WAIT: Duration = Duration::from_millis(200);
 /// How long the last messages have to be delivered.
-const FLUSH: Duration = Duration::from_secs(5);
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// A topic of published messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -42,9 +42,9 @@ use crate::telemetry::RateLimit;
 /// How long an answer waits for room in the producer before it is given up: who asked has given up by then.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long the last answers have to be delivered.
-const FLUSH: Duration = Duration::from_secs(5);
+const FLUSH: Duration = Duration::from_secs(2);
 /// How long the poll thread has to end.
-const STOP: Duration = Duration::from_secs(5);
+const STOP: Duration = Duration::from_secs(2);
 /// Bytes of requests that may wait for a scorer.
 const WAITING: usize = 64 << 20;
 /// Bytes of records in the intake's hands above which reading pauses; below an eighth it goes on, for each pause throws away what was fetched ahead.
@@ -107,6 +107,8 @@ struct Outbox {
     responses: Arc<str>,
     allowed: Arc<[String]>,
     metrics: Arc<Metrics>,
+    /// How long an answer waits for room in the producer.
+    patience: Duration,
 }
 
 /// Takes requests from Kafka: one part of the daemon.
@@ -130,6 +132,8 @@ pub struct Answering {
     outbox: Outbox,
     /// When scores that are not finite were told last.
     told: RateLimit,
+    /// Shared by all scorers that run.
+    company: Arc<()>,
 }
 
 /// Starts the consumer of the request topic, behind the requests that were answered or that nobody waits for any more. Where Kafka does not tell
@@ -141,6 +145,7 @@ pub fn consumer(
     connection: Connection,
     clock: Clock,
     group: &str,
+    name: &str,
     topic: &str,
 ) -> Result<Consumer, Trouble> {
     let sources = vec![Source::new(TopicRole::Requests, topic)];
@@ -155,6 +160,7 @@ pub fn consumer(
         });
     settings.clock = clock;
     settings.thread = "kafka-requests".to_owned();
+    settings.name = name.to_owned();
     (settings.queue_high, settings.queue_low) = (IN_HAND, IN_HAND / 8);
     settings.fetch_ahead = AHEAD;
     Consumer::start(settings)
@@ -189,15 +195,19 @@ pub fn build(
         responses: responses.into(),
         allowed: reply_topics.into(),
         metrics: Arc::clone(metrics),
+        patience: PATIENCE,
     };
+    let company = Arc::new(());
     let answering = (0..serving.settings.scorers.max(1)).map(|_| Answering {
         scorer: Scorer::new(Arc::clone(serving)),
         serving: Arc::clone(serving),
         queue: jobs.clone(),
         outbox: outbox.clone(),
         told: RateLimit::default(),
+        company: Arc::clone(&company),
     });
     let answering = answering.collect();
+    drop(company);
     let serving = Arc::clone(serving);
     let intake = Intake {
         serving,
@@ -333,7 +343,12 @@ impl Answering {
                 recv(shutdown.channel()) -> _ => break,
             }
         }
+        self.outbox.patience = Duration::ZERO;
         queue.try_iter().for_each(|job| self.answer(&job));
+        // The last one waits for the answers of all.
+        if Arc::strong_count(&self.company) > 1 {
+            return Ok(());
+        }
         if let Err(trouble) = self.outbox.producer.flush(FLUSH) {
             tracing::warn!(error = chain(&trouble), "the last answers were not delivered");
         }
@@ -395,7 +410,7 @@ impl Outbox {
         let topic = topic.map_or(&*self.responses, String::as_str);
         let record = Outgoing { topic, key, value: Some(value), headers };
         let tag = kind * OUTCOMES.len() + outcome as usize;
-        if let Err(trouble) = self.producer.send_tagged(&record, tag, PATIENCE) {
+        if let Err(trouble) = self.producer.send_tagged(&record, tag, self.patience) {
             tracing::debug!(topic, error = chain(&trouble), "an answer was not sent");
             count(&self.metrics, kind, Outcome::Undelivered as usize);
         }

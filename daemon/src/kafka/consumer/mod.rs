@@ -171,6 +171,8 @@ pub struct ConsumerSettings {
     pub thread: String,
     /// The group under which offsets are committed.
     pub group: String,
+    /// Who commits them: kept beside them.
+    pub name: String,
     /// The topics, at most one per role.
     pub sources: Vec<Source>,
     /// Where to continue: the caller's checkpoint.
@@ -203,6 +205,7 @@ impl ConsumerSettings {
             clock: Clock::system(),
             thread: "kafka-poll".to_owned(),
             group: group.into(),
+            name: String::new(),
             sources,
             offsets: BTreeMap::new(),
             marks: BTreeMap::new(),

@@ -47,7 +47,7 @@ impl Stand {
             ..LabelSets::default()
         }));
         let producer = Arc::new(producer(broker.connection(), &metrics).unwrap());
-        let consumer = consumer(broker.connection(), clock, "test", "t.requests").unwrap();
+        let consumer = consumer(broker.connection(), clock, "test", "", "t.requests").unwrap();
         // Requests are read from the end on: what is sent from here on counts.
         while !matches!(
             consumer.events().recv_timeout(PATIENT).unwrap(),
@@ -76,9 +76,9 @@ impl Stand {
         for value in values {
             let record =
                 Outgoing { topic: "t.requests", key: Some(b"asker"), value: Some(value), headers };
-            producer.send(&record, PATIENCE).unwrap();
+            producer.send(&record, PATIENT).unwrap();
         }
-        producer.flush(PATIENCE).unwrap();
+        producer.flush(PATIENT).unwrap();
     }
 
     fn ask_json(&self, message: &Value, headers: &[Header<'_>]) {
@@ -213,7 +213,7 @@ fn an_askers_clock_that_is_wrong_spends_no_deadline_and_is_measured() {
         stand.ask_all(&requests);
         let mut taken = 0;
         while taken < 101 {
-            let event = intake.consumer.events().recv_timeout(PATIENCE).unwrap();
+            let event = intake.consumer.events().recv_timeout(PATIENT).unwrap();
             if let ConsumerEvent::Batch(batch) = event {
                 taken += batch.len();
                 batch.records().for_each(|record| intake.take(&record));

@@ -72,14 +72,12 @@ impl Poller {
         let mut list = TopicPartitionList::with_capacity(offsets.len());
         for (lane, NextOffset(offset)) in offsets {
             let source = self.settings.sources.iter().find(|source| source.role == lane.role);
-            if let Some(source) = source
-                && let Err(error) = list.add_partition_offset(
-                    &source.topic,
-                    lane.partition,
-                    Offset::Offset(*offset),
-                )
-            {
-                tracing::debug!(%error, "offset not committed to kafka");
+            if let Some(source) = source {
+                let mut partition = list.add_partition(&source.topic, lane.partition);
+                partition.set_metadata(&self.settings.name);
+                if let Err(error) = partition.set_offset(Offset::Offset(*offset)) {
+                    tracing::debug!(%error, "offset not committed to kafka");
+                }
             }
         }
         if list.count() == 0 {
