@@ -98,8 +98,8 @@ fn send_event(connection: &Connection, topic: &str) -> Outcome {
 }
 
 fn a_topic_that_believes() -> Outcome {
-    const BELIEVES: &str = "records are dated by their producers' clocks (CreateTime): \
-                            a clock that is behind spoils freshness and deadlines";
+    const BELIEVES: &str = "records are dated by their producers' clocks (CreateTime): one that is up to an hour wrong dates event and record alike, so only \
+                            events of other users show it; freshness is wrong by as much, and after a restart requests are as old as their askers say";
     let kafka = shared()?;
     let site = Site::new(&kafka, "believing", SMALL)?;
     kafka.create_topic("believing.events", 2, &[])?;
