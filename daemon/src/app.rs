@@ -151,6 +151,7 @@ impl Daemon {
         let readiness = Arc::new(Readiness::default());
         readiness.wait_for(Wait::Starting, "the parts are being started");
         readiness.wait_for(Wait::Kafka, "no broker has answered yet");
+        readiness.wait_for(Wait::Requests, "requests are not read yet");
         let mut supervisor = Supervisor::new(wish.clone(), clock.clone());
         let server = runtime.block_on(Server::bind(config.listen))?;
         let address = server.address();

@@ -259,6 +259,7 @@ impl Daemon {
             &config.kafka.reply_topics,
             asked,
             &producers.replies,
+            &self.readiness,
         );
         for (i, scorer) in scorers.into_iter().enumerate() {
             let name = format!("scorer-{i}");

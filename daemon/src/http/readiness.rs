@@ -13,6 +13,8 @@ pub enum Wait {
     Catalogue,
     /// Brokers cannot be reached.
     Kafka,
+    /// Requests are not read yet.
+    Requests,
     /// The retrieval index does not hold all items that the catalogue has named.
     Index,
     /// Events are behind.
@@ -46,6 +48,7 @@ impl Wait {
             Self::Starting => "starting",
             Self::Catalogue => "catalogue",
             Self::Kafka => "kafka",
+            Self::Requests => "requests",
             Self::Index => "index",
             Self::Lag => "lag",
             Self::Checkpoint => "checkpoint",

@@ -31,6 +31,7 @@ use super::answer::refuse;
 use super::{Code, OUTCOMES, Outcome, Scorer, Serving, Unanswered, kind_number};
 use crate::clock::Clock;
 use crate::error::{Stop, chain};
+use crate::http::{Readiness, Wait};
 use crate::kafka::{
     Connection, Consumer, ConsumerEvent, ConsumerSettings, Header, Outgoing, Producer,
     ProducerSettings, Record, Source, TopicRole, Trouble,
@@ -114,6 +115,7 @@ struct Outbox {
 /// Takes requests from Kafka: one part of the daemon.
 pub struct Intake {
     serving: Arc<Serving>,
+    readiness: Arc<Readiness>,
     consumer: Consumer,
     queue: Sender<Job>,
     /// Bytes in the queue.
@@ -188,6 +190,7 @@ pub fn build(
     reply_topics: &[String],
     consumer: Consumer,
     producer: &Arc<Producer>,
+    readiness: &Arc<Readiness>,
 ) -> (Intake, Vec<Answering>) {
     let (queue, jobs) = bounded(serving.settings.queue.max(1));
     let outbox = Outbox {
@@ -211,6 +214,7 @@ pub fn build(
     let serving = Arc::clone(serving);
     let intake = Intake {
         serving,
+        readiness: Arc::clone(readiness),
         consumer,
         queue,
         waiting: Arc::default(),
@@ -242,6 +246,9 @@ impl Intake {
                     batch.records().for_each(|record| self.take(&record));
                     self.answered.took(batch.lane(), batch.next_offset());
                     self.commit();
+                }
+                Ok(ConsumerEvent::Assigned(_)) => {
+                    self.readiness.clear(Wait::Requests);
                 }
                 Ok(ConsumerEvent::Fatal(trouble)) => {
                     return Err(Stop::kafka("reading requests", trouble));

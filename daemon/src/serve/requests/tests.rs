@@ -57,7 +57,16 @@ impl Stand {
             |topic| Reader::open(&broker.connection(), topic, Start::Beginning, PATIENT).unwrap();
         let (responses, replies) = (reader("t.responses"), reader("t.replies"));
         let allowed = ["t.replies".to_owned()];
-        let parts = build(&shop.serving, &metrics, "t.responses", &allowed, consumer, &producer);
+        let readiness = Arc::default();
+        let parts = build(
+            &shop.serving,
+            &metrics,
+            "t.responses",
+            &allowed,
+            consumer,
+            &producer,
+            &readiness,
+        );
         Self { broker, producer, metrics, parts: Some(parts), responses, replies }
     }
 
