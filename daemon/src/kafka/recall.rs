@@ -17,14 +17,16 @@ use super::context::Listener;
 use super::probe::{PartitionRange, Probe};
 use super::trouble::{Trouble, is_refusal};
 
-/// Bytes of a partition that may wait for its turn; beyond, it is paused until then.
-const AHEAD: usize = 4 << 20;
+/// Bytes that may wait for their turn, of all partitions; one that has its part of them is paused until then.
+const AHEAD: usize = 64 << 20;
 /// The longest wait for one answer about offsets.
 const ASK: Duration = Duration::from_secs(5);
 
 /// Reads ranges of partitions again.
 pub struct Recall {
     consumer: BaseConsumer<Listener>,
+    /// Bytes of a partition that may wait.
+    ahead: usize,
     sources: Vec<Source>,
     lanes: BTreeMap<Lane, Waiting>,
 }
@@ -86,6 +88,8 @@ impl Recall {
             .set("enable.auto.offset.store", "false")
             // A record that compaction has removed never comes: the end of the partition tells.
             .set("enable.partition.eof", "true")
+            .set("queued.max.messages.kbytes", "8192")
+            .set("fetch.max.bytes", "2097152")
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
             .set("allow.auto.create.topics", "false");
@@ -93,7 +97,8 @@ impl Recall {
             .create_with_context(Listener::default())
             .map_err(|error| Trouble::from_client("connecting", &error, None))?;
         consumer.assign(&list).map_err(failed)?;
-        Ok(Self { consumer, sources: sources.to_vec(), lanes })
+        let ahead = AHEAD / lanes.len().max(1);
+        Ok(Self { consumer, ahead, sources: sources.to_vec(), lanes })
     }
 
     /// Returns the records of a partition that are left below `next`, as of the moment at which they were polled; `None` when they have not all come
@@ -172,7 +177,7 @@ impl Recall {
         waiting.ended |= record.offset + 1 >= waiting.end;
         waiting.bytes += record.bytes();
         waiting.records.push_back(record);
-        if waiting.ended || waiting.bytes > AHEAD {
+        if waiting.ended || waiting.bytes > self.ahead {
             self.pause(lane)?;
         }
         Ok(())
