@@ -9,7 +9,7 @@
 //! correlation id. A queue that is full, by number or by bytes, answers `overloaded` at once: an answer that comes too late costs as much as one in
 //! time. What comes faster than it can be refused waits in Kafka: its partitions are paused.
 //!
-//! A start goes on after the requests that were answered ([`answered`]), and not before those for which somebody may still wait ([`resume`]).
+//! A start goes on after the requests that were answered (`answered`), and not before those for which somebody may still wait (`resume`).
 
 mod answered;
 mod resume;

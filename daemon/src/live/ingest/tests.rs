@@ -4,6 +4,7 @@ mod kills;
 
 use std::path::Path;
 
+use crossbeam_channel::bounded;
 use parking_lot::RwLock;
 use serde_json::{Value, json};
 use sluice_features::time::EventTime;
