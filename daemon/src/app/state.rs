@@ -45,8 +45,9 @@ impl State {
             Checkpoint::open(setup, parts::rules(config), clock)?;
         let mut trainer = parts::trainer(config)?;
         parts::restore(config, &mut trainer, parameters)?;
-        let number = resumed.as_ref().map(|resumed| resumed.journal);
-        let (mut journal, mut chain) = Journal::open(&config.checkpoint.path, number)?;
+        let journals = resumed.as_ref().map(|resumed| resumed.journals);
+        let (mut journal, mut chain) = Journal::open(&config.checkpoint.path, journals)?;
+        let number = journals.map(|[_, number]| number);
         if let Some(number) = number.filter(|_| options.accept_gap) {
             // What is missing in Kafka cannot be repeated: everything is taken as it comes.
             journal.begin_anew(number)?;

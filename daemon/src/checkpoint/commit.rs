@@ -30,8 +30,8 @@ pub struct Commit {
     pub partitions: u32,
     /// Where to go on, for each topic and partition.
     pub offsets: Vec<Offset>,
-    /// The number of the journal that goes on behind it ([`crate::recovery`]).
-    pub journal: u64,
+    /// The numbers of the journals that go on behind the checkpoint before and behind it ([`crate::recovery`]).
+    pub journals: [u64; 2],
 }
 
 /// The next record that is not part of a checkpoint.
@@ -73,7 +73,7 @@ impl Checkpoint {
         clock: &Clock,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<Outcome, Stop> {
-        let Cut { picture, changes, next, marks, journal } = cut;
+        let Cut { picture, changes, next, marks, journals } = cut;
         self.waiting.append(changes);
         self.waiting.keep_newest();
         let start = clock.steady();
@@ -97,7 +97,7 @@ impl Checkpoint {
         let waiting = std::mem::take(&mut self.waiting);
         let (pieces, piece_bytes) = (waiting.len() as u64, waiting.bytes() as u64);
         let files = [&*parameters.name, &state.name];
-        let value = Commit::new(number, files, &self.setup, (&next, &marks), journal);
+        let value = Commit::new(number, files, &self.setup, (&next, &marks), journals);
         let offsets = value.offsets.clone();
         commit(&*self.store, &self.setup.folder, waiting, &value).map_err(|stop| {
             let message = format!(
@@ -146,7 +146,7 @@ impl Commit {
         [parameters, state]: [&str; 2],
         setup: &Setup,
         (next, marks): (&Next, &Marks),
-        journal: u64,
+        journals: [u64; 2],
     ) -> Self {
         let mut offsets = Vec::new();
         for (i, name) in setup.topics.iter().enumerate() {
@@ -164,7 +164,7 @@ impl Commit {
             identity: setup.identity.clone(),
             partitions: next.len() as u32,
             offsets,
-            journal,
+            journals,
         }
     }
 }

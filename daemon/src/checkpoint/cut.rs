@@ -38,8 +38,8 @@ pub struct Cut {
     pub(super) next: Next,
     /// The last record that was applied, by topic and partition.
     pub(super) marks: Marks,
-    /// The journal that goes on behind it.
-    pub(super) journal: u64,
+    /// The journals that go on behind the checkpoint before and behind it.
+    pub(super) journals: [u64; 2],
 }
 
 /// The last record that was applied, by topic and partition.
@@ -58,13 +58,13 @@ impl Cut {
         changes.gather(pipeline, usize::MAX)?;
         let next = next(pipeline);
         let marks = BTreeMap::new();
-        Ok(Self { picture: pipeline.picture(), changes: changes.0, next, marks, journal: 1 })
+        Ok(Self { picture: pipeline.picture(), changes: changes.0, next, marks, journals: [1; 2] })
     }
 
-    /// Says in which journal is what comes behind it.
+    /// Says in which journals is what comes behind the checkpoint before and behind it.
     #[must_use]
-    pub fn followed_by(self, journal: u64) -> Self {
-        Self { journal, ..self }
+    pub fn followed_by(self, journals: [u64; 2]) -> Self {
+        Self { journals, ..self }
     }
 
     /// Adds the last record that was applied, by topic and partition, by which the next start knows them again.

@@ -57,7 +57,7 @@ pub fn write_full(
     applied?;
     // What is replayed from here comes from a capture, not from Kafka.
     let (next, marks) = (next(pipeline), BTreeMap::new());
-    let value = Commit::new(1, [&parameters.name, &state.name], setup, (&next, &marks), 1);
+    let value = Commit::new(1, [&parameters.name, &state.name], setup, (&next, &marks), [1; 2]);
     commit(&store, folder, batch, &value)?;
     Ok(CommitReport {
         number: 1,

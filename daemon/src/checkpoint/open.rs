@@ -40,8 +40,8 @@ pub struct Resumed {
     pub number: u64,
     /// Where to go on.
     pub offsets: Vec<Offset>,
-    /// The number of the journal that goes on behind it.
-    pub journal: u64,
+    /// The numbers of the journals that go on behind the checkpoint before and behind it.
+    pub journals: [u64; 2],
     /// The number of a later one that the store has lost: it went back, which is sound but must be told.
     pub lost: Option<u64>,
     /// Open impressions that were dropped because they belong to another schema.
@@ -115,8 +115,11 @@ fn begin(store: Arc<dyn Store>, setup: Setup, rules: Rules) -> Result<Opening, T
         Some(checkpoint.parameters.read(&commit.parameters, fingerprint).map_err(parameters_gone)?)
     };
     checkpoint.number = commit.number;
-    let Commit { number, offsets, journal, .. } = commit;
-    let resumed = Some(Resumed { number, offsets, journal, lost, dropped, difference });
+    // What kills have left: each came before its own checkpoint could remove it.
+    checkpoint.parameters.retain(&commit.parameters)?;
+    checkpoint.states.retain(&commit.state)?;
+    let Commit { number, offsets, journals, .. } = commit;
+    let resumed = Some(Resumed { number, offsets, journals, lost, dropped, difference });
     Ok(Opening { checkpoint, pipeline, parameters, resumed })
 }
 

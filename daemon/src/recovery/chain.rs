@@ -22,6 +22,8 @@ pub struct Chain {
     files: Vec<u64>,
     /// Bytes of all files but the last.
     before_last: u64,
+    /// The last file has no beginning: nothing of it can be read.
+    torn: bool,
     ends: BTreeMap<Part, i64>,
     reading: Option<(usize, JournalReader<Step>)>,
 }
@@ -35,7 +37,17 @@ impl Chain {
             let path = file(folder, number);
             let mut steps = 0;
             let mut goes_on = false;
-            for step in JournalReader::<Step>::open(&path)? {
+            let reader = match JournalReader::<Step>::open(&path) {
+                Ok(reader) => reader,
+                // A lost power leaves what it likes of a file that was new.
+                Err(JournalError::Foreign { .. }) => {
+                    found.files.push(0);
+                    found.torn = true;
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
+            for step in reader {
                 match step? {
                     Step::Took(turn) => {
                         if let Some(part) = turn.part() {
@@ -61,6 +73,11 @@ impl Chain {
     /// Returns the number of the newest file; `None` without any.
     pub(super) fn newest(&self) -> Option<u64> {
         Some(self.first + (self.files.len() as u64).checked_sub(1)?)
+    }
+
+    /// Tells whether nothing of the newest file can be read.
+    pub(super) fn is_torn(&self) -> bool {
+        self.torn
     }
 
     pub(super) fn bytes_before_last(&self) -> u64 {
@@ -91,7 +108,7 @@ impl Chain {
                     step => return Ok(step),
                 },
             };
-            if place >= self.files.len() {
+            if place >= self.files.len() - usize::from(self.torn) {
                 return Ok(None);
             }
             let path = file(&self.folder, self.first + place as u64);

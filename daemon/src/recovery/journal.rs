@@ -24,20 +24,31 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal of a folder whose checkpoint goes on with the file `number`; with none, from nothing. Returns it, behind what is
-    /// sound, and what is to be repeated. Files that belong to neither are removed.
+    /// Opens the journal of a folder whose checkpoint goes on with the second of these files, and the one before it with the first; with none, from
+    /// nothing. Returns it, behind what is sound, and what is to be repeated. Files that belong to none are removed.
     ///
     /// # Errors
     /// When a file cannot be read, removed or made.
-    pub fn open(folder: &Path, number: Option<u64>) -> Result<(Self, Chain), Stop> {
-        Self::open_within(folder, number, MOST)
+    pub fn open(folder: &Path, numbers: Option<[u64; 2]>) -> Result<(Self, Chain), Stop> {
+        Self::open_within(folder, numbers, MOST).map_err(|error| match error {
+            JournalError::Io { ref path, ref source, .. } if is_in_the_way(source) => {
+                let shown = path.display();
+                Stop::config(format!(
+                    "expected of the journal {shown} that it is a file that this process may write to: make it so, or remove it (no record is lost by that, they are \
+                     only taken in other steps)"
+                ))
+                .because(error)
+            }
+            other => other.into(),
+        })
     }
 
     pub(super) fn open_within(
         folder: &Path,
-        number: Option<u64>,
+        known: Option<[u64; 2]>,
         most: u64,
-    ) -> Result<(Self, Chain), Stop> {
+    ) -> Result<(Self, Chain), JournalError> {
+        let (first, number) = (known.map(|[first, _]| first), known.map(|[_, number]| number));
         std::fs::create_dir_all(folder).map_err(failed(folder))?;
         let chain = match number {
             Some(number) => Chain::find(folder, number)?,
@@ -46,14 +57,24 @@ impl Journal {
         // A checkpoint before the one in force may still be gone back to: what it needs stays.
         let last = chain.newest().or(number).unwrap_or(1);
         for stray in numbers(folder).map_err(failed(folder))? {
-            if stray > last || number.is_none() {
+            if stray > last || first.is_none_or(|first| stray < first) {
                 let path = file(folder, stray);
                 std::fs::remove_file(&path).map_err(failed(&path))?;
             }
         }
         let before = chain.bytes_before_last();
         let left = most.saturating_sub(before);
-        let writer = Some(JournalWriter::append_to(&file(folder, last), left)?);
+        let path = file(folder, last);
+        let writer = if chain.is_torn() {
+            tracing::warn!(
+                path = %path.display(),
+                "nothing of this journal can be read: its records are taken anew, not in the same steps"
+            );
+            JournalWriter::create(&path, left)?
+        } else {
+            JournalWriter::append_to(&path, left)?
+        };
+        let writer = Some(writer);
         Ok((Self { folder: folder.into(), number: last, writer, before, most }, chain))
     }
 
@@ -145,6 +166,12 @@ impl Journal {
             "the journal cannot go on until the next checkpoint: a start before that takes every record, but not in the same steps"
         );
     }
+}
+
+/// Says whether it is not the disk that fails, but what someone has done to a file.
+fn is_in_the_way(source: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{IsADirectory, PermissionDenied, ReadOnlyFilesystem};
+    matches!(source.kind(), PermissionDenied | IsADirectory | ReadOnlyFilesystem)
 }
 
 fn failed(path: &Path) -> impl Fn(std::io::Error) -> JournalError {

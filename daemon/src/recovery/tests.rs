@@ -26,7 +26,7 @@ fn steps(turns: std::ops::Range<i64>) -> Vec<Step> {
 }
 
 fn found(folder: &Path, number: u64) -> Vec<Step> {
-    Journal::open(folder, Some(number)).unwrap().1.map(Result::unwrap).collect()
+    Journal::open(folder, Some([1, number])).unwrap().1.map(Result::unwrap).collect()
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn a_start_finds_the_steps_behind_its_checkpoint_over_several_files() {
     drop(journal);
     assert_eq!(found(folder.path(), first), steps(20..40));
     assert_eq!(found(folder.path(), second), steps(30..40));
-    let (mut journal, chain) = Journal::open(folder.path(), Some(first)).unwrap();
+    let (mut journal, chain) = Journal::open(folder.path(), Some([first; 2])).unwrap();
     let ends: Vec<_> = chain.ends().values().copied().collect();
     assert_eq!((ends, chain.len()), (vec![39, 37, 38], steps(20..40).len() as u64));
     // The run that goes on writes behind what it repeats.
@@ -58,23 +58,32 @@ fn a_start_finds_the_steps_behind_its_checkpoint_over_several_files() {
 #[test]
 fn what_is_torn_ends_what_is_repeated_whatever_follows() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut journal, _) = Journal::open(folder.path(), Some(7)).unwrap();
+    let (mut journal, _) = Journal::open(folder.path(), Some([7; 2])).unwrap();
     write(&mut journal, 1..15);
     let next = journal.turn_over();
     write(&mut journal, 15..20);
     drop(journal);
     let (first, second) = (file(folder.path(), 7), file(folder.path(), next));
     let [whole, behind] = [&first, &second].map(|path| std::fs::read(path).unwrap());
-    for cut in 8..whole.len() {
+    for cut in 0..whole.len() {
         std::fs::write(&first, &whole[..cut]).unwrap();
         std::fs::write(&second, &behind).unwrap();
         let sound = found(folder.path(), 7);
         assert!(sound.len() < 16 && sound == steps(1..20)[..sound.len()], "{cut}: {sound:?}");
         assert!(!second.exists(), "{cut}: it would be taken for what goes on");
-        let (mut journal, _) = Journal::open(folder.path(), Some(7)).unwrap();
+        let (mut journal, _) = Journal::open(folder.path(), Some([7; 2])).unwrap();
         journal.took(turn(99));
         drop(journal);
         assert_eq!(found(folder.path(), 7), [&sound[..], &[Step::Took(turn(99))]].concat());
+    }
+    // Nor does whatever stands in its place.
+    for bytes in [&[0; 4096][..], b"something else", b"SLUICEJ"] {
+        std::fs::write(&first, bytes).unwrap();
+        assert!(found(folder.path(), 7).is_empty());
+        let (mut journal, _) = Journal::open(folder.path(), Some([7; 2])).unwrap();
+        journal.took(turn(99));
+        drop(journal);
+        assert_eq!(found(folder.path(), 7), [Step::Took(turn(99))]);
     }
     // Without the first nothing can be repeated.
     std::fs::write(&second, &behind).unwrap();
@@ -83,10 +92,21 @@ fn what_is_torn_ends_what_is_repeated_whatever_follows() {
 }
 
 #[test]
+fn what_is_in_its_way_is_told_with_a_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(file(folder.path(), 7)).unwrap();
+    for numbers in [[7, 7], [3, 3], [8, 9]] {
+        let stop = Journal::open(folder.path(), Some(numbers)).unwrap_err();
+        assert_eq!(stop.exit(), crate::error::Exit::Config, "{stop}");
+        assert!(stop.to_string().contains("remove it"), "{stop}");
+    }
+}
+
+#[test]
 fn it_is_bounded_and_goes_on_with_the_next_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let most = 2_000;
-    let (mut journal, _) = Journal::open_within(folder.path(), Some(1), most).unwrap();
+    let (mut journal, _) = Journal::open_within(folder.path(), Some([1; 2]), most).unwrap();
     write(&mut journal, 1..500);
     assert_eq!(journal.bytes(), None);
     let taken = found(folder.path(), 1).len();

@@ -115,6 +115,8 @@ struct Outbox {
 /// Takes requests from Kafka: one part of the daemon.
 pub struct Intake {
     serving: Arc<Serving>,
+    /// When this run began: what was asked before may be answered already.
+    started: EventTime,
     readiness: Arc<Readiness>,
     consumer: Consumer,
     queue: Sender<Job>,
@@ -213,6 +215,7 @@ pub fn build(
     drop(company);
     let serving = Arc::clone(serving);
     let intake = Intake {
+        started: serving.clock.wall(),
         serving,
         readiness: Arc::clone(readiness),
         consumer,
@@ -306,6 +309,13 @@ impl Intake {
                 return;
             }
         };
+        let over = |deadline| asked + deadline <= self.serving.clock.wall();
+        if asked < self.started && request.deadline.is_some_and(over) {
+            // Nobody waits for it any more, and where the run before has answered it this would take the place of that.
+            let outcome = Code::Deadline.outcome() as usize;
+            count(&self.outbox.metrics, kind_number(Some(request.kind)), outcome);
+            return;
+        }
         let (request, unanswered) = if allowed {
             let is_full = self.waiting.load(Ordering::Relaxed) > WAITING;
             let _held = Held::count(&self.waiting, &request, bytes.len());

@@ -39,7 +39,7 @@ impl Ingest {
         let changes = std::mem::take(&mut state.changes);
         state.journals[1] = self.journal.turn_over();
         let cut = Cut::take(&mut self.shared.pipeline.write(), changes)?;
-        let cut = cut.followed_by(state.journals[1]);
+        let cut = cut.followed_by(state.journals);
         let cut = cut.marked(marked(&self.shared.topics, state.positions.marks()));
         let now = self.shared.clock.steady();
         self.shared.hold(now - begun);

@@ -96,11 +96,11 @@ impl Stand {
         let mut settings = ConsumerSettings::new(broker.connection(), "test", sources.clone());
         settings.clock = clock.clone();
         settings.ask_every = Duration::from_millis(1);
-        let number = resumed.as_ref().map(|resumed| resumed.journal);
-        let (journal, chain) = Journal::open(folder, number).unwrap();
+        let journals = resumed.as_ref().map(|resumed| resumed.journals);
+        let (journal, chain) = Journal::open(folder, journals).unwrap();
         let repeat = resumed.map(|resumed| Repeat {
             chain,
-            journal: resumed.journal,
+            journal: resumed.journals[1],
             connection: broker.connection(),
             sources,
             from: lanes(&topics, &resumed.offsets).map(|(lane, next, _)| (lane, next)).collect(),

@@ -2,7 +2,7 @@
 //!
 //! Scorers answer out of order, so requests are counted by spells of about [`SPELL`]: each holds a ticket of the spell in which it was taken. Once
 //! all tickets of a spell are back, and the next spell has passed, in which Kafka takes the answers, its offsets are committed. After a kill so the
-//! requests of the last few seconds are read again; those whose deadline has not passed are answered twice, under the same id.
+//! requests of the last second are read again; of those whose deadline has not passed some are answered twice, under the same id.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::kafka::{Lane, NextOffset};
 
 /// How long a spell lasts at least.
-const SPELL: Duration = Duration::from_secs(1);
+const SPELL: Duration = Duration::from_millis(300);
 
 /// Held by each request that waits for its answer.
 pub(super) type Ticket = Arc<()>;

@@ -49,7 +49,7 @@ impl Poller {
             let said = consumer.context().last_complaint();
             let open = statistics.any_broker_up();
             self.set_down(&match said {
-                _ if open => format!("no answer for {} s, though connected", unanswered.as_secs()),
+                _ if open => format!("no answer for {UNANSWERED:?}, though connected"),
                 Some(said) => said,
                 None => "no connection".to_owned(),
             });

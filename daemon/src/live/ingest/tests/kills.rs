@@ -103,8 +103,13 @@ impl Run {
         self.stand.learn();
         let killed = self.folder.with_file_name(format!("killed-{place}"));
         copy(&self.folder, &killed);
+        // A kill right behind a commit leaves what that would have removed.
+        let stray =
+            ["state", "parameters"].map(|ending| killed.join(format!("{:012}.{ending}", 0)));
+        stray.iter().for_each(|stray| std::fs::write(stray, b"old").unwrap());
         let (broker, clock) = (Arc::clone(&self.stand.broker), self.stand.clock.clone());
         let mut next = Stand::over(broker, &self.config, self.partitions, &killed, clock);
+        assert!(!stray.iter().any(|stray| stray.exists()), "what nobody needs goes");
         if let Some(repeat) = next.ingest.repeat.take() {
             let again = std::thread::scope(|scope| {
                 // The learner's side: the queue between the two is bounded.
