@@ -108,6 +108,7 @@ fn a_task_more() -> Outcome {
     let daemon = site.start(&["--new-model"])?;
     let status = daemon.wait_taken(events)?;
     expect_eq!(count(&status, "behaviours"), 2 * users as u64);
+    daemon.wait_answering()?;
     // What was clicked and what is a favourite is not recommended: both are still known as what they were.
     let seen = |user: i64| [0, 7].map(|place| format!("\"i{}\"", user + place));
     for user in [0, 11] {
@@ -141,6 +142,7 @@ fn a_bound_that_is_reached() -> Outcome {
     );
     let waiting = count(&daemon.status()?, "events");
     anyhow::ensure!(waiting > 0 && waiting < lines.events, "{waiting} of {}", lines.events);
+    daemon.wait_answering()?;
     let query = ["query", "recommend", "--user", "u1", "--json"];
     site.with_config("sluice", &query)?.wait()?.succeeded()?;
     daemon.stop()?;

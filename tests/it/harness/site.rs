@@ -222,6 +222,15 @@ impl Daemon {
         answer.with_context(|| format!("last: {last}\n{}", self.running.told()))
     }
 
+    /// Waits until it reads requests, whatever else it is not ready for.
+    ///
+    /// # Errors
+    /// With the daemon's own words, when that does not come.
+    pub(crate) fn wait_answering(&self) -> Outcome {
+        let answers = || Ok((!self.get("/ready")?.1.contains("\"requests\"")).then_some(()));
+        wait_for("answers", answers).with_context(|| self.running.told())
+    }
+
     /// Returns what it has said so far.
     pub(crate) fn stderr(&self) -> String {
         self.running.stderr()
