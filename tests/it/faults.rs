@@ -170,6 +170,7 @@ fn a_broker_that_is_away() -> Outcome {
     expect_eq!(daemon.get("/live")?.0, 200);
     let told = daemon.wait_ready(Some("kafka"))?;
     anyhow::ensure!(told.contains("\"text\":\""), "{told}");
+    anyhow::ensure!(told.contains("\"reason\":\"requests\""), "{told}");
     kafka.up()?;
     daemon.wait_ready(None)?;
 

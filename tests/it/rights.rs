@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("without_a_right_on_the_group_reading_goes_on", without_a_right_on_the_group),
     ("a_topic_that_believes_its_producers_is_told_at_the_start", a_topic_that_believes),
     ("records_deleted_before_they_were_read_end_with_a_remedy", records_deleted_before),
+    ("a_journal_whose_records_are_gone_is_dropped_knowingly", a_journal_whose_records_are_gone),
 ];
 
 const NO_COMMITS: &str =
@@ -169,4 +170,34 @@ fn records_deleted_before() -> Outcome {
     let daemon = site.start(&[])?;
     daemon.wait_ready(None)?;
     daemon.stop().map(drop)
+}
+
+fn a_journal_whose_records_are_gone() -> Outcome {
+    const REPEATED: &str = "repeated what was taken since the checkpoint";
+    let kafka = shared()?;
+    let site = Site::new(&kafka, "unrepeatable", SMALL)?;
+    site.make_topics(1)?;
+    let topic = site.topic("events");
+    let producer = producer(site.connection().clone())?;
+    send_numbers(&producer, &topic, 0..10)?;
+    let daemon = site.start(&[])?;
+    daemon.wait_taken(10)?;
+    daemon.stop()?;
+    let daemon = site.start(&[])?;
+    send_numbers(&producer, &topic, 10..20)?;
+    daemon.wait_taken(20)?;
+    daemon.kill()?;
+    delete_records(&kafka.brokers(), &topic, 0, 15)?;
+    let ended = site.start(&[])?.ended()?;
+    expect_eq!(ended.code, Some(4));
+    for word in ["unrepeatable.events/0", "10", "--accept-gap"] {
+        anyhow::ensure!(ended.stderr.contains(word), "{word}: {}", ended.stderr);
+    }
+    // What is left of them is taken as it comes.
+    let daemon = site.start(&["--accept-gap"])?;
+    daemon.wait_taken(15)?;
+    let told = daemon.stop()?.stderr;
+    expect_eq!(field_of(&told, GAP, "missing").as_deref(), Some("5"));
+    anyhow::ensure!(!told.contains(REPEATED), "{told}");
+    Ok(())
 }

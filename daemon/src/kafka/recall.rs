@@ -86,8 +86,6 @@ impl Recall {
             .set("group.id", "sluice-recall")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            // A record that compaction has removed never comes: the end of the partition tells.
-            .set("enable.partition.eof", "true")
             .set("queued.max.messages.kbytes", "8192")
             .set("fetch.max.bytes", "2097152")
             .set("auto.offset.reset", "error")
@@ -142,7 +140,8 @@ impl Recall {
         Ok(Some(Batch::of(lane, polled, buffers)))
     }
 
-    /// Tells whether all records of a partition below an offset are here.
+    /// Tells whether all records of a partition below an offset are here. Where the last of them was removed by compaction, the one behind it
+    /// tells: Kafka never compacts the segment that it writes to, and so never the last record of a partition.
     fn has_come(&self, lane: Lane, next: i64) -> bool {
         let Some(waiting) = self.lanes.get(&lane) else { return true };
         waiting.ended || waiting.records.back().is_some_and(|record| record.offset + 1 >= next)
@@ -158,10 +157,6 @@ impl Recall {
                 let record = owned(&message);
                 drop(message);
                 self.keep(lane, record)
-            }
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                // The library does not say of which topic: those whose end was reached are asked.
-                self.note_ends(partition)
             }
             Some(Err(error)) => self.judge(&error),
             None => Ok(()),
@@ -179,23 +174,6 @@ impl Recall {
         waiting.records.push_back(record);
         if waiting.ended || waiting.bytes > self.ahead {
             self.pause(lane)?;
-        }
-        Ok(())
-    }
-
-    /// Looks which topics are read to the end in a partition.
-    fn note_ends(&mut self, partition: i32) -> Result<(), Trouble> {
-        let position = self
-            .consumer
-            .position()
-            .map_err(|error| Trouble::from_client("reading positions", &error, None))?;
-        for element in position.elements() {
-            let lane = lane_of(&self.sources, element.topic(), element.partition());
-            let waiting = lane.filter(|lane| lane.partition == partition);
-            let waiting = waiting.and_then(|lane| self.lanes.get_mut(&lane));
-            if let (Some(waiting), Offset::Offset(at)) = (waiting, element.offset()) {
-                waiting.ended |= at >= waiting.end;
-            }
         }
         Ok(())
     }

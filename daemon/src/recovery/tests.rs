@@ -56,6 +56,16 @@ fn a_start_finds_the_steps_behind_its_checkpoint_over_several_files() {
 }
 
 #[test]
+fn a_turn_takes_about_twenty_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut journal, _) = Journal::open(folder.path(), None).unwrap();
+    let before = journal.bytes().unwrap();
+    write(&mut journal, 4_000_000_000..4_000_001_000);
+    let each = (journal.bytes().unwrap() - before) as f64 / 1000.0;
+    assert!((18.0..=24.0).contains(&each), "{each} bytes, as the README says");
+}
+
+#[test]
 fn what_is_torn_ends_what_is_repeated_whatever_follows() {
     let folder = tempfile::tempdir().unwrap();
     let (mut journal, _) = Journal::open(folder.path(), Some([7; 2])).unwrap();

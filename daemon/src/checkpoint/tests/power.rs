@@ -11,7 +11,7 @@ const LAST: usize = 7;
 const KILLED: usize = 4;
 /// The seed of the records.
 const SEED: u64 = 31;
-/// How often the length of a parameter file is more than a block.
+/// How often the count stands in a parameter file, which so is larger than a block.
 const PARAMETERS: usize = 3_000;
 
 fn power_rules() -> Rules {

@@ -13,7 +13,7 @@ use crate::config::Share;
 use crate::error::Stop;
 
 /// Such a part of what open impressions may take waits for a checkpoint at most, before one is made ahead of its time.
-const UNSTORED: u64 = 8;
+pub(super) const UNSTORED: u64 = 8;
 
 impl Ingest {
     /// Says how old the newest checkpoint is and how much is captured.

@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use serde_json::{Value, json};
 use sluice_features::time::EventTime;
 
+use super::checkpoints::UNSTORED;
 use super::*;
 use crate::app::labels;
 use crate::checkpoint::{Checkpoint, Opening};
@@ -424,6 +425,29 @@ fn where_open_impressions_take_all_their_memory_updates_are_taken_on() {
     stand.receive();
     assert_eq!(stand.ingest.shared.records(), stand.taken, "the event waits");
     assert!(stand.state.room.next().is_none());
+}
+
+#[test]
+fn a_checkpoint_is_made_early_where_much_of_the_open_impressions_waits_for_one() {
+    const OPEN: u64 = 80_000;
+    let mut stand = Stand::bounded(1, |bounds| bounds.with(Share::Open, OPEN));
+    let by = Stranger::open(&stand.connection(), "murmur2_random");
+    let planned = stand.state.next_checkpoint;
+    let waiting = |stand: &Stand| stand.ingest.shared.pipeline.read().unstored_bytes() as u64;
+    let mut id = 0;
+    while waiting(&stand) <= OPEN / UNSTORED {
+        stand.ingest.look_at_unstored(stand.clock.steady(), &mut stand.state);
+        assert_eq!(stand.state.next_checkpoint, planned, "{} bytes wait", waiting(&stand));
+        stand.event(&by, &impression(&format!("r{id}"), NOW - 2_000), NOW);
+        id += 1;
+        assert!(id < 2_000, "nothing ever waits for a checkpoint");
+    }
+    // Not right behind the one before, however much there is.
+    let now = stand.state.begun + TRY_AGAIN;
+    stand.ingest.look_at_unstored(now - Duration::from_millis(1), &mut stand.state);
+    assert_eq!(stand.state.next_checkpoint, planned);
+    stand.ingest.look_at_unstored(now, &mut stand.state);
+    assert_eq!(stand.state.next_checkpoint, now);
 }
 
 #[test]

@@ -177,6 +177,26 @@ fn every_request_gets_its_answer_where_it_wants_it() {
 }
 
 #[test]
+fn the_daemon_is_not_ready_until_it_reads_requests() {
+    let mut stand = Stand::open();
+    let (mut intake, _answering) = stand.parts.take().unwrap();
+    let connection = stand.broker.connection();
+    intake.consumer = consumer(connection, Clock::system(), "again", "", "t.requests").unwrap();
+    let readiness = Arc::clone(&intake.readiness);
+    readiness.wait_for(Wait::Requests, "requests are not read yet");
+    let shutdown = Shutdown::new();
+    let told = shutdown.clone();
+    let intake = std::thread::Builder::new().spawn(move || intake.run(&told)).unwrap();
+    let deadline = Instant::now() + PATIENT;
+    while readiness.waits_for(Wait::Requests) {
+        assert!(Instant::now() < deadline, "never ready");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    shutdown.request();
+    intake.join().unwrap().unwrap();
+}
+
+#[test]
 fn a_full_queue_answers_at_once_and_what_waits_is_answered_at_the_end() {
     let mut stand = Stand::open();
     let (mut intake, mut answering) = stand.parts.take().unwrap();
