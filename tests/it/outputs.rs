@@ -10,7 +10,7 @@ use crate::harness::records::producer;
 use crate::harness::shop::{self, SMALL};
 use crate::harness::site::{Daemon, Site, field_of};
 use crate::harness::wire::{On, To, deny, lift};
-use crate::harness::{Outcome, PATIENCE, wait_for};
+use crate::harness::{Outcome, PATIENCE, wait_for, wait_long_for};
 
 pub(crate) const TESTS: &[Test] = &[
     ("what_may_not_be_written_is_told_and_counted_and_can_be_mended", what_may_not_be_written),
@@ -151,9 +151,10 @@ fn a_topic_deleted_meanwhile() -> Outcome {
         Ok(probe.partitions(&topic, PATIENCE)?.is_none().then_some(()))
     })?;
     let before = metric(&daemon, &requests("answered"))?;
-    // The client may take long to learn that the topic is gone: until then answers time out.
+    // The client allows half a minute for a topic to be known everywhere before it takes it as gone, and asks every ten seconds: until then
+    // answers time out.
     let mut polls = 0;
-    wait_for("an answer without a topic", || {
+    wait_long_for("an answer without a topic", 3 * PATIENCE, || {
         if polls % 200 == 0 {
             ask(&site, &asker, "meanwhile", 3)?;
         }

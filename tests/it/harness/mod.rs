@@ -24,12 +24,24 @@ pub(crate) fn repository() -> &'static Path {
     tests.parent().unwrap_or(tests)
 }
 
-/// Asks again and again until there is an answer, at most for [`PATIENCE`].
+/// Asks until there is an answer.
 ///
 /// # Errors
-/// Naming `what`, at the deadline, or the first error of the question.
+/// When asking fails, or there is none within [`PATIENCE`].
 pub(crate) fn wait_for<T>(
     what: &str,
+    ask: impl FnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    wait_long_for(what, PATIENCE, ask)
+}
+
+/// The same with another patience.
+///
+/// # Errors
+/// When asking fails, or there is none within `patience`.
+pub(crate) fn wait_long_for<T>(
+    what: &str,
+    patience: Duration,
     mut ask: impl FnMut() -> anyhow::Result<Option<T>>,
 ) -> anyhow::Result<T> {
     let start = Instant::now();
@@ -37,7 +49,7 @@ pub(crate) fn wait_for<T>(
         if let Some(answer) = ask()? {
             return Ok(answer);
         }
-        anyhow::ensure!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        anyhow::ensure!(start.elapsed() < patience, "{what}: not within {patience:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
