@@ -239,7 +239,9 @@ fn a_flood_of_requests() -> Outcome {
     daemon.wait_ready(None)?;
     let mut asker = Asker::open(&site)?;
     let items: Vec<String> = (0..1_000).map(|item| format!("{item:026}")).collect();
-    let request = json!({"id": "N", "kind": "rank", "user": "u", "items": items, "deadline_ms": 600_000}).to_string();
+    let request =
+        json!({"id": "N", "kind": "rank", "user": "u", "items": items, "deadline_ms": 600_000})
+            .to_string();
     daemon.signal("STOP")?;
     for number in 0..REQUESTS {
         let value = request.replace("\"N\"", &format!("\"{number}\""));

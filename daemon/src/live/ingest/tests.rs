@@ -52,17 +52,21 @@ impl Stand {
 
     /// With other bounds than the usual ones.
     fn bounded(partitions: i32, change: impl Fn(Bounds) -> Bounds) -> Self {
-        let broker = EmbeddedBroker::start().unwrap();
         let config = Config::build(&small("10s"), &[]).unwrap();
         let bounds = change(config.memory.bounds);
-        let config = config.bounded(bounds);
+        Self::configured(&config.bounded(bounds), partitions)
+    }
+
+    /// With a configuration.
+    fn configured(config: &Config, partitions: i32) -> Self {
+        let broker = EmbeddedBroker::start().unwrap();
         let topics = &config.kafka.topics;
         for topic in [&topics.events, &topics.items, &topics.users, &topics.dead_letter] {
             broker.create_topic(topic, partitions).unwrap();
         }
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::manual(EventTime(NOW));
-        Self::over(Arc::new(broker), &config, partitions, folder.path(), clock)
+        Self::over(Arc::new(broker), config, partitions, folder.path(), clock)
     }
 
     /// Begins with what is in a folder.
@@ -429,8 +433,13 @@ fn where_open_impressions_take_all_their_memory_updates_are_taken_on() {
 
 #[test]
 fn a_checkpoint_is_made_early_where_much_of_the_open_impressions_waits_for_one() {
-    const OPEN: u64 = 80_000;
-    let mut stand = Stand::bounded(1, |bounds| bounds.with(Share::Open, OPEN));
+    const OPEN: u64 = 400_000;
+    // Clicks are known after a second, what is bought after an hour.
+    let buy = "[[funnel.tasks]]\nname = \"buy\"\nwindow = \"1h\"\nlabels = \"wait\"\n[model]\n";
+    let text = small("1s").replace("[model]\n", buy);
+    let config = Config::build(&text, &[]).unwrap();
+    let mut stand =
+        Stand::configured(&config.clone().bounded(config.memory.bounds.with(Share::Open, OPEN)), 1);
     let by = Stranger::open(&stand.connection(), "murmur2_random");
     let planned = stand.state.next_checkpoint;
     let waiting = |stand: &Stand| stand.ingest.shared.pipeline.read().unstored_bytes() as u64;
@@ -438,8 +447,17 @@ fn a_checkpoint_is_made_early_where_much_of_the_open_impressions_waits_for_one()
     while waiting(&stand) <= OPEN / UNSTORED {
         stand.ingest.look_at_unstored(stand.clock.steady(), &mut stand.state);
         assert_eq!(stand.state.next_checkpoint, planned, "{} bytes wait", waiting(&stand));
-        stand.event(&by, &impression(&format!("r{id}"), NOW - 2_000), NOW);
-        id += 1;
+        let events = stand.ingest.shared.topic_name(Topic::Events).to_owned();
+        for _ in 0..50 {
+            let event = impression(&format!("r{id}"), NOW - 20_000 + 10 * id);
+            let (key, value) = (event["user"].as_str().unwrap(), event.to_string());
+            by.post(&events, key.as_bytes(), value.as_bytes(), Some(NOW));
+            (id, stand.taken) = (id + 1, stand.taken + 1);
+        }
+        by.flush();
+        while stand.ingest.shared.records() < stand.taken {
+            stand.receive();
+        }
         assert!(id < 2_000, "nothing ever waits for a checkpoint");
     }
     // Not right behind the one before, however much there is.
