@@ -2,6 +2,7 @@
 //! possible.
 
 mod checkpoint;
+mod items;
 mod users;
 
 use anyhow::Result;
@@ -15,6 +16,7 @@ const GROUP: &str = "growth";
 /// # Errors
 /// When the disk fails or has no room, or the system does not tell its memory.
 pub(super) fn measure(report: &mut Report) -> Result<()> {
+    items::measure(report)?;
     users::measure(report)?;
     checkpoint::measure(report)
 }
