@@ -13,6 +13,7 @@ use std::fmt;
 
 use crate::config::Mistakes;
 use crate::kafka::Trouble;
+use crate::pipeline::names::NamesError;
 use crate::pipeline::spill::SpillError;
 use crate::store::StoreError;
 
@@ -127,6 +128,16 @@ impl From<SpillError> for Stop {
             return Self::data(message).because(error);
         }
         Self::fault("what is put away of open impressions is out of reach").because(error)
+    }
+}
+
+impl From<NamesError> for Stop {
+    fn from(error: NamesError) -> Self {
+        if error.is_damage() {
+            let message = "names on disk cannot be used: move the folder of the state away and start again, to build it anew from Kafka";
+            return Self::data(message).because(error);
+        }
+        Self::fault("names on disk are out of reach").because(error)
     }
 }
 

@@ -1,12 +1,12 @@
-//! Stable 64-bit ids of the strings that records carry, and the dictionary back to the strings.
+//! Stable 64-bit ids of the strings that records carry.
 //!
 //! An id is XXH3-64 of the UTF-8 bytes, so it is the same in every run, on every machine, in every replica. Zero is kept free:
-//! tables use it for "no row". Collisions are detected where the strings are kept ([`Dictionary`]) and reported, never merged.
+//! tables use it for "no row". Collisions are detected where the strings are entered ([`crate::dictionary`]) and reported, never merged.
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use crate::maps::{self, BLOCK, Map};
+use crate::maps::{self, Map};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -77,91 +77,6 @@ pub fn unsalted(salt: u64, key: u64) -> u64 {
     let mut id = (key ^ (key >> 33)).wrapping_mul(0x9cb4_b2f8_1293_37db);
     id = (id ^ (id >> 33)).wrapping_mul(0x4f74_430c_22a5_4005);
     (id ^ (id >> 33)) ^ salt
-}
-
-/// The strings behind ids of one kind, numbered in the order of their first sight: sequences store the number (4 bytes) where the
-/// id would take 8.
-#[derive(Clone, Debug, Default)]
-pub struct Dictionary {
-    numbers: Map<u64, u32>,
-    ids: Vec<u64>,
-    texts: Vec<Box<str>>,
-    bytes: usize,
-}
-
-/// Two different strings have the same 64-bit id.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "\"{new}\" and \"{kept}\" have the same 64-bit id: the first one keeps it, rename the other"
-)]
-pub struct Collision {
-    /// The string that has the id.
-    pub kept: Box<str>,
-    /// The string that would have taken it too.
-    pub new: Box<str>,
-}
-
-impl Dictionary {
-    /// Returns the number of a string with its id, entering it when it is new.
-    ///
-    /// # Errors
-    /// [`Collision`] when another string has this id already.
-    pub fn enter(&mut self, id: u64, text: &str) -> Result<u32, Collision> {
-        if let Some(&number) = self.numbers.get(&id) {
-            let kept = &self.texts[number as usize];
-            if &**kept == text {
-                return Ok(number);
-            }
-            return Err(Collision { kept: kept.clone(), new: text.into() });
-        }
-        let number = u32::try_from(self.ids.len()).unwrap_or(u32::MAX);
-        self.numbers.insert(id, number);
-        self.ids.push(id);
-        self.texts.push(text.into());
-        self.bytes += text.len();
-        Ok(number)
-    }
-
-    /// Returns the number of an id, if it was ever entered.
-    pub fn number(&self, id: u64) -> Option<u32> {
-        self.numbers.get(&id).copied()
-    }
-
-    /// Returns the id behind a number.
-    ///
-    /// # Panics
-    /// When the number was not given out by this dictionary.
-    pub fn id(&self, number: u32) -> u64 {
-        self.ids[number as usize]
-    }
-
-    /// Returns the string of an id, if it was ever entered.
-    pub fn text(&self, id: u64) -> Option<&str> {
-        self.number(id).map(|number| &*self.texts[number as usize])
-    }
-
-    /// Returns how many strings there are.
-    pub fn len(&self) -> usize {
-        self.ids.len()
-    }
-
-    /// Tells whether nothing was entered yet.
-    pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
-    }
-
-    /// Returns the strings in the order of their numbers, from number `from` on.
-    pub fn texts_from(&self, from: usize) -> &[Box<str>] {
-        &self.texts[from.min(self.texts.len())..]
-    }
-
-    /// Returns about how many bytes of memory the dictionary takes. O(1).
-    pub fn memory(&self) -> usize {
-        let lists =
-            self.ids.capacity() * size_of::<u64>() + self.texts.capacity() * size_of::<Box<str>>();
-        let map = maps::bytes(self.numbers.capacity(), size_of::<(u64, u32)>());
-        self.bytes + self.texts.len() * BLOCK + lists + map
-    }
 }
 
 /// Ids of one kind, numbered in the order of their first sight, where the strings are not needed (categories).
@@ -258,15 +173,5 @@ mod tests {
         assert_eq!([70, 90, 70, 80].map(|id| numbers.enter(id)), [0, 1, 0, 2]);
         assert_eq!((numbers.number(80), numbers.number(60), numbers.id(1)), (Some(2), None, 90));
         assert_eq!(numbers.ids_from(1), [90, 80]);
-    }
-
-    #[test]
-    fn a_dictionary_gives_numbers_in_order_and_refuses_a_collision() {
-        let mut dictionary = Dictionary::default();
-        assert_eq!(dictionary.enter(10, "a"), Ok(0));
-        assert_eq!(dictionary.enter(11, "b"), Ok(1));
-        assert_eq!(dictionary.enter(10, "a"), Ok(0));
-        assert!(dictionary.enter(10, "c").is_err());
-        assert_eq!((dictionary.id(1), dictionary.text(11), dictionary.len()), (11, Some("b"), 2));
     }
 }

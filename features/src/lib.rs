@@ -17,6 +17,7 @@ pub mod attribution;
 pub mod candidates;
 pub mod catalogue;
 pub mod counters;
+pub mod dictionary;
 pub mod event;
 pub mod example;
 pub mod funnel;

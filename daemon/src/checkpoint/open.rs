@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::commit::{ANY_MODEL, Commit, Offset, promised};
 use super::files::{Checked, NumberedFiles};
 use super::pages::StorePages;
-use super::pieces::{ROOMS, piece_of};
+use super::pieces::{ROOMS, key_of, piece_of};
 use super::{Checkpoint, CheckpointError, Clock, FREE_BYTES, Setup};
 use crate::error::Stop;
 use crate::pipeline::restore::Restoring;
@@ -20,6 +20,8 @@ use crate::store::{Batch, SledStore, Store, StoreError, quarantine};
 
 /// Checkpoints whose files are kept: the one in force, and the one before, for a store that has lost its newest commit.
 const KEPT: usize = 2;
+/// Pages of names that were read may take such a part of all memory.
+const NAMES_CACHE: u64 = 128;
 
 /// What a start begins with.
 pub struct Opening {
@@ -101,13 +103,13 @@ fn begin(store: Arc<dyn Store>, setup: Setup, rules: Rules) -> Result<Opening, T
     };
     let Some((commit, lost)) = found else {
         let mut pipeline = Pipeline::new(rules, checkpoint.setup.partitions);
-        pipeline.spill_to(&checkpoint.pages());
+        checkpoint.lend(&mut pipeline);
         return Ok(Opening { checkpoint, pipeline, parameters: None, resumed: None });
     };
     let difference = fits(&commit, &checkpoint.setup)?;
     let keep_open = checkpoint.setup.identity.same_schema(&commit.identity);
     let (mut pipeline, dropped) = checkpoint.restore(&commit.state, rules, keep_open)?;
-    pipeline.spill_to(&checkpoint.pages());
+    checkpoint.lend(&mut pipeline);
     let parameters = if checkpoint.setup.new_model {
         None
     } else {
@@ -124,9 +126,13 @@ fn begin(store: Arc<dyn Store>, setup: Setup, rules: Rules) -> Result<Opening, T
 }
 
 impl Checkpoint {
-    /// Returns where open impressions are put away.
-    fn pages(&self) -> Arc<dyn Pages> {
-        Arc::new(StorePages::new(Arc::clone(&self.store)))
+    /// Lets a pipeline put open impressions and names away in the store.
+    fn lend(&self, pipeline: &mut Pipeline) {
+        let pages = || Arc::new(StorePages::new(Arc::clone(&self.store)));
+        let open: Arc<dyn Pages> = pages();
+        pipeline.spill_to(&open);
+        let cache = pipeline.rules().bounds.limit / NAMES_CACHE;
+        pipeline.names_in(pages(), cache);
     }
 
     fn restore(
@@ -152,6 +158,12 @@ impl Checkpoint {
             })?;
             if let Some(trouble) = failed {
                 return Err(trouble);
+            }
+        }
+        for piece in restoring.wanted() {
+            // What is missing is told at the end.
+            if let Some(bytes) = self.store.get(&key_of(piece))? {
+                restoring.piece(piece, &bytes)?;
             }
         }
         Ok(restoring.finish()?)

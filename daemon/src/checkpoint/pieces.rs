@@ -2,6 +2,7 @@
 
 use sluice_features::ids::UserId;
 use sluice_features::sequence::SegmentKey;
+use sluice_features::wire::Role;
 
 use crate::pipeline::state::Piece;
 use crate::store::keys::{self, Kind, Parts, Room};
@@ -12,6 +13,7 @@ pub(super) fn key_of(piece: Piece) -> Vec<u8> {
         Piece::Segment { shard, key } => keys::segment(shard, key.user.0, key.place),
         Piece::Items(page) => keys::dictionary(Kind::Item, page),
         Piece::Users(page) => keys::dictionary(Kind::User, page),
+        Piece::Texts(whose, page) => keys::texts(kind_of(whose), page),
         Piece::ItemFeatures(page) => keys::catalogue(Kind::Item, page),
         Piece::UserFeatures(page) => keys::catalogue(Kind::User, page),
         Piece::Open { shard, page } => keys::open_impressions(shard, page),
@@ -30,16 +32,22 @@ pub(super) fn piece_of(key: &[u8]) -> Option<Piece> {
         return Some(Piece::Open { shard: parts.u32()?, page: parts.u64()? });
     }
     let (kind, page) = (parts.u8()?, parts.u32()?);
-    let names = room == Room::Dictionary as u8;
-    if !names && room != Room::Catalogue as u8 {
-        return None;
-    }
-    match (kind, names) {
-        (kind, true) if kind == Kind::Item as u8 => Some(Piece::Items(page)),
-        (kind, true) if kind == Kind::User as u8 => Some(Piece::Users(page)),
-        (kind, false) if kind == Kind::Item as u8 => Some(Piece::ItemFeatures(page)),
-        (kind, false) if kind == Kind::User as u8 => Some(Piece::UserFeatures(page)),
+    let whose = [Role::Item, Role::User].into_iter().find(|whose| kind_of(*whose) as u8 == kind)?;
+    match (room, whose) {
+        (room, Role::Item) if room == Room::Dictionary as u8 => Some(Piece::Items(page)),
+        (room, Role::User) if room == Room::Dictionary as u8 => Some(Piece::Users(page)),
+        (room, Role::Item) if room == Room::Catalogue as u8 => Some(Piece::ItemFeatures(page)),
+        (room, Role::User) if room == Room::Catalogue as u8 => Some(Piece::UserFeatures(page)),
+        (room, whose) if room == Room::Texts as u8 => Some(Piece::Texts(whose, page)),
         _ => None,
+    }
+}
+
+/// Returns the kind by which keys tell items and users apart.
+pub(super) fn kind_of(whose: Role) -> Kind {
+    match whose {
+        Role::Item => Kind::Item,
+        Role::User => Kind::User,
     }
 }
 
@@ -58,6 +66,8 @@ mod tests {
             Piece::Segment { shard: 0, key: SegmentKey { place: 1 << 32, ..tail } },
             Piece::Items(300),
             Piece::Users(1),
+            Piece::Texts(Role::Item, 5),
+            Piece::Texts(Role::User, 70_000),
             Piece::ItemFeatures(2),
             Piece::UserFeatures(70_000),
             Piece::Open { shard: 2, page: 1 << 40 },

@@ -10,6 +10,7 @@ use sluice_features::time::EventTime;
 use sluice_features::wire::Topic;
 
 use super::*;
+use crate::config::Share;
 use crate::error::Exit;
 use crate::learn::trainer::Trainer;
 use crate::pipeline::record::Record;
@@ -21,6 +22,7 @@ use crate::testing::stream::{Owned, assert_same, rules, settle, stream, take, ta
 
 mod faulty;
 mod funnel;
+mod names;
 mod power;
 
 const RECORDS: usize = 5_000;
@@ -237,7 +239,7 @@ fn open_impressions_in_the_store_come_and_go_with_checkpoints() {
     let (committed, learned) = (pages(), run.batches.len());
     assert!(committed.len() > 2, "{committed:?}");
     run.take(&records[2_000..3_000]);
-    assert!(run.opening.pipeline.unstored_bytes() > 0);
+    assert!(run.opening.pipeline.unstored_bytes(Share::Open) > 0);
     assert_eq!(pages(), committed, "nothing comes to the store ahead of a checkpoint");
 
     // A crash: pages that waited for a checkpoint are put together anew.

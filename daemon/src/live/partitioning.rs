@@ -86,20 +86,13 @@ impl Partitioning {
 
     /// Takes note of a record that the pipeline has just taken.
     pub(super) fn note_latest(&mut self, pipeline: &Pipeline, record: &Record<'_>) {
-        if let Some(user) = pipeline.latest_user() {
-            let text = || pipeline.shared().users.text(user.0);
-            self.note(user, record.partition, record.key, text);
+        if let Some((user, name)) = pipeline.latest_user() {
+            self.note(user, record.partition, record.key, name);
         }
     }
 
-    /// Takes note of where an event lies. `text` gives the user's id.
-    fn note<'a>(
-        &mut self,
-        user: UserId,
-        partition: u32,
-        key: Option<&[u8]>,
-        text: impl FnOnce() -> Option<&'a str>,
-    ) {
+    /// Takes note of where an event of the user with this name lies.
+    fn note(&mut self, user: UserId, partition: u32, key: Option<&[u8]>, name: &str) {
         if user.0 & self.mask != 0 {
             return;
         }
@@ -108,12 +101,12 @@ impl Partitioning {
             Some(first) => {
                 first.split = true;
                 self.split += 1;
-                let (first, text) = (*first, text().unwrap_or_default());
-                self.place(first.partition, first.key, text);
-                self.place(partition, Key::of(key, text), text);
+                let first = *first;
+                self.place(first.partition, first.key, name);
+                self.place(partition, Key::of(key, name), name);
             }
             None => {
-                let key = Key::of(key, text().unwrap_or_default());
+                let key = Key::of(key, name);
                 self.users.insert(user, Place { partition, key, split: false });
                 if self.users.len() >= self.room {
                     self.thin();
@@ -222,7 +215,7 @@ mod tests {
         for user in users {
             let text = format!("u{user}");
             let partition = place(user, &text);
-            watched.note(UserId::of(&text), partition, Some(text.as_bytes()), || Some(&text));
+            watched.note(UserId::of(&text), partition, Some(text.as_bytes()), &text);
         }
     }
 
@@ -277,7 +270,7 @@ mod tests {
                 let user = format!("u{}", event % 200);
                 let key = key(event);
                 let key = key.as_ref().map(String::as_bytes);
-                watched.note(UserId::of(&user), event / 3 % 4, key, || Some(&user));
+                watched.note(UserId::of(&user), event / 3 % 4, key, &user);
             }
             watched.look(NOW).unwrap().cause
         };

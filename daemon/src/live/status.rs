@@ -22,9 +22,10 @@ impl Live {
     /// | `items`, `users` | how many are known, by events or updates |
     /// | `examples` | examples handed to the learner, those that are only predicted included |
     /// | `judged` | impressions whose prediction was judged |
+    /// | `names` | pages of names that were found in their cache or read from the store, and bytes of memory of the cache |
     /// | `memory` | the limit, and of what grows the bytes and the bound; `sequences`, `names`, `catalogue` and `index` share one |
     pub fn status(&self) -> Value {
-        let (counts, joined, open, items, users, behaviours, noticed, mut memory, bounds) = {
+        let (counts, joined, open, items, users, behaviours, noticed, mut memory, bounds, names) = {
             let pipeline = self.pipeline.read();
             let behaviours: usize =
                 pipeline.shards().iter().map(|shard| shard.sequences.behaviours()).sum();
@@ -38,6 +39,7 @@ impl Live {
                 notices::object(pipeline.notes(), pipeline.counts()),
                 pipeline.memory(),
                 pipeline.rules().bounds,
+                pipeline.names().counts(),
             )
         };
         let (late, orphaned) = crate::replay::late_and_orphaned(&joined);
@@ -103,6 +105,7 @@ impl Live {
             "sound": judge.guard().sound(),
             "rows": stats.rows,
             "behaviours": behaviours,
+            "names": {"hits": names.hits, "misses": names.misses, "bytes": names.bytes},
             "memory": memory,
             "tasks": report.tasks,
             "sliding": report.sliding,

@@ -260,6 +260,10 @@ impl Watch {
         let shared = pipeline.shared();
         metrics.state.catalogue_items.set(shared.item_features.len() as f64);
         metrics.state.catalogue_users.set(shared.user_features.len() as f64);
+        let names = pipeline.names().counts();
+        metrics.state.names_hits.absolute(names.hits);
+        metrics.state.names_misses.absolute(names.misses);
+        metrics.state.names_cache_bytes.set(names.bytes as f64);
         let sum = |of: fn(&sluice_features::sequence::Sequences) -> usize| {
             pipeline.shards().iter().map(|shard| of(&shard.sequences)).sum::<usize>() as f64
         };

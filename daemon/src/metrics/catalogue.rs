@@ -309,6 +309,13 @@ pub const ALL: &[Description] = &[
         &[],
         "versions dropped though they may be asked for, because their id has too many",
     ),
+    counter("sluice_names_hits_total", &[], "pages of names that were found in their cache"),
+    counter("sluice_names_misses_total", &[], "pages of names that were read from the store"),
+    gauge(
+        "sluice_names_cache_bytes",
+        &[],
+        "memory of pages of names in their cache, a part of `names`",
+    ),
     gauge("sluice_capture_bytes", &[], "bytes captured"),
     gauge(
         "sluice_journal_bytes",

@@ -158,11 +158,11 @@ group! {
     Memory { limit_bytes: Gauge, bytes: Vec<Gauge>, bound_bytes: Vec<Gauge>, paused: Vec<Gauge>, }
 }
 group! {
-    /// `sluice_sequence_*`, `sluice_counters_*`, `sluice_catalogue_*`, `sluice_capture_bytes` and `sluice_journal_bytes`.
+    /// `sluice_sequence_*`, `sluice_counters_*`, `sluice_catalogue_*`, `sluice_names_*`, `sluice_capture_bytes` and `sluice_journal_bytes`.
     State {
         sequence_users: Gauge, sequence_behaviours: Gauge, counter_entries: Gauge, counters_refused: Counter,
         catalogue_items: Gauge, catalogue_users: Gauge, catalogue_unknown_ends: Counter,
-        catalogue_dropped: Counter, capture_bytes: Gauge, journal_bytes: Gauge,
+        catalogue_dropped: Counter, names_hits: Counter, names_misses: Counter, names_cache_bytes: Gauge, capture_bytes: Gauge, journal_bytes: Gauge,
     }
 }
 
@@ -291,6 +291,9 @@ impl Metrics {
                 catalogue_users: r.gauge("sluice_catalogue_users"),
                 catalogue_unknown_ends: r.counter("sluice_catalogue_unknown_ends_total"),
                 catalogue_dropped: r.counter("sluice_catalogue_dropped_versions_total"),
+                names_hits: r.counter("sluice_names_hits_total"),
+                names_misses: r.counter("sluice_names_misses_total"),
+                names_cache_bytes: r.gauge("sluice_names_cache_bytes"),
                 capture_bytes: r.gauge("sluice_capture_bytes"),
                 journal_bytes: r.gauge("sluice_journal_bytes"),
             },

@@ -19,6 +19,7 @@ pub mod due;
 mod effects;
 mod groups;
 pub mod memory;
+pub mod names;
 pub mod notes;
 pub mod popular;
 pub mod record;
@@ -48,11 +49,12 @@ use sluice_features::sequence::KindNumbers;
 use sluice_features::time::{EventTime, Span};
 use sluice_features::wire::Scratch;
 
-use crate::config::Bounds;
+use crate::config::{Bounds, Share};
 use batcher::Batcher;
 use counts::Counts;
 use due::Dues;
 use memory::Left;
+use names::{NamePages, Names};
 use notes::Notes;
 use shard::Shard;
 use shared::Shared;
@@ -124,6 +126,7 @@ pub struct Pipeline {
     stages: Stages,
     /// Whose event was taken last.
     latest_user: Option<UserId>,
+    latest_name: String,
     left: Left,
 }
 
@@ -163,6 +166,7 @@ impl Pipeline {
             changed: Mutex::default(),
             stages: Stages::default(),
             latest_user: None,
+            latest_name: String::new(),
             left: Left::default(),
             rules,
         }
@@ -174,14 +178,31 @@ impl Pipeline {
         self.shards.iter_mut().for_each(|shard| shard.spill.begin(Arc::clone(pages)));
     }
 
+    /// Keeps strings of names in pages from now on, with so many bytes of memory for pages that are read. What is learned and answered is the
+    /// same with pages and without.
+    pub fn names_in(&mut self, pages: Arc<dyn NamePages>, cache_bytes: u64) {
+        self.shared.names = Arc::new(Names::over(pages, cache_bytes));
+    }
+
+    /// Returns where the strings of names are found, for readers in all threads.
+    pub fn names(&self) -> Arc<Names> {
+        Arc::clone(&self.shared.names)
+    }
+
     /// Forgets what the pages have: what changed until the last checkpoint was cut, which is in force now.
     pub fn stored(&mut self) {
+        self.shared.names_stored();
         self.shards.iter_mut().for_each(|shard| shard.spill.stored());
     }
 
-    /// Returns how many bytes of memory would be free if a checkpoint were in force.
-    pub fn unstored_bytes(&self) -> usize {
-        self.shards.iter().map(|shard| shard.spill.waiting_bytes()).sum()
+    /// Returns how many bytes of memory of a share would be free if a checkpoint were in force.
+    pub fn unstored_bytes(&self, share: Share) -> u64 {
+        let bytes: usize = match share {
+            Share::Open => self.shards.iter().map(|shard| shard.spill.waiting_bytes()).sum(),
+            Share::State => self.shared.names_waiting(),
+            Share::Ids | Share::Waiting | Share::Counters | Share::Tables => 0,
+        };
+        bytes as u64
     }
 
     /// Puts nothing more into pages: for a run that must leave them as they are.
@@ -235,9 +256,9 @@ impl Pipeline {
         self.shards.iter().map(Shard::open_impressions).sum()
     }
 
-    /// Returns the user of the record that was taken last, if it was an event and not taken before.
-    pub fn latest_user(&self) -> Option<UserId> {
-        self.latest_user
+    /// Returns the user of the record that was taken last, with the user's name, if it was an event and not taken before.
+    pub fn latest_user(&self) -> Option<(UserId, &str)> {
+        Some((self.latest_user?, &self.latest_name))
     }
 
     /// Counts a record that was refused before it could be told where it belongs.

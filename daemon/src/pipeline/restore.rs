@@ -1,17 +1,18 @@
 //! Putting the state back: the other half of [`super::state`].
 
 use sluice_features::attribution::Joiner;
+use sluice_features::dictionary::{Dictionary, Misfit, Name};
 use sluice_features::event::BehaviourType;
-use sluice_features::ids::{ItemId, UserId};
 use sluice_features::schema::Counter;
-use sluice_features::time::EventTime;
+use sluice_features::wire::Role;
 
+use super::names::{read_names, read_texts, wrong};
 use super::shared::counter_entries;
 use super::state::{Features, NAMES, Piece, StateError, Stored, Whole, decode};
 use super::{Pipeline, Rules};
 
 /// A pipeline whose state is being put back: first the whole, then the pieces, names before features or after, in any order of
-/// shards, names of one kind in the order of their numbers.
+/// shards, names of one kind in the order of their numbers, and strings ([`Restoring::wanted`]) behind all names.
 pub struct Restoring {
     pipeline: Pipeline,
     items: usize,
@@ -84,21 +85,24 @@ impl Restoring {
             Piece::Open { .. } => {}
             Piece::Items(page) => {
                 in_order("items", page, shared.items.len())?;
-                for (text, first) in decode::<Vec<(String, EventTime)>>("names of items", bytes)? {
-                    let known = shared.items.len();
-                    if shared.items.enter(ItemId::of(&text).0, &text) != Ok(known as u32) {
-                        return Err(doubled("items", known));
-                    }
-                    shared.first_seen.push(first);
-                }
+                let (names, first) = read_names(bytes).ok_or_else(|| broken(Role::Item, page))?;
+                put_back(&mut shared.items, "items", names)?;
+                shared.first_seen.extend(first);
             }
             Piece::Users(page) => {
                 in_order("users", page, shared.users.len())?;
-                for text in decode::<Vec<String>>("names of users", bytes)? {
-                    let known = shared.users.len();
-                    if shared.users.enter(UserId::of(&text).0, &text) != Ok(known as u32) {
-                        return Err(doubled("users", known));
-                    }
+                let (names, _) = read_names(bytes).ok_or_else(|| broken(Role::User, page))?;
+                put_back(&mut shared.users, "users", names)?;
+            }
+            Piece::Texts(whose, page) => {
+                let dictionary = match whose {
+                    Role::Item => &mut shared.items,
+                    Role::User => &mut shared.users,
+                };
+                let texts = read_texts(bytes).filter(|_| dictionary.filling() == Some(page));
+                let restored = texts.map(|texts| dictionary.restore_texts(texts));
+                if restored != Some(Ok(())) {
+                    return Err(broken(whose, page));
                 }
             }
             Piece::ItemFeatures(_) => {
@@ -115,10 +119,17 @@ impl Restoring {
         Ok(())
     }
 
+    /// Returns what is to be put back once all names are: the strings of the pages that fill. All others stay where they are.
+    pub fn wanted(&self) -> impl Iterator<Item = Piece> + use<> {
+        let shared = &self.pipeline.shared;
+        let filling = |whose| Some(Piece::Texts(whose, shared.dictionary(whose).filling()?));
+        [filling(Role::Item), filling(Role::User)].into_iter().flatten()
+    }
+
     /// Returns the pipeline, and how many open impressions were dropped.
     ///
     /// # Errors
-    /// When names are missing.
+    /// When names are missing, or strings of them that were wanted.
     pub fn finish(mut self) -> Result<(Pipeline, u64), StateError> {
         let (items, users) = (self.pipeline.shared.items.len(), self.pipeline.shared.users.len());
         for (what, expected, found) in [("items", self.items, items), ("users", self.users, users)]
@@ -126,6 +137,18 @@ impl Restoring {
             if expected != found {
                 return Err(StateError::Pieces { what, expected, found });
             }
+        }
+        for whose in [Role::Item, Role::User] {
+            let dictionary = self.pipeline.shared.dictionary(whose);
+            if let Some(page) =
+                dictionary.filling().filter(|page| dictionary.texts(*page).is_none())
+            {
+                return Err(StateError::Names(wrong(whose, page, "is not there")));
+            }
+        }
+        let found = self.pipeline.shared.first_seen.len();
+        if found != items {
+            return Err(StateError::Pieces { what: "first sights", expected: items, found });
         }
         self.pipeline.shared.stored = Stored::all(items, users);
         for number in 0..self.pipeline.shards.len() {
@@ -144,6 +167,20 @@ fn in_order(what: &'static str, page: u32, known: usize) -> Result<(), StateErro
     Err(StateError::Pieces { what, expected, found: known })
 }
 
-fn doubled(what: &'static str, known: usize) -> StateError {
-    StateError::Pieces { what, expected: known + 1, found: known }
+/// Puts back the next names of a kind.
+fn put_back(
+    dictionary: &mut Dictionary,
+    what: &'static str,
+    names: impl Iterator<Item = Name>,
+) -> Result<(), StateError> {
+    for name in names {
+        let known = dictionary.len();
+        let doubled = |Misfit| StateError::Pieces { what, expected: known + 1, found: known };
+        dictionary.restore(name).map_err(doubled)?;
+    }
+    Ok(())
+}
+
+fn broken(whose: Role, page: u32) -> StateError {
+    StateError::Names(wrong(whose, page, "is no page"))
 }

@@ -7,12 +7,14 @@ use sluice_features::assortment::Assortment;
 use sluice_features::attributes::AttributeKey;
 use sluice_features::catalogue::Catalogue;
 use sluice_features::counters::{Counters, Subjects};
-use sluice_features::ids::{CategoryId, Collision, Dictionary, ItemId, Numbers, UserId};
+use sluice_features::dictionary::{Collision, Dictionary};
+use sluice_features::ids::{CategoryId, ItemId, Numbers, UserId};
 use sluice_features::sequence::{KindNumbers, NO_CATEGORY, Sequences};
 use sluice_features::time::{EventTime, Span};
 use sluice_features::wire::Role;
 
 use super::Rules;
+use super::names::Names;
 use super::popular::Popular;
 use super::state::Stored;
 use crate::config::Share;
@@ -44,6 +46,8 @@ pub struct Shared {
     pub assortment: Assortment,
     /// Draws the items that were not viewed, where views open the funnel.
     pub negatives: Negatives,
+    /// Where the names are of which the dictionaries have no string.
+    pub(super) names: Arc<Names>,
     pub(super) stored: Stored,
 }
 
@@ -64,6 +68,7 @@ impl Shared {
             first_seen: Vec::new(),
             assortment: Assortment::default(),
             negatives: Negatives::new(rules.seed),
+            names: Arc::new(Names::in_memory()),
             stored: Stored::default(),
         }
     }
@@ -96,6 +101,14 @@ impl Shared {
             self.popular.appeared(number, category);
         }
         Ok(number)
+    }
+
+    /// Returns the names of items or users.
+    pub fn dictionary(&self, whose: Role) -> &Dictionary {
+        match whose {
+            Role::Item => &self.items,
+            Role::User => &self.users,
+        }
     }
 
     /// Tells whether an id was ever named by an event or an update.
@@ -152,10 +165,25 @@ impl Shared {
         Known { items: &self.item_features, users: &self.user_features, counters: &self.counters }
     }
 
+    /// Forgets strings that the store has: those of full pages of what a checkpoint was given that is in force now.
+    pub(super) fn names_stored(&mut self) {
+        if self.names.has_pages() {
+            let (items, users) = self.stored.names();
+            self.items.forget(items);
+            self.users.forget(users);
+        }
+    }
+
+    /// Returns how many bytes of strings wait for a checkpoint; those of a page that fills do so for long.
+    pub(super) fn names_waiting(&self) -> usize {
+        if self.names.has_pages() { self.items.text_bytes() + self.users.text_bytes() } else { 0 }
+    }
+
     /// Returns about how many bytes names take, and what is kept of each item beside its features.
     pub(super) fn names_memory(&self) -> usize {
         self.items.memory()
             + self.users.memory()
+            + self.names.memory()
             + self.categories.memory()
             + self.first_seen.capacity() * size_of::<EventTime>()
             + self.popular.memory()

@@ -2,7 +2,7 @@
 //!
 //! | part | how it is kept |
 //! |---|---|
-//! | sequences, names, features of items and users | in pieces ([`Piece`]); only changed ones are written again |
+//! | sequences, names, features of items and users | in pieces ([`Piece`]); only changed ones are written again, and the strings of names lie apart ([`super::names`]) |
 //! | features of open impressions that wait longer than their first window | in pages ([`super::spill`]), each written once |
 //! | other open impressions, numbers of categories and of types of behaviour, counters, popularity, counts, watermarks, offsets | as a whole ([`Picture`]), written anew each time |
 //!
@@ -20,23 +20,24 @@ use sluice_features::assortment::Assortment;
 use sluice_features::attribution::{JoinerPicture, JoinerState, OtherFunnel};
 use sluice_features::catalogue::Version;
 use sluice_features::counters::Counters;
+use sluice_features::dictionary::PAGE;
 use sluice_features::sequence::{Change, KindNumbers, SegmentError, SegmentKey, TooManyKinds};
-use sluice_features::time::EventTime;
 use sluice_features::watermark::Watermark;
 use sluice_features::wire::Role as Whose;
 
 use super::Pipeline;
 use super::counts::Counts;
+use super::names::{NamesError, write_names};
 use super::popular::Popular;
 use super::shared::Shared;
 use super::spill::{SpillError, SpillState};
 
 /// Names of a piece.
-pub(super) const NAMES: usize = 256;
+pub(super) const NAMES: usize = PAGE;
 /// Items or users whose features are one piece.
 const FEATURES: usize = 16;
 /// A page of open impressions costs as much as so many other pieces.
-const PAGE: usize = 16;
+const COST: usize = 16;
 
 /// A part of the state that has a key of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,10 +49,12 @@ pub enum Piece {
         /// Whose, and which.
         key: SegmentKey,
     },
-    /// Names of items by number, with the time when each was first seen.
+    /// Names of items by number, without their strings, with the time when each was first seen.
     Items(u32),
-    /// Names of users by number.
+    /// Names of users by number, without their strings.
     Users(u32),
+    /// The strings of names of items or users.
+    Texts(Whose, u32),
     /// Features of items whose names are neighbours.
     ItemFeatures(u32),
     /// Features of users whose names are neighbours.
@@ -101,6 +104,9 @@ pub enum StateError {
     /// Features of open impressions are out of reach.
     #[error("features of open impressions cannot be copied")]
     Spill(#[source] SpillError),
+    /// Names are out of reach.
+    #[error("names cannot be copied")]
+    Names(#[source] NamesError),
     /// A segment is damaged.
     #[error("a stored sequence cannot be read")]
     Segment(#[source] SegmentError),
@@ -172,14 +178,14 @@ impl Stored {
     /// how many names there are.
     fn take(&mut self, most: usize, items: usize, users: usize) -> Vec<Piece> {
         let mut pieces = Vec::new();
-        let mut names = |stored: &mut usize, all: usize, piece: fn(u32) -> Piece| {
+        let mut names = |stored: &mut usize, all: usize, whose, piece: fn(u32) -> Piece| {
             for page in pages(*stored, all).take(most) {
-                pieces.push(piece(page));
+                pieces.extend([piece(page), Piece::Texts(whose, page)]);
                 *stored = all.min((page as usize + 1) * NAMES);
             }
         };
-        names(&mut self.items, items, Piece::Items);
-        names(&mut self.users, users, Piece::Users);
+        names(&mut self.items, items, Whose::Item, Piece::Items);
+        names(&mut self.users, users, Whose::User, Piece::Users);
         let mut changed = |changed: &mut std::collections::BTreeSet<u32>,
                            piece: fn(u32) -> Piece| {
             pieces.extend(std::iter::from_fn(|| changed.pop_first()).take(most).map(piece));
@@ -188,6 +194,11 @@ impl Stored {
         changed(&mut self.item_features, Piece::ItemFeatures);
         changed(&mut self.user_features, Piece::UserFeatures);
         pieces
+    }
+
+    /// Returns how many names of items and of users checkpoints were given.
+    pub(super) fn names(&self) -> (usize, usize) {
+        (self.items, self.users)
     }
 
     /// Returns how many pieces are not stored as they are.
@@ -294,7 +305,7 @@ impl Pipeline {
                 };
                 see(Piece::Segment { shard, key }, bytes);
             });
-            let pages = most.div_ceil(PAGE);
+            let pages = most.div_ceil(COST);
             left += state
                 .spill
                 .give(pages, |page, bytes| see(Piece::Open { shard, page }, Some(bytes)));
@@ -324,6 +335,8 @@ impl Pipeline {
         let pieces = pages(0, items)
             .map(Piece::Items)
             .chain(pages(0, users).map(Piece::Users))
+            .chain(pages(0, items).map(|page| Piece::Texts(Whose::Item, page)))
+            .chain(pages(0, users).map(|page| Piece::Texts(Whose::User, page)))
             .chain(features(items).map(Piece::ItemFeatures))
             .chain(features(users).map(Piece::UserFeatures));
         for piece in pieces {
@@ -342,15 +355,15 @@ impl Shared {
         match piece {
             Piece::Segment { .. } | Piece::Open { .. } => Ok(Vec::new()),
             Piece::Items(page) => {
-                let from = page as usize * NAMES;
-                let texts = self.items.texts_from(from).iter().map(|text| &**text);
-                let first = self.first_seen.get(from..).unwrap_or_default().iter().copied();
-                let names: Vec<(&str, EventTime)> = texts.zip(first).take(NAMES).collect();
-                encode("names of items", &names)
+                let names = self.items.names(page);
+                let first = self.first_seen.get(page as usize * NAMES..).unwrap_or_default();
+                let first = &first[..names.len()];
+                Ok(write_names(names, first))
             }
-            Piece::Users(page) => {
-                let texts = self.users.texts_from(page as usize * NAMES);
-                encode("names of users", &texts[..texts.len().min(NAMES)])
+            Piece::Users(page) => Ok(write_names(self.users.names(page), &[])),
+            Piece::Texts(whose, page) => {
+                let piece = self.names.piece(self.dictionary(whose), whose, page);
+                piece.map_err(StateError::Names)
             }
             Piece::ItemFeatures(page) => {
                 let known = (0..self.items.len()).skip(page as usize * FEATURES).take(FEATURES);

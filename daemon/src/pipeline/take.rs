@@ -3,9 +3,10 @@
 use sluice_features::assemble::{Owner, Shown};
 use sluice_features::attribution::{Effect, Fate, Labels, Opened, Outcome};
 use sluice_features::catalogue::Found;
+use sluice_features::dictionary::Collision;
 use sluice_features::event::{Behaviour, BehaviourType, Event, Impression};
 use sluice_features::funnel::Entry;
-use sluice_features::ids::{CategoryId, Collision, ItemId, UserId, stable_hash};
+use sluice_features::ids::{CategoryId, ItemId, UserId, stable_hash};
 use sluice_features::reject::{Reason, Rejection};
 use sluice_features::sequence::Entry as SequenceEntry;
 use sluice_features::time::EventTime;
@@ -105,7 +106,8 @@ impl Pipeline {
         let features = update.features.cloned();
         match whose {
             Whose::User => {
-                let user = self.shared.enter_user(&update.id).map_err(|c| collision("user", &c))?;
+                let user =
+                    self.shared.enter_user(&update.id).map_err(|Collision| collision("user"))?;
                 let applied = self.shared.user_features.apply(user.0, time, features, horizon);
                 self.counts.dropped_versions += u64::from(applied.dropped);
                 self.changed.get_mut().user(user);
@@ -119,7 +121,7 @@ impl Pipeline {
                 let category = category.map(CategoryId);
                 let item = ItemId::of(&update.id);
                 let entered = self.shared.enter_item(item, &update.id, category, time);
-                let number = entered.map_err(|c| collision("item", &c))?;
+                let number = entered.map_err(|Collision| collision("item"))?;
                 let applied = self.shared.item_features.apply(item.0, time, features, horizon);
                 self.counts.dropped_versions += u64::from(applied.dropped);
                 // The newest version decides, whatever the order of updates.
@@ -150,12 +152,15 @@ impl Pipeline {
             Event::Impression(shown) => (shown.time, &shown.user, &shown.item),
             Event::Behaviour(done) => (done.time, &done.user, &done.item),
         };
-        let user = self.shared.enter_user(user).map_err(|c| collision("user", &c))?;
+        let name = user;
+        let user = self.shared.enter_user(name).map_err(|Collision| collision("user"))?;
         let mut watermark = self.shards[number].watermark;
         let plausible = !decoded.skewed && watermark.observe(time, user, record.arrived);
         let at = watermark.as_plausible(time, plausible, record.arrived);
         let about = self.enter_item(user, item, at)?;
         self.latest_user = Some(user);
+        self.latest_name.clear();
+        self.latest_name.push_str(name);
         // From here on the record is taken.
         self.counts.events += 1;
         self.counts.unknown_fields += u64::from(decoded.ignored);
@@ -307,7 +312,7 @@ impl Pipeline {
         // A first sight that is out of order by more than the lateness is not believed.
         let horizon = self.horizon();
         let entered = self.shared.enter_item(item, text, category, at.max(horizon));
-        let item_number = entered.map_err(|c| collision("item", &c))?;
+        let item_number = entered.map_err(|Collision| collision("item"))?;
         if at < self.shared.first_seen[item_number as usize] && at >= horizon {
             self.shared.seen_before(item_number, at);
         }
@@ -324,6 +329,6 @@ fn owner(whose: Whose) -> Owner {
     }
 }
 
-fn collision(field: &'static str, _collision: &Collision) -> Rejection {
+fn collision(field: &'static str) -> Rejection {
     Rejection::field(Reason::IdCollision, field)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sluice_features::ids::UserId;
 use sluice_features::time::{EventTime, Span};
+use sluice_features::wire::Role;
 
 use super::budget::Budget;
 use super::waiting::Waiting;
@@ -54,11 +55,13 @@ impl Lists {
                 break;
             }
             let Some(user) = self.waiting.next(begun) else { break };
-            let name = serving.pipeline.read().shared().users.text(user.0).map(str::to_owned);
-            let Some(name) = name else { continue };
+            let number = serving.pipeline.read().shared().users.number(user.0);
+            let Some(number) = number else { continue };
+            let name = serving.names.text(&serving.pipeline, Role::User, number)?;
             let made = self.scorer.top_list(&name, time, self.settings.k);
             self.budget.spend(serving.clock.steady().saturating_sub(begun));
             metrics.serve.scores_not_finite.increment(self.scorer.without_score() as u64);
+            self.scorer.check()?;
             if made.is_err() {
                 unanswered += 1;
                 continue;

@@ -12,12 +12,13 @@ use sluice_features::catalogue::Found;
 use sluice_features::example::Batch;
 use sluice_features::ids::{ItemId, UserId};
 use sluice_features::time::EventTime;
-use sluice_features::wire::{Embedding, NotFinite, encode_embedding};
+use sluice_features::wire::{Embedding, NotFinite, Role, encode_embedding};
 use sluice_models::retrieval::{Index, Towers, VectorWork};
 
 use super::{Outlet, Output};
 use crate::error::Stop;
 use crate::pipeline::Pipeline;
+use crate::pipeline::names::NamesError;
 use crate::serve::{Asker, ItemIndex, Serving, Snapshot, append};
 use crate::shutdown::Shutdown;
 
@@ -47,6 +48,8 @@ enum Tombstones {
 #[derive(Debug)]
 struct Entry {
     id: u64,
+    number: u32,
+    /// The key of its message, once that is to be published.
     key: String,
     state: State,
     /// The row has expired: the vector is not published.
@@ -115,7 +118,8 @@ impl Vectors {
             if let Some(outlet) = &mut outlet {
                 // What is gone or has expired was said then.
                 let said = Tombstones::Said;
-                published += self.publish(towers, until, said, &mut **outlet, shutdown)?;
+                let of = (serving, Role::Item);
+                published += self.publish(of, towers, until, said, &mut **outlet, shutdown)?;
             }
         }
         self.tell();
@@ -177,7 +181,8 @@ impl Vectors {
         if let Some(index) = &mut *serving.index.write() {
             self.write(&mut index.index);
         }
-        self.publish(towers, until, Tombstones::ToSay, outlet, shutdown)
+        let of = (serving, Role::Item);
+        self.publish(of, towers, until, Tombstones::ToSay, outlet, shutdown)
     }
 
     /// Encodes and publishes users by the towers in use. Returns how many were published.
@@ -193,7 +198,8 @@ impl Vectors {
         let mut published = 0;
         for users in users.chunks(PIECE) {
             self.encode_users(serving, &towers, users, until);
-            published += self.publish(&towers, until, Tombstones::ToSay, outlet, shutdown)?;
+            let (of, said) = ((serving, Role::User), Tombstones::ToSay);
+            published += self.publish(of, &towers, until, said, outlet, shutdown)?;
         }
         self.tell();
         Ok(published)
@@ -214,16 +220,17 @@ impl Vectors {
         {
             let pipeline = serving.pipeline.read();
             for &id in ids {
-                let Some(name) = pipeline.shared().items.text(id.0) else { continue };
+                let Some(number) = pipeline.shared().items.number(id.0) else { continue };
                 let state = serving.items.as_of(id.0, time, |found, features| match found {
                     _ if is_offered(serving, found, features) => State::Offered,
                     Found::Gone | Found::Unknown => State::Gone,
                     Found::AsOf | Found::Later => State::Hidden,
                 });
                 let expired = has_item_expired(&pipeline, towers, id, until);
-                self.entries.push(Entry { id: id.0, key: format!("item:{name}"), state, expired });
+                let (id, key) = (id.0, String::new());
+                self.entries.push(Entry { id, number, key, state, expired });
                 if state != State::Gone {
-                    append(&pipeline, &asker, id, &mut self.values, &mut self.batch);
+                    append(&pipeline, &asker, ItemId(id), &mut self.values, &mut self.batch);
                 }
             }
         }
@@ -243,10 +250,10 @@ impl Vectors {
         {
             let pipeline = serving.pipeline.read();
             for &user in users {
-                let Some(name) = pipeline.shared().users.text(user.0) else { continue };
-                let key = format!("user:{name}");
+                let Some(number) = pipeline.shared().users.number(user.0) else { continue };
                 let expired = has_user_expired(&pipeline, towers, user, until);
-                self.entries.push(Entry { id: user.0, key, state: State::Hidden, expired });
+                let (id, key, state) = (user.0, String::new(), State::Hidden);
+                self.entries.push(Entry { id, number, key, state, expired });
                 let asker = Asker { user, time: EventTime::MAX, surface: None, context: &context };
                 append(&pipeline, &asker, ItemId(NONE), &mut self.values, &mut self.batch);
             }
@@ -273,12 +280,14 @@ impl Vectors {
     /// Publishes the vectors of a piece, and tombstones unless they were said before. Returns how many.
     fn publish(
         &mut self,
+        (serving, whose): (&Serving, Role),
         towers: &Towers,
         until: Option<EventTime>,
         tombstones: Tombstones,
         outlet: &mut impl Outlet,
         shutdown: &Shutdown,
     ) -> Result<u64, Stop> {
+        self.name(serving, whose, tombstones)?;
         let mut vectors = self.encoded.chunks_exact(towers.width());
         let mut published = 0;
         for entry in &self.entries {
@@ -305,6 +314,27 @@ impl Vectors {
             published += 1;
         }
         Ok(published)
+    }
+
+    /// Fetches the names of what is to be published of a piece.
+    fn name(
+        &mut self,
+        serving: &Serving,
+        whose: Role,
+        tombstones: Tombstones,
+    ) -> Result<(), NamesError> {
+        let (mut places, mut numbers) = (Vec::new(), Vec::new());
+        for (place, entry) in self.entries.iter().enumerate() {
+            let taken_back = entry.state == State::Gone || entry.expired;
+            if !taken_back || tombstones == Tombstones::ToSay {
+                places.push(place);
+                numbers.push(entry.number);
+            }
+        }
+        let (entries, field) = (&mut self.entries, whose.field());
+        serving.names.find(&serving.pipeline, whose, &numbers, |at, name| {
+            entries[places[at]].key = format!("{field}:{name}");
+        })
     }
 
     fn tell(&mut self) {

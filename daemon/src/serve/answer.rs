@@ -28,6 +28,7 @@ use super::gather::{add, start};
 use super::joint::Joint;
 use super::{Asker, Code, Serving, Snapshot, Unanswered};
 use crate::pipeline::Pipeline;
+use crate::pipeline::names::NamesError;
 
 /// The score of a candidate whose own is not finite: it stands last.
 const LOWEST: f32 = f32::MIN;
@@ -47,6 +48,8 @@ pub struct Scorer {
     /// Candidates of the newest answer whose score is not finite.
     without_score: usize,
     order: Vec<usize>,
+    /// What went wrong with names on disk.
+    trouble: Option<NamesError>,
     model: String,
     output: Vec<u8>,
 }
@@ -81,6 +84,7 @@ impl Scorer {
             scores: Vec::new(),
             without_score: 0,
             order: Vec::new(),
+            trouble: None,
             model: String::new(),
             output: Vec::new(),
         }
@@ -122,7 +126,7 @@ impl Scorer {
             }
             RequestKind::Similar => self.gather_similar(request, &asker)?,
         };
-        self.candidates.rank(&self.scores, request.limit, &mut self.order);
+        self.rank(request.limit)?;
         self.name_model(&snapshot);
         let mut output = std::mem::take(&mut self.output);
         let took = self.serving.clock.steady().saturating_sub(arrived).as_micros();
@@ -157,7 +161,7 @@ impl Scorer {
         self.finder.sieve.start(&[], &Filter::default());
         self.find(&asker, true, limit)?;
         self.score(&snapshot)?;
-        self.candidates.rank(&self.scores, limit, &mut self.order);
+        self.rank(limit)?;
         self.name_model(&snapshot);
         let mut output = std::mem::take(&mut self.output);
         let scores = Scores {
@@ -184,6 +188,14 @@ impl Scorer {
     /// Returns how many candidates of the newest answer stand last in it because their score is not finite.
     pub fn without_score(&self) -> usize {
         self.without_score
+    }
+
+    /// Makes sure that no names were out of reach so far. Otherwise what was to name them was refused, and the daemon is to stop.
+    ///
+    /// # Errors
+    /// Why they were.
+    pub fn check(&self) -> Result<(), NamesError> {
+        self.trouble.clone().map_or(Ok(()), Err)
     }
 
     /// Returns the message that was made last.
@@ -278,7 +290,7 @@ impl Scorer {
             self.finder.gather_item(&pipeline, asker, item);
             Unknown {
                 user: request.user.is_some() && !knows_user(&pipeline, request),
-                item: pipeline.shared().items.text(item.0) != Some(name),
+                item: !pipeline.shared().items.knows(item.0, name),
             }
         };
         let hits = if unknown.item {
@@ -319,6 +331,16 @@ impl Scorer {
             return Err(Unanswered::new(Code::NotFinite, message));
         }
         Ok(())
+    }
+
+    /// Brings the best candidates into their order and fetches their names.
+    fn rank(&mut self, limit: usize) -> Result<(), Unanswered> {
+        let Self { candidates, serving, scores, order, trouble, .. } = self;
+        candidates.rank(serving, scores, limit, order).map_err(|error| {
+            let message = "names of items cannot be read from the state on disk";
+            *trouble = Some(error);
+            Unanswered::new(Code::OutOfReach, message)
+        })
     }
 
     fn clear(&mut self) {
@@ -375,7 +397,7 @@ pub(super) fn refuse(id: Option<&str>, unanswered: &Unanswered, output: &mut Vec
 
 fn knows_user(pipeline: &Pipeline, request: &Request) -> bool {
     let name = request.user.as_deref();
-    name.is_some_and(|name| pipeline.shared().users.text(UserId::of(name).0) == Some(name))
+    name.is_some_and(|name| pipeline.shared().users.knows(UserId::of(name).0, name))
 }
 
 fn of_index(error: IndexError) -> Unanswered {

@@ -7,7 +7,8 @@
 //!
 //! Candidates become examples by the functions that make impressions into examples, at the request's time, so an answer and the
 //! training see the same rows. The pipeline's lock is held for reading only while candidates and examples are gathered; scoring reads a
-//! snapshot of the dense parameters, and rows under the table's own short locks.
+//! snapshot of the dense parameters, and rows under the table's own short locks. Names that are not in memory are read from the store without the
+//! lock, those of the best only.
 
 pub mod answer;
 mod candidates;
@@ -32,6 +33,7 @@ use sluice_models::retrieval::{Index, Towers};
 
 use crate::clock::Clock;
 use crate::config;
+use crate::pipeline::names::Names;
 use crate::pipeline::{Pipeline, Rules};
 
 pub use answer::Scorer;
@@ -66,6 +68,8 @@ pub struct ItemIndex {
 pub struct Serving {
     /// Histories, features, counters, names.
     pub pipeline: Arc<RwLock<Pipeline>>,
+    /// The strings of names.
+    pub names: Arc<Names>,
     /// The newest parameters.
     pub snapshot: ArcSwap<Snapshot>,
     /// The rows of the model.
@@ -94,12 +98,13 @@ impl Serving {
         model: impl Into<String>,
         clock: Clock,
     ) -> Self {
-        let (rules, items) = {
+        let (rules, items, names) = {
             let pipeline = pipeline.read();
-            (pipeline.rules().clone(), pipeline.item_features())
+            (pipeline.rules().clone(), pipeline.item_features(), pipeline.names())
         };
         Self {
             pipeline,
+            names,
             snapshot: ArcSwap::from_pointee(snapshot),
             embeddings,
             index: RwLock::new(None),

@@ -348,20 +348,20 @@ impl Answering {
     /// Answers requests until told to stop; those that wait then are answered still.
     ///
     /// # Errors
-    /// Never by itself.
+    /// When names on disk are out of reach, after the request that needs them was refused.
     pub fn run(mut self, shutdown: &Shutdown) -> Result<(), Stop> {
         let queue = self.queue.clone();
         loop {
             crossbeam_channel::select! {
                 recv(queue) -> job => match job {
-                    Ok(job) => self.answer(&job),
+                    Ok(job) => self.answer(&job)?,
                     Err(_) => break,
                 },
                 recv(shutdown.channel()) -> _ => break,
             }
         }
         self.outbox.patience = Duration::ZERO;
-        queue.try_iter().for_each(|job| self.answer(&job));
+        queue.try_iter().try_for_each(|job| self.answer(&job))?;
         // The last one waits for the answers of all.
         if Arc::strong_count(&self.company) > 1 {
             return Ok(());
@@ -372,7 +372,7 @@ impl Answering {
         Ok(())
     }
 
-    fn answer(&mut self, job: &Job) {
+    fn answer(&mut self, job: &Job) -> Result<(), Stop> {
         let metrics = Arc::clone(&self.outbox.metrics);
         metrics.serve.waiting_requests.set(self.queue.len() as f64);
         let kind = kind_number(Some(job.request.kind));
@@ -389,6 +389,7 @@ impl Answering {
         if let Some(seconds) = metrics.serve.seconds.get(kind) {
             seconds.record(self.serving.clock.steady().saturating_sub(job.arrived).as_secs_f64());
         }
+        Ok(self.scorer.check()?)
     }
 
     /// Tells of scores that are not finite.

@@ -50,6 +50,8 @@ pub enum Code {
     Overloaded,
     /// The model's numbers are not finite.
     NotFinite,
+    /// The state on disk cannot be read.
+    OutOfReach,
 }
 
 impl Code {
@@ -61,6 +63,7 @@ impl Code {
             Self::Deadline => "deadline",
             Self::Overloaded => "overloaded",
             Self::NotFinite => "not-finite",
+            Self::OutOfReach => "out-of-reach",
         }
     }
 
@@ -70,7 +73,7 @@ impl Code {
             Self::Refused(_) | Self::ReplyTopicRefused => Outcome::Refused,
             Self::Deadline => Outcome::Late,
             Self::Overloaded => Outcome::Overloaded,
-            Self::NotFinite => Outcome::Failed,
+            Self::NotFinite | Self::OutOfReach => Outcome::Failed,
         }
     }
 }

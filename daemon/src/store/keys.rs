@@ -4,13 +4,14 @@
 //! |---|---|---|
 //! | segment | shard u32, user u64, place u64 | one packed segment of a user's sequence; the open tail has the last place |
 //! | open impressions | shard u32, page u64 | features of impressions that wait longer than their first window |
-//! | dictionary | kind u8, page u32 | the strings of neighbouring numbers |
+//! | dictionary | kind u8, page u32 | the ids of neighbouring numbers, and when items were first seen |
+//! | texts | kind u8, page u32 | the strings of neighbouring numbers |
 //! | catalogue | kind u8, page u32 | the features of items or users with neighbouring numbers |
 //! | parts | length of a key u8, the key, part u16 | a piece of a long value; only the store itself sees them |
 //! | meta | a name | the checkpoint in force, the format version |
 
 /// The version of keys and values. Another version on disk is refused or migrated.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 
 /// The rooms, by the first byte of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,10 +21,12 @@ pub enum Room {
     Segment = 1,
     /// Features of impressions that wait for labels.
     OpenImpressions = 2,
-    /// Strings behind ids.
+    /// Ids by number.
     Dictionary = 5,
     /// Features of items and users.
     Catalogue = 6,
+    /// Strings behind ids, by number.
+    Texts = 7,
     /// Pieces of long values.
     Part = 254,
     /// What a checkpoint is made of.
@@ -71,6 +74,11 @@ pub fn open_impressions(shard: u32, page: u64) -> Vec<u8> {
 }
 
 /// Returns the key of a page of strings.
+pub fn texts(kind: Kind, page: u32) -> Vec<u8> {
+    Key::of(Room::Texts).bytes(&[kind as u8]).u32(page).done()
+}
+
+/// Returns the key of a page of ids.
 pub fn dictionary(kind: Kind, page: u32) -> Vec<u8> {
     Key::of(Room::Dictionary).bytes(&[kind as u8]).u32(page).done()
 }
@@ -180,6 +188,7 @@ mod tests {
             segment(1, 1, 1),
             open_impressions(1, 1),
             dictionary(Kind::Item, 1),
+            texts(Kind::Item, 1),
             catalogue(Kind::Item, 1),
             part(&segment(1, 1, 1), 1),
             Meta::Format.key(),

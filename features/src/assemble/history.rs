@@ -1,6 +1,7 @@
 //! What assembling asks of a user's behaviours.
 
-use crate::ids::{Dictionary, Numbers, UserId};
+use crate::dictionary::Dictionary;
+use crate::ids::{Numbers, UserId};
 use crate::sequence::{Entry, Kinds, NO_CATEGORY, Sequences};
 use crate::time::EventTime;
 

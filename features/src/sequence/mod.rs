@@ -7,7 +7,7 @@
 //!
 //! A segment is packed, about 10 bytes a behaviour, and does not change once it is full, unless a behaviour comes so late that it belongs
 //! inside. Behaviours of the same time stay in the order of their arrival. Items, categories and types of behaviour are numbers of tables
-//! ([`crate::ids::Dictionary`], [`crate::ids::Numbers`], [`KindNumbers`]) that the caller keeps beside the sequences; without them a segment says
+//! ([`crate::dictionary::Dictionary`], [`crate::ids::Numbers`], [`KindNumbers`]) that the caller keeps beside the sequences; without them a segment says
 //! nothing. A type of behaviour keeps its number whatever is configured later: one that is configured no more stays and is not read.
 //!
 //! Costs: an append is O(1) amortised; the newest N are one read; a search by category ([SIM](https://arxiv.org/abs/2006.05639)'s hard search) looks

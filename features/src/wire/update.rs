@@ -16,7 +16,7 @@ use crate::reject::{Reason, Rejection};
 use crate::time::EventTime;
 
 /// Whose features a record holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// An item's.
     Item,

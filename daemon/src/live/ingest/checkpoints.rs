@@ -12,7 +12,8 @@ use crate::checkpoint::Cut;
 use crate::config::Share;
 use crate::error::Stop;
 
-/// Such a part of what open impressions may take waits for a checkpoint at most, before one is made ahead of its time.
+/// Such a part of what open impressions, or what is known of users and items, may take waits for a checkpoint at most, before one is made ahead of
+/// its time.
 pub(super) const UNSTORED: u64 = 8;
 
 impl Ingest {
@@ -81,13 +82,15 @@ impl Ingest {
         Ok(written)
     }
 
-    /// Makes a checkpoint ahead of its time where much of the memory of open impressions waits for one.
+    /// Makes a checkpoint ahead of its time where much memory of open impressions or of names waits for one.
     pub(super) fn look_at_unstored(&self, now: Duration, state: &mut State) {
         if state.writing.is_some() || now - state.begun < TRY_AGAIN {
             return;
         }
         let pipeline = self.shared.pipeline.read();
-        if pipeline.unstored_bytes() as u64 > pipeline.rules().bounds.of(Share::Open) / UNSTORED {
+        let bounds = &pipeline.rules().bounds;
+        let much = |share| pipeline.unstored_bytes(share) > bounds.of(share) / UNSTORED;
+        if [Share::Open, Share::State].into_iter().any(much) {
             state.next_checkpoint = now;
         }
     }

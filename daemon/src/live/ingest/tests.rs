@@ -442,7 +442,7 @@ fn a_checkpoint_is_made_early_where_much_of_the_open_impressions_waits_for_one()
         Stand::configured(&config.clone().bounded(config.memory.bounds.with(Share::Open, OPEN)), 1);
     let by = Stranger::open(&stand.connection(), "murmur2_random");
     let planned = stand.state.next_checkpoint;
-    let waiting = |stand: &Stand| stand.ingest.shared.pipeline.read().unstored_bytes() as u64;
+    let waiting = |stand: &Stand| stand.ingest.shared.pipeline.read().unstored_bytes(Share::Open);
     let mut id = 0;
     while waiting(&stand) <= OPEN / UNSTORED {
         stand.ingest.look_at_unstored(stand.clock.steady(), &mut stand.state);

@@ -246,7 +246,12 @@ fn an_askers_clock_that_is_wrong_spends_no_deadline_and_is_measured() {
             if let ConsumerEvent::Batch(batch) = event {
                 taken += batch.len();
                 batch.records().for_each(|record| intake.take(&record));
-                answering[0].queue.clone().try_iter().for_each(|job| answering[0].answer(&job));
+                answering[0]
+                    .queue
+                    .clone()
+                    .try_iter()
+                    .try_for_each(|job| answering[0].answer(&job))
+                    .unwrap();
             }
         }
         for _ in 0..101 {
