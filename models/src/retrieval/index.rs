@@ -19,11 +19,12 @@
 //! ```
 
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
+use std::hash::BuildHasher;
 use std::ops::Range;
 
-use foldhash::fast::RandomState;
-use sluice_features::maps::most_bytes;
+use hashbrown::HashTable;
+use sluice_features::maps::{Seeded, most_bytes};
 use thiserror::Error;
 
 use crate::kernels::{Real, byte_products};
@@ -83,7 +84,9 @@ pub struct Hit {
 pub struct Index {
     width: usize,
     stride: usize,
-    rows: HashMap<u64, usize, RandomState>,
+    /// Places by the ids that stand there.
+    rows: HashTable<u32>,
+    hashing: Seeded,
     ids: Vec<u64>,
     scales: Vec<f32>,
     /// The lengths of what codes leave over, and of the vectors, both rounded up.
@@ -142,7 +145,7 @@ impl Index {
     /// Returns how many bytes a vector of so many numbers takes, with its codes and its place.
     pub const fn row_bytes(width: usize) -> usize {
         let row = width.next_multiple_of(LANE) + (width + 3) * size_of::<f32>() + size_of::<u64>();
-        row + most_bytes(size_of::<(u64, usize)>())
+        row + most_bytes(size_of::<u32>())
     }
 
     /// Creates an empty index of vectors with `width` elements, at most 65,536.
@@ -150,7 +153,8 @@ impl Index {
         Self {
             width,
             stride: width.max(1).next_multiple_of(LANE),
-            rows: HashMap::default(),
+            rows: HashTable::new(),
+            hashing: Seeded::default(),
             ids: Vec::new(),
             scales: Vec::new(),
             rests: Vec::new(),
@@ -177,7 +181,7 @@ impl Index {
 
     /// Returns the vector of an item as it was written.
     pub fn vector(&self, id: u64) -> Option<&[f32]> {
-        self.rows.get(&id).map(|&row| &self.exact[row * self.width..][..self.width])
+        self.row(id).map(|row| &self.exact[row * self.width..][..self.width])
     }
 
     /// Writes the vector of an item, new or known.
@@ -186,12 +190,15 @@ impl Index {
     /// When the vector has the wrong width, is not finite or too long; the index is as before.
     pub fn upsert(&mut self, id: u64, vector: &[f32]) -> Result<(), IndexError> {
         self.check(vector)?;
-        let row = match self.rows.get(&id) {
-            Some(&row) => row,
+        let row = match self.row(id) {
+            Some(row) => row,
             None => {
                 let row = self.ids.len();
-                self.rows.insert(id, row);
                 self.ids.push(id);
+                let (ids, hashing) = (&self.ids, &self.hashing);
+                let again = |row: &u32| hashing.hash_one(ids[*row as usize]);
+                // Vectors of 2³² items take more memory than there is.
+                self.rows.insert_unique(hashing.hash_one(id), row as u32, again);
                 self.scales.push(0.0);
                 self.rests.push(0.0);
                 self.lengths.push(0.0);
@@ -210,10 +217,17 @@ impl Index {
 
     /// Removes an item; returns whether it was there. The last row takes its place.
     pub fn remove(&mut self, id: u64) -> bool {
-        let Some(row) = self.rows.remove(&id) else { return false };
-        let last = self.ids.len() - 1;
+        let (ids, hash) = (&self.ids, self.hashing.hash_one(id));
+        let Ok(found) = self.rows.find_entry(hash, |&row| ids[row as usize] == id) else {
+            return false;
+        };
+        let (row, _) = found.remove();
+        let (row, last) = (row as usize, ids.len() - 1);
         if row < last {
-            self.rows.insert(self.ids[last], row);
+            let hash = self.hashing.hash_one(ids[last]);
+            if let Some(moved) = self.rows.find_mut(hash, |&row| row as usize == last) {
+                *moved = row as u32;
+            }
             let (codes, exact) = (last * self.stride, last * self.width);
             self.codes.copy_within(codes..codes + self.stride, row * self.stride);
             self.exact.copy_within(exact..exact + self.width, row * self.width);
@@ -300,6 +314,11 @@ impl Index {
             let coded = scale * (query.scale * product as f32);
             coded + by_rest * rest + by_length * length + f32::MIN_POSITIVE
         }));
+    }
+
+    fn row(&self, id: u64) -> Option<usize> {
+        let found = self.rows.find(self.hashing.hash_one(id), |&row| self.ids[row as usize] == id);
+        found.map(|&row| row as usize)
     }
 
     fn check(&self, vector: &[f32]) -> Result<(), IndexError> {
