@@ -170,7 +170,7 @@ impl Daemon {
         };
         let dead_letter = config.kafka.topics.dead_letter.clone();
         let dead_letters = DeadLetters::new(Arc::clone(&producers.letters), dead_letter);
-        let (jobs_sender, jobs) = bounded(1);
+        let (jobs_sender, jobs) = bounded(2);
         let (done, checkpointed) = bounded(1);
         let checkpointer = Checkpointer {
             shared: Arc::clone(shared),

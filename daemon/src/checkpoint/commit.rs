@@ -85,6 +85,7 @@ impl Checkpoint {
             Ok(written) => written,
             Err(error) => return not_now(number, error),
         };
+        let names = picture.names();
         drop(picture);
         let begun = clock.steady();
         let fingerprint = self.setup.identity.fingerprint();
@@ -94,18 +95,27 @@ impl Checkpoint {
         };
         let parameters_took = clock.steady().saturating_sub(begun);
 
-        let waiting = std::mem::take(&mut self.waiting);
+        self.write_new().map_err(|stop| {
+            let message = format!(
+                "checkpoint {number} cannot be written: the one before stays in force, and the next start reads again from there; {MEND}"
+            );
+            Stop::fault(message).because(stop)
+        })?;
+        let mut waiting = std::mem::take(&mut self.waiting);
         let (pieces, piece_bytes) = (waiting.len() as u64, waiting.bytes() as u64);
         let files = [&*parameters.name, &state.name];
         let value = Commit::new(number, files, &self.setup, (&next, &marks), journals);
         let offsets = value.offsets.clone();
+        if self.number == 0 {
+            waiting.delete(Meta::Ahead.key());
+        }
         commit(&*self.store, &self.setup.folder, waiting, &value).map_err(|stop| {
             let message = format!(
                 "checkpoint {number} failed at its last step: the next start finds it or the one before, whole, and reads again from there; {MEND}"
             );
             Stop::fault(message).because(stop)
         })?;
-        self.number = number;
+        (self.number, self.names) = (number, names);
         self.parameters.retain(&parameters.name)?;
         self.states.retain(&state.name)?;
 
@@ -124,7 +134,7 @@ impl Checkpoint {
     }
 
     /// Says what room is missing: the store must not meet a full disk, for it cannot even be opened on one.
-    fn lacks_room(&self) -> Result<Option<String>, CheckpointError> {
+    pub(super) fn lacks_room(&self) -> Result<Option<String>, CheckpointError> {
         let folder = &self.setup.folder;
         let failed = CheckpointError::io("tell the free space of", folder);
         let free = fs2::available_space(folder).map_err(failed)?;

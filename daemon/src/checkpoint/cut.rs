@@ -13,9 +13,14 @@ use crate::store::Batch;
 /// Pieces that have changed since the last checkpoint, as the next one writes them. They may be gathered in portions ahead of it: a
 /// piece that changes again is gathered again, and the newest counts.
 #[derive(Debug, Default)]
-pub struct Changes(Batch);
+pub struct Changes(pub(super) Batch);
 
 impl Changes {
+    /// Returns how many bytes they have.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+
     /// Gathers about as many changed pieces as `most`, of each kind. Returns how many are left.
     ///
     /// # Errors

@@ -3,15 +3,15 @@
 //! ```text
 //! 1  what of the state is written as a whole ─▶ NUMBER.state.new ─▶ fsync ─▶ NUMBER.state ─▶ fsync of the folder
 //! 2  parameters ─▶ NUMBER.parameters, in the same way
-//! 3  changed pieces of the state + offsets + the files' names ─▶ one atomic batch of the store ─▶ flush
+//! 3  new pages, where they are many, in portions; all other changed pieces + offsets + the files' names ─▶ one atomic batch of the store ─▶ flush
 //! 4  the number ─▶ the file `committed` beside them; files that nothing needs are removed
 //! ```
 //!
 //! A kill or a power loss between any two steps leaves the previous or the new checkpoint, never a mixture: the batch of step 3 decides. Files
 //! and their names are on the disk before it, the batch before step 4, and the word `committed` before offsets go to Kafka. The file of step 4
 //! decides nothing. It tells, at the next start, that a store which opens without complaint has lost its newest commit: a disk
-//! that forgets what it had promised to keep, or a copy of an older day. The batch of a commit is one of the store and nothing is written
-//! between commits, so such a store is as it was at the commit before; the files of that one are kept, and it is in force again.
+//! that forgets what it had promised to keep, or a copy of an older day. The batch of a commit is one of the store, and nothing that a
+//! checkpoint has is written between commits (`ahead`), so such a store is as it was at the commit before; the files of that one are kept, and it is in force again.
 //!
 //! [`Checkpoint::open`] finds the checkpoint in force and gives back the pipeline, [`Checkpoint::commit`] makes the next one. A full disk is
 //! noticed before the store is touched: the previous checkpoint stays in force.
@@ -20,6 +20,7 @@
 //! some milliseconds: the pipeline's when everything before it is handed to the learner, the parameters' when the learner has learned
 //! that and nothing more. What changes afterwards is copied before it changes, by pages of the state and rows of the tables.
 
+mod ahead;
 mod blocks;
 mod commit;
 mod cut;
@@ -84,6 +85,10 @@ pub struct Checkpoint {
     room: u64,
     /// Changes of the state that no checkpoint has.
     waiting: Batch,
+    /// How many names of items and of users the checkpoint in force has.
+    names: (usize, usize),
+    /// Bytes of changes beyond which new pages are written ahead, and of a portion of these.
+    portion: usize,
 }
 
 /// What became of a checkpoint.

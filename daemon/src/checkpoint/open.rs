@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::ahead::PORTION;
 use super::commit::{ANY_MODEL, Commit, Offset, promised};
 use super::files::{Checked, NumberedFiles};
 use super::pages::StorePages;
@@ -15,7 +16,7 @@ use crate::pipeline::restore::Restoring;
 use crate::pipeline::spill::{Pages, SpillError};
 use crate::pipeline::state::StateError;
 use crate::pipeline::{Pipeline, Rules};
-use crate::store::keys::{self, Meta};
+use crate::store::keys::{self, Meta, Room};
 use crate::store::{Batch, SledStore, Store, StoreError, quarantine};
 
 /// Checkpoints whose files are kept: the one in force, and the one before, for a store that has lost its newest commit.
@@ -100,15 +101,19 @@ fn begin(store: Arc<dyn Store>, setup: Setup, rules: Rules) -> Result<Opening, T
         written: 0,
         room: FREE_BYTES,
         waiting: Batch::default(),
+        names: (0, 0),
+        portion: PORTION,
     };
     let Some((commit, lost)) = found else {
+        checkpoint.remove_later(all_keys(&*checkpoint.store)?);
         let mut pipeline = Pipeline::new(rules, checkpoint.setup.partitions);
         checkpoint.lend(&mut pipeline);
         return Ok(Opening { checkpoint, pipeline, parameters: None, resumed: None });
     };
     let difference = fits(&commit, &checkpoint.setup)?;
     let keep_open = checkpoint.setup.identity.same_schema(&commit.identity);
-    let (mut pipeline, dropped) = checkpoint.restore(&commit.state, rules, keep_open)?;
+    let (mut pipeline, dropped, beyond) = checkpoint.restore(&commit.state, rules, keep_open)?;
+    checkpoint.remove_later(beyond);
     checkpoint.lend(&mut pipeline);
     let parameters = if checkpoint.setup.new_model {
         None
@@ -117,6 +122,7 @@ fn begin(store: Arc<dyn Store>, setup: Setup, rules: Rules) -> Result<Opening, T
         Some(checkpoint.parameters.read(&commit.parameters, fingerprint).map_err(parameters_gone)?)
     };
     checkpoint.number = commit.number;
+    checkpoint.names = (pipeline.shared().items.len(), pipeline.shared().users.len());
     // What kills have left: each came before its own checkpoint could remove it.
     checkpoint.parameters.retain(&commit.parameters)?;
     checkpoint.states.retain(&commit.state)?;
@@ -135,21 +141,27 @@ impl Checkpoint {
         pipeline.names_in(pages(), cache);
     }
 
+    /// Returns the pipeline of a checkpoint, how many open impressions were dropped, and the keys of pages that it does not know.
     fn restore(
         &self,
         state: &str,
         rules: Rules,
         keep_open: bool,
-    ) -> Result<(Pipeline, u64), Trouble> {
+    ) -> Result<(Pipeline, u64, Vec<Vec<u8>>), Trouble> {
         let mut file = self.states.read(state, ANY_MODEL)?;
         let mut whole = Vec::new();
         file.read_to_end(&mut whole).map_err(|error| file.failed(error))?;
         let mut restoring = Restoring::new(rules, &whole, keep_open)?;
         drop(whole);
+        let mut beyond = Vec::new();
         for room in ROOMS {
             let mut failed = None;
             self.store.scan_prefix(&keys::room(room), &mut |key, bytes| {
                 let restored = match piece_of(key) {
+                    Some(piece) if restoring.is_beyond(piece) => {
+                        beyond.push(key.to_vec());
+                        Ok(())
+                    }
                     Some(piece) => restoring.piece(piece, bytes).map_err(Trouble::from),
                     None => Err(Trouble::Damage(format!("a key of no meaning: {key:02x?}").into())),
                 };
@@ -166,7 +178,8 @@ impl Checkpoint {
                 restoring.piece(piece, &bytes)?;
             }
         }
-        Ok(restoring.finish()?)
+        let (pipeline, dropped) = restoring.finish()?;
+        Ok((pipeline, dropped, beyond))
     }
 }
 
@@ -174,13 +187,8 @@ impl Checkpoint {
 fn find(store: &dyn Store, folder: &Path) -> Result<Option<(Commit, Option<u64>)>, Trouble> {
     let promised = promised(folder);
     let Some(value) = store.get(&Meta::Checkpoint.key())? else {
-        let mut pieces = false;
-        for room in ROOMS {
-            store.scan_prefix(&keys::room(room), &mut |_, _| {
-                pieces = true;
-                false
-            })?;
-        }
+        let ahead = store.get(&Meta::Ahead.key())?.is_some();
+        let pieces = !ahead && !all_keys(store)?.is_empty();
         return match promised {
             Some(number) => Err(damage(format!("checkpoint {number} and all before it are gone"))),
             None if pieces => Err(damage("there is state without a checkpoint".to_owned())),
@@ -193,6 +201,18 @@ fn find(store: &dyn Store, folder: &Path) -> Result<Option<(Commit, Option<u64>)
     })?;
     let lost = promised.filter(|&number| number > commit.number);
     Ok(Some((commit, lost)))
+}
+
+/// Returns the keys of all pieces that a start would put back, and those that lie beside them.
+fn all_keys(store: &dyn Store) -> Result<Vec<Vec<u8>>, Trouble> {
+    let mut all = Vec::new();
+    for room in ROOMS.into_iter().chain([Room::Texts]) {
+        store.scan_prefix(&keys::room(room), &mut |key, _| {
+            all.push(key.to_vec());
+            true
+        })?;
+    }
+    Ok(all)
 }
 
 /// Makes sure that a checkpoint belongs to what is configured. Returns the difference where new parameters were asked for.

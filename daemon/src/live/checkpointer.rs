@@ -17,7 +17,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::Live;
 use super::rivals::Rivals;
-use crate::checkpoint::{Checkpoint, Cut, NotSound, Offset, Outcome};
+use crate::checkpoint::{Changes, Checkpoint, Cut, NotSound, Offset, Outcome};
 use crate::config::Topics;
 use crate::error::Stop;
 use crate::http::Wait;
@@ -32,15 +32,20 @@ const LAST: Duration = Duration::from_secs(3);
 /// How long the thread waits for them before it looks at the time.
 const SLICE: Duration = Duration::from_millis(500);
 
-/// A checkpoint to be written.
-pub struct Job {
-    /// The pipeline.
-    pub cut: Cut,
-    /// Where the parameters come from, once the learner has learned up to the cut, if they are sound.
-    pub image: Receiver<Result<TrainerImage, NotSound>>,
+/// What is to be written.
+pub enum Job {
+    /// Changes of the checkpoint to come.
+    Ahead(Changes),
+    /// A checkpoint.
+    Commit {
+        /// The pipeline.
+        cut: Cut,
+        /// Where the parameters come from, once the learner has learned up to the cut, if they are sound.
+        image: Receiver<Result<TrainerImage, NotSound>>,
+    },
 }
 
-/// What became of a job: it is in force, or the one before stays so, and why.
+/// What became of a checkpoint: it is in force, or the one before stays so, and why.
 pub type Written = Result<(), String>;
 
 /// What the checkpointer is made of.
@@ -70,7 +75,14 @@ impl Checkpointer {
     /// When the disk fails, or Kafka takes no dead letters: a checkpoint must not be ahead of them. The next start reads their records again.
     pub fn run(mut self) -> Result<(), Stop> {
         let mut untaken = None;
-        while let Ok(Job { cut, image }) = self.jobs.recv() {
+        while let Ok(job) = self.jobs.recv() {
+            let (cut, image) = match job {
+                Job::Commit { cut, image } => (cut, image),
+                Job::Ahead(changes) => {
+                    self.checkpoint.ahead(changes)?;
+                    continue;
+                }
+            };
             // A checkpoint that was given up has taken along what had changed: none can follow it.
             if untaken.is_none() {
                 untaken = self.settle_letters()?;

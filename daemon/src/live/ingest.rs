@@ -62,7 +62,7 @@ pub struct Ingest {
     pub used: Receiver<LearnBatch>,
     /// Where refused records go.
     pub dead_letters: DeadLetters,
-    /// To the checkpointer: room for one.
+    /// To the checkpointer: room for a checkpoint behind changes ahead of it.
     pub checkpoints: Sender<Job>,
     /// What became of what was sent.
     pub checkpointed: Receiver<Written>,
@@ -160,7 +160,7 @@ impl Ingest {
                 if now >= state.next_checkpoint || unwritten {
                     self.begin_checkpoint(&mut state)?;
                 } else if state.next_checkpoint - now <= self.ahead() {
-                    state.changes.gather(&mut self.shared.pipeline.write(), PORTION)?;
+                    self.gather(&mut state)?;
                 }
             }
         }

@@ -67,6 +67,11 @@ impl Restoring {
         Ok(Self { pipeline, items: whole.items, users: whole.users, dropped })
     }
 
+    /// Tells whether a piece is a page that the whole does not know: it was written ahead of a checkpoint that never came.
+    pub fn is_beyond(&self, piece: Piece) -> bool {
+        piece.is_beyond(self.items, self.users)
+    }
+
     /// Puts back a piece.
     ///
     /// # Errors

@@ -68,6 +68,20 @@ pub enum Piece {
     },
 }
 
+impl Piece {
+    /// Tells whether a piece is a page that holds nothing of the first so many items and users.
+    pub fn is_beyond(self, items: usize, users: usize) -> bool {
+        let from = |page: u32, each: usize| page as usize * each;
+        match self {
+            Self::Segment { .. } | Self::Open { .. } => false,
+            Self::Items(page) | Self::Texts(Whose::Item, page) => from(page, NAMES) >= items,
+            Self::Users(page) | Self::Texts(Whose::User, page) => from(page, NAMES) >= users,
+            Self::ItemFeatures(page) => from(page, FEATURES) >= items,
+            Self::UserFeatures(page) => from(page, FEATURES) >= users,
+        }
+    }
+}
+
 /// What of names and features is stored already.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stored {
@@ -225,6 +239,11 @@ impl Stored {
 }
 
 impl Picture {
+    /// Returns how many names of items and of users there are.
+    pub fn names(&self) -> (usize, usize) {
+        (self.items, self.users)
+    }
+
     /// Writes it.
     ///
     /// # Errors

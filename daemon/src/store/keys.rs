@@ -8,7 +8,7 @@
 //! | texts | kind u8, page u32 | the strings of neighbouring numbers |
 //! | catalogue | kind u8, page u32 | the features of items or users with neighbouring numbers |
 //! | parts | length of a key u8, the key, part u16 | a piece of a long value; only the store itself sees them |
-//! | meta | a name | the checkpoint in force, the format version |
+//! | meta | a name | the checkpoint in force, the format version, whether pages came ahead of the first checkpoint |
 
 /// The version of keys and values. Another version on disk is refused or migrated.
 pub const FORMAT: u32 = 5;
@@ -50,6 +50,8 @@ pub enum Meta {
     Format,
     /// The checkpoint in force: offsets and the names of its files.
     Checkpoint,
+    /// Pages were written ahead of the first checkpoint.
+    Ahead,
 }
 
 impl Meta {
@@ -58,6 +60,7 @@ impl Meta {
         let name: &[u8] = match self {
             Self::Format => b"format",
             Self::Checkpoint => b"checkpoint",
+            Self::Ahead => b"ahead",
         };
         Key::of(Room::Meta).bytes(name).done()
     }

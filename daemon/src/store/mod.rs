@@ -103,6 +103,30 @@ impl Batch {
         self.bytes += other.bytes;
     }
 
+    /// Takes out the changes of some keys, in their order.
+    #[must_use]
+    pub fn split_off(&mut self, wanted: impl Fn(&[u8]) -> bool) -> Batch {
+        let mut taken = Batch::default();
+        for (key, value) in std::mem::take(self).changes {
+            if wanted(&key) { taken.push(key, value) } else { self.push(key, value) }
+        }
+        taken
+    }
+
+    /// Returns the changes in portions of about so many bytes, in their order.
+    pub fn portions(self, bytes: usize) -> impl Iterator<Item = Batch> {
+        let mut changes = self.changes.into_iter();
+        std::iter::from_fn(move || {
+            let mut portion = Batch::default();
+            while portion.bytes <= bytes
+                && let Some((key, value)) = changes.next()
+            {
+                portion.push(key, value);
+            }
+            (!portion.is_empty()).then_some(portion)
+        })
+    }
+
     /// Leaves out what a later change of the same key makes void.
     pub fn keep_newest(&mut self) {
         // The sort is stable: of each key the newest change stands first.

@@ -24,6 +24,118 @@ fn enter(pipeline: &mut Pipeline, names: std::ops::Range<usize>) {
     }
 }
 
+/// Tells of features of so many items, each of which may be new.
+fn tell(pipeline: &mut Pipeline, items: std::ops::Range<usize>, offset: i64) {
+    for (offset, number) in (offset..).zip(items) {
+        let value = format!(
+            r#"{{"item":"{}","ts":1700000000000,"features":{{"category":"c{number}"}}}}"#,
+            name(Role::Item, number)
+        );
+        let (topic, arrived) = (Topic::Items, EventTime(1_700_000_000_000));
+        let value = Some(value.as_bytes());
+        pipeline.take(&Record { topic, partition: 0, offset, arrived, key: None, value }).unwrap();
+    }
+}
+
+/// Returns how many items have features.
+fn told(pipeline: &Pipeline) -> usize {
+    pipeline.shared().item_features.len()
+}
+
+/// Returns all that is in a store.
+fn content(store: &dyn Store) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut all = Vec::new();
+    let seen = store.scan_prefix(&[], &mut |key, value| {
+        all.push((key.to_vec(), value.to_vec()));
+        true
+    });
+    seen.unwrap();
+    all
+}
+
+/// Hands changes on before their checkpoint.
+fn ahead(run: &mut Run) {
+    let mut changes = Changes::default();
+    changes.gather(&mut run.opening.pipeline, usize::MAX).unwrap();
+    run.opening.checkpoint.ahead(changes).unwrap();
+}
+
+#[test]
+fn what_is_written_ahead_is_what_one_batch_would_have_written() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let rules = rules(Entry::Impression, LabelRule::Wait);
+    let stores = folders.each_ref().map(|folder| {
+        let plain = folder.path() == folders[0].path();
+        let store = Arc::new(MemoryStore::default());
+        let setup = setup(folder.path(), &rules, 1);
+        let mut run = Run::new(rules.clone(), setup, Place::Memory(store.clone()));
+        let steps = [0..400, 400..900, 300..950, 950..960, 700..2_000];
+        for (step, items) in (0..).zip(steps) {
+            run.opening.checkpoint.portion = if plain { usize::MAX } else { 3_000 };
+            tell(&mut run.opening.pipeline, items.clone(), 5_000 * step);
+            let before = content(&*store).len();
+            ahead(&mut run);
+            assert!(plain || step == 3 || content(&*store).len() > before, "step {step}");
+            assert!(!plain || content(&*store).len() == before);
+            tell(&mut run.opening.pipeline, items, 5_000 * step + 2_500);
+            run.commit();
+            if step == 2 {
+                run = run.restart();
+            }
+        }
+        let run = run.restart();
+        assert_eq!(told(&run.opening.pipeline), 2_000);
+        content(&*store)
+    });
+    let [plain, ahead] = stores;
+    assert!(plain == ahead);
+}
+
+#[test]
+fn what_was_written_ahead_of_a_checkpoint_that_never_came_counts_for_nothing() {
+    for first in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let rules = rules(Entry::Impression, LabelRule::Wait);
+        let store = Arc::new(MemoryStore::default());
+        let setup = setup(folder.path(), &rules, 1);
+        let mut run = Run::new(rules.clone(), setup.clone(), Place::Memory(store.clone()));
+        let known = if first { 0 } else { NAMES };
+        if !first {
+            enter(&mut run.opening.pipeline, 0..NAMES);
+            run.commit();
+        }
+        run.opening.checkpoint.portion = 3_000;
+        tell(&mut run.opening.pipeline, NAMES..3 * NAMES, 0);
+        let before = content(&*store).len();
+        ahead(&mut run);
+        assert!(content(&*store).len() > before);
+        drop(run);
+        let dynamic: Arc<dyn Store> = store.clone();
+        let mut opening = Checkpoint::open_over(dynamic, setup.clone(), rules.clone()).unwrap();
+        assert_eq!((opening.resumed.is_some(), told(&opening.pipeline)), (!first, 0));
+        // The same items come without features, or fewer of them.
+        let names = known + 2 * NAMES;
+        enter(&mut opening.pipeline, known..names);
+        let mut run =
+            Run { rules, setup, place: Place::Memory(store.clone()), opening, batches: Vec::new() };
+        run.commit();
+        let mut run = run.restart();
+        assert_eq!(told(&run.opening.pipeline), 0, "features of a run that was killed");
+        run.opening = check(run.opening, names);
+        assert_eq!(store.get(&keys::Meta::Ahead.key()).unwrap(), None);
+        // A store that has lost its commits is told from one that never had any.
+        drop(run);
+        let mut batch = Batch::default();
+        batch.delete(keys::Meta::Checkpoint.key());
+        store.apply(batch).unwrap();
+        std::fs::remove_file(folder.path().join("committed")).unwrap();
+        let setup =
+            super::setup(folder.path(), &super::rules(Entry::Impression, LabelRule::Wait), 1);
+        let rules = super::rules(Entry::Impression, LabelRule::Wait);
+        assert_eq!(Checkpoint::open_over(store, setup, rules).err().unwrap().exit(), Exit::Data);
+    }
+}
+
 /// Makes sure that so many names are there, each with its string, and that their strings are read from the store but for pages that fill.
 fn check(opening: Opening, names: usize) -> Opening {
     let Opening { checkpoint, pipeline, parameters, resumed } = opening;

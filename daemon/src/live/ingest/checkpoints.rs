@@ -6,7 +6,7 @@ use crossbeam_channel::{RecvError, bounded};
 
 use super::super::Work;
 use super::super::checkpointer::{Job, Written, marked};
-use super::{AHEAD, Ingest, State, TRY_AGAIN};
+use super::{AHEAD, Ingest, PORTION, State, TRY_AGAIN};
 use crate::capture::{Capture, Decision};
 use crate::checkpoint::Cut;
 use crate::config::Share;
@@ -15,6 +15,9 @@ use crate::error::Stop;
 /// Such a part of what open impressions, or what is known of users and items, may take waits for a checkpoint at most, before one is made ahead of
 /// its time.
 pub(super) const UNSTORED: u64 = 8;
+
+/// Changes of so many bytes are handed on before their checkpoint.
+const MUCH: usize = 8 << 20;
 
 impl Ingest {
     /// Says how old the newest checkpoint is and how much is captured.
@@ -47,7 +50,18 @@ impl Ingest {
         (state.writing, state.begun) = (Some(begun), begun);
         state.next_checkpoint = now + self.interval;
         let ended = |_| Stop::fault("the checkpointer ended before it was told to");
-        self.checkpoints.send(Job { cut, image }).map_err(ended)
+        self.checkpoints.send(Job::Commit { cut, image }).map_err(ended)
+    }
+
+    /// Gathers some of what has changed, and lets the checkpointer have it where it is much.
+    pub(super) fn gather(&mut self, state: &mut State) -> Result<(), Stop> {
+        state.changes.gather(&mut self.shared.pipeline.write(), PORTION)?;
+        if state.changes.bytes() >= MUCH && self.checkpoints.is_empty() {
+            let ended = |_| Stop::fault("the checkpointer ended before it was told to");
+            let changes = std::mem::take(&mut state.changes);
+            self.checkpoints.send(Job::Ahead(changes)).map_err(ended)?;
+        }
+        Ok(())
     }
 
     /// Waits for the checkpoint that is being written, if there is one. Returns what became of it.

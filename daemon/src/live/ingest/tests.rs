@@ -117,7 +117,7 @@ impl Stand {
         let letters = Producer::open(&ProducerSettings::new(broker.connection())).unwrap();
         let (work_sender, work) = bounded(1024);
         let (reuse, used) = bounded(1);
-        let (checkpoints, jobs) = bounded(1);
+        let (checkpoints, jobs) = bounded(2);
         let (done, checkpointed) = bounded(1);
         let shutdown = Shutdown::new();
         let ingest = Ingest {

@@ -191,8 +191,9 @@ fn names_that_are_lost_damaged_or_out_of_reach_are_told_and_nothing_is_said_in_t
     let first = (Role::Item, 0);
     assert!(damaged(&|pages| drop(pages.remove(&first))).contains("is not there"));
     assert!(damaged(&|pages| pages.get_mut(&first).unwrap().truncate(40)).contains("is no page"));
-    let exchanged =
-        |pages: &mut BTreeMap<_, Vec<u8>>| drop(pages.insert(first, pages[&(Role::Item, 1)].clone()));
+    let exchanged = |pages: &mut BTreeMap<_, Vec<u8>>| {
+        drop(pages.insert(first, pages[&(Role::Item, 1)].clone()))
+    };
     assert!(damaged(&exchanged).contains("does not hold the name"));
     let shifted = |pages: &mut BTreeMap<_, Vec<u8>>| {
         let page = pages.get_mut(&first).unwrap();

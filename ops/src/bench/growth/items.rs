@@ -42,6 +42,8 @@ const EVENTS: usize = 40_000;
 const CHECKPOINTS: usize = 2;
 /// Changed pieces that are gathered at a time.
 const PORTION: usize = 512;
+/// Changes of so many bytes are handed on before their checkpoint, as the daemon does.
+const MUCH: usize = 8 << 20;
 const START: i64 = 1_700_000_000_000;
 const LIMIT: &str = "1GiB";
 /// The targets: all of it in megabytes, and what a checkpoint may add in percent.
@@ -224,7 +226,11 @@ impl Shop {
     fn checkpoint(&mut self) -> Result<Duration> {
         let pipeline = Arc::clone(&self.serving.pipeline);
         let mut changes = Changes::default();
-        while changes.gather(&mut pipeline.write(), PORTION)? > 0 {}
+        while changes.gather(&mut pipeline.write(), PORTION)? > 0 {
+            if changes.bytes() >= MUCH {
+                self.checkpoint.ahead(std::mem::take(&mut changes))?;
+            }
+        }
         self.learn();
         let cut = Cut::take(&mut pipeline.write(), changes)?;
         let image = self.trainer.image();

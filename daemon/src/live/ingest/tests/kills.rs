@@ -181,7 +181,9 @@ impl Stand {
 
     /// Writes the checkpoint that was begun.
     fn commit(&mut self, sound: bool) -> Written {
-        let Job { cut, image } = self.jobs.recv().unwrap();
+        let Job::Commit { cut, image } = self.jobs.recv().unwrap() else {
+            panic!("expected a checkpoint, found changes ahead of it");
+        };
         let outcome = self.checkpoint.commit(cut, &self.clock, |mut to| {
             let image = image.recv().unwrap().map_err(io::Error::other)?;
             if sound { image.write(&mut to) } else { Err(io::Error::other(NotSound("so".into()))) }
