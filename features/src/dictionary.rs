@@ -152,7 +152,7 @@ impl Dictionary {
             let known = self.names[number as usize].check == check;
             return if known { Ok(number) } else { Err(Collision) };
         }
-        if self.names.len() % PAGE == 0 {
+        if self.names.len().is_multiple_of(PAGE) {
             self.pages.push_back(Texts::default());
             self.bytes += size_of::<Texts>() + 2 * BLOCK;
         }
@@ -249,7 +249,7 @@ impl Dictionary {
 
     /// Returns the page whose strings are to be put back when all names are: the one that fills.
     pub fn filling(&self) -> Option<u32> {
-        (self.len() % PAGE > 0).then_some((self.len() / PAGE) as u32)
+        (!self.len().is_multiple_of(PAGE)).then_some((self.len() / PAGE) as u32)
     }
 
     /// Puts back the strings of the page that fills.

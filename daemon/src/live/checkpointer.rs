@@ -39,7 +39,7 @@ pub enum Job {
     /// A checkpoint.
     Commit {
         /// The pipeline.
-        cut: Cut,
+        cut: Box<Cut>,
         /// Where the parameters come from, once the learner has learned up to the cut, if they are sound.
         image: Receiver<Result<TrainerImage, NotSound>>,
     },
@@ -96,7 +96,7 @@ impl Checkpointer {
                 continue;
             }
             let clock = self.shared.clock.clone();
-            let outcome = self.checkpoint.commit(cut, &clock, |mut to| {
+            let outcome = self.checkpoint.commit(*cut, &clock, |mut to| {
                 let gone = |_| io::Error::other("the learner ended before a checkpoint");
                 image.recv().map_err(gone)?.map_err(io::Error::other)?.write(&mut to)
             })?;

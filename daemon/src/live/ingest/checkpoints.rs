@@ -50,6 +50,7 @@ impl Ingest {
         (state.writing, state.begun) = (Some(begun), begun);
         state.next_checkpoint = now + self.interval;
         let ended = |_| Stop::fault("the checkpointer ended before it was told to");
+        let cut = Box::new(cut);
         self.checkpoints.send(Job::Commit { cut, image }).map_err(ended)
     }
 

@@ -15,10 +15,13 @@ use crate::testing::shop::{AFTER, START, Shop, name, request};
 /// So many items that two pages of them are full.
 const MORE: usize = 600;
 
+/// Pages by whose they are and their number.
+type Kept = BTreeMap<(Role, u32), Vec<u8>>;
+
 /// Pages in memory, as a store would have them; out of reach on request.
 #[derive(Default)]
 struct MemoryPages {
-    pages: Mutex<BTreeMap<(Role, u32), Vec<u8>>>,
+    pages: Mutex<Kept>,
     gone: Mutex<bool>,
 }
 
@@ -181,7 +184,7 @@ fn names_that_are_lost_damaged_or_out_of_reach_are_told_and_nothing_is_said_in_t
     let pages = Arc::new(MemoryPages::default());
     let serving = away(&shop, &pages, 0);
     let whole = pages.pages.lock().clone();
-    let damaged = |change: &dyn Fn(&mut BTreeMap<(Role, u32), Vec<u8>>)| {
+    let damaged = |change: &dyn Fn(&mut Kept)| {
         *pages.pages.lock() = whole.clone();
         change(&mut pages.pages.lock());
         let stop = refused(&serving);
@@ -191,11 +194,9 @@ fn names_that_are_lost_damaged_or_out_of_reach_are_told_and_nothing_is_said_in_t
     let first = (Role::Item, 0);
     assert!(damaged(&|pages| drop(pages.remove(&first))).contains("is not there"));
     assert!(damaged(&|pages| pages.get_mut(&first).unwrap().truncate(40)).contains("is no page"));
-    let exchanged = |pages: &mut BTreeMap<_, Vec<u8>>| {
-        drop(pages.insert(first, pages[&(Role::Item, 1)].clone()))
-    };
+    let exchanged = |pages: &mut Kept| drop(pages.insert(first, pages[&(Role::Item, 1)].clone()));
     assert!(damaged(&exchanged).contains("does not hold the name"));
-    let shifted = |pages: &mut BTreeMap<_, Vec<u8>>| {
+    let shifted = |pages: &mut Kept| {
         let page = pages.get_mut(&first).unwrap();
         let place = page.windows(3).position(|text| text == b"i03").unwrap();
         page[place + 2] = b'4';

@@ -184,7 +184,7 @@ impl Stand {
         let Job::Commit { cut, image } = self.jobs.recv().unwrap() else {
             panic!("expected a checkpoint, found changes ahead of it");
         };
-        let outcome = self.checkpoint.commit(cut, &self.clock, |mut to| {
+        let outcome = self.checkpoint.commit(*cut, &self.clock, |mut to| {
             let image = image.recv().unwrap().map_err(io::Error::other)?;
             if sound { image.write(&mut to) } else { Err(io::Error::other(NotSound("so".into()))) }
         });
