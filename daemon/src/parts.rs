@@ -8,7 +8,7 @@ use sluice_models::kernels;
 use sluice_models::learner::Learner;
 use sluice_models::retrieval::{Index, Retriever, RetrieverSpec};
 
-use crate::checkpoint::{Checked, Identity, Setup};
+use crate::checkpoint::{Identity, Setup, Stored};
 use crate::config::Config;
 use crate::error::Stop;
 use crate::learn::pool::Pool;
@@ -122,14 +122,19 @@ pub fn setup(config: &Config, partitions: usize, folder: &Path, new_model: bool)
 pub fn restore(
     config: &Config,
     trainer: &mut Trainer,
-    parameters: Option<Checked>,
+    parameters: Option<Stored>,
 ) -> Result<(), Stop> {
-    let Some(mut parameters) = parameters else {
-        return Ok(());
-    };
-    trainer.restore(retriever_spec(config), &mut parameters).map_err(|error| {
-        Stop::data("the parameters cannot be put back").because(parameters.failed(error))
-    })
+    for (place, file) in parameters.into_iter().flatten().enumerate() {
+        let mut file = file?;
+        let read = match place {
+            0 => trainer.restore(retriever_spec(config), &mut file),
+            _ => trainer.advance(&mut file),
+        };
+        read.map_err(|error| {
+            Stop::data("the parameters cannot be put back").because(file.failed(error))
+        })?;
+    }
+    Ok(())
 }
 
 /// Returns how long and how fine the figures are kept: windows stay open as long as the longest attribution takes.

@@ -1,10 +1,13 @@
 //! A learner as bytes and back, to the bit: a restored learner goes on as if it had never stopped.
 //!
+//! It is written whole, or as what has changed since it was written last and [kept](Image::keep): then the rows that have changed, the keys that
+//! have lost theirs, and everything else, which is small. [`read()`] takes the whole, [`advance`] one such step after the other, in their order.
+//!
 //! ```text
 //! magic "sluice\0p" | format version u32 | schema fingerprint u64
 //! block "head"   JSON: slots of the model, tree of tasks, seed, steps, refused, shapes of all dense blocks
 //! block "dens"   dense parameters, then both moments of Adam
-//! block "rows"   one for each shard of each store: ids, rows, optimiser state, counts, times, admission filter
+//! block "rows"   one for each shard of each store: whole or not, removed ids, ids, rows, optimiser state, counts, times, admission filter
 //! block "end "   empty
 //! ```
 //!
@@ -24,7 +27,7 @@ use format::{read_block, read_start, write_block, write_start};
 
 use crate::learner::Learner;
 use crate::spec::{CrossingSpec, FunnelSpec, InterestSpec, ModelSpec, SharingSpec, SpecError};
-use crate::table::{FrozenRows, RowStore};
+use crate::table::{FrozenRows, Part, RowStore};
 
 /// What a checkpoint says about its learner.
 #[derive(Debug, Serialize, Deserialize)]
@@ -100,25 +103,38 @@ pub fn image(learner: &Learner) -> Image {
 }
 
 impl Image {
-    /// Writes all of it. The learner may go on meanwhile.
+    /// Returns about how many bytes a part takes, at most.
+    pub fn bytes(&self, part: Part) -> u64 {
+        let rows: u64 = self.rows.iter().map(|rows| rows.bytes(part)).sum();
+        rows + size_of_val(&self.dense[..]) as u64
+    }
+
+    /// Writes a part of it, once. The learner may go on meanwhile.
     ///
     /// # Errors
     /// Those of the writer, and [`NotFinite`] inside one of kind `Other`: what is written can always be learned on from.
-    pub fn write(self, out: &mut impl Write) -> std::io::Result<()> {
+    pub fn write(&mut self, part: Part, out: &mut impl Write) -> std::io::Result<()> {
         all_finite("dense parameters", &self.dense)?;
         write_start(out, self.fingerprint)?;
         write_block(out, b"head", &serde_json::to_vec(&self.head)?)?;
         let mut bytes = Vec::new();
         columns::put(&mut bytes, &self.dense);
         write_block(out, b"dens", &bytes)?;
-        for shard in self.rows.into_iter().flatten() {
-            all_finite("embedding rows", &shard.rows)?;
-            all_finite("accumulators of embedding rows", &shard.accumulators)?;
-            bytes.clear();
-            columns::encode(&shard, &mut bytes);
-            write_block(out, b"rows", &bytes)?;
+        for rows in &mut self.rows {
+            while let Some(shard) = rows.next_shard(part) {
+                all_finite("embedding rows", &shard.rows)?;
+                all_finite("accumulators of embedding rows", &shard.accumulators)?;
+                bytes.clear();
+                columns::encode(&shard, &mut bytes);
+                write_block(out, b"rows", &bytes)?;
+            }
         }
         write_block(out, b"end ", &[])
+    }
+
+    /// Says that what was written lasts: changes count from here on. An image that is dropped instead leaves its changes to the next one.
+    pub fn keep(self) {
+        self.rows.into_iter().for_each(FrozenRows::keep);
     }
 }
 
@@ -140,7 +156,7 @@ pub(crate) fn all_finite(what: &'static str, numbers: &[f32]) -> std::io::Result
     }
 }
 
-/// Writes all of a learner.
+/// Writes all of a learner. Changes count from where they did.
 ///
 /// # Errors
 /// Those of the writer.
@@ -148,10 +164,10 @@ pub(crate) fn all_finite(what: &'static str, numbers: &[f32]) -> std::io::Result
 /// # Panics
 /// When an image of it is neither written nor dropped.
 pub fn write(learner: &Learner, out: &mut impl Write) -> std::io::Result<()> {
-    image(learner).write(out)
+    image(learner).write(Part::Whole, out)
 }
 
-/// Reads a learner that [`write()`] wrote. Slots and tree must be those of the file; rates and limits may be new.
+/// Reads a learner that was written whole. Slots and tree must be those of the file; rates and limits may be new.
 ///
 /// # Errors
 /// When the file belongs to another schema or model, is of another format, is damaged, or cannot be read.
@@ -161,6 +177,29 @@ pub fn read(
     schema: &Schema,
     parents: &[Option<usize>],
 ) -> Result<Learner, FormatError> {
+    let head = read_head(input, spec, schema, parents)?;
+    let priors = vec![0.5; parents.len()];
+    let mut learner = Learner::new(spec, schema, parents, &priors, head.seed)
+        .map_err(|errors| FormatError::Model(all(&errors)))?;
+    read_parameters(&mut learner, &head, true, input)?;
+    Ok(learner)
+}
+
+/// Takes a learner on from where it was written to where its changes were written next.
+///
+/// # Errors
+/// As [`read()`]. The learner is of no use then.
+pub fn advance(learner: &mut Learner, input: &mut impl Read) -> Result<(), FormatError> {
+    let head = read_head(input, learner.spec(), learner.schema(), learner.parents())?;
+    read_parameters(learner, &head, false, input)
+}
+
+fn read_head(
+    input: &mut impl Read,
+    spec: &ModelSpec,
+    schema: &Schema,
+    parents: &[Option<usize>],
+) -> Result<Head, FormatError> {
     read_start(input, schema.fingerprint())?;
     let mut bytes = Vec::new();
     read_block(input, b"head", &mut bytes)?;
@@ -172,18 +211,31 @@ pub fn read(
     if !differences.is_empty() {
         return Err(FormatError::Model(differences.join("; ")));
     }
-    let priors = vec![0.5; parents.len()];
-    let mut learner = Learner::new(spec, schema, parents, &priors, head.seed)
-        .map_err(|errors| FormatError::Model(all(&errors)))?;
-    let here = Head::of(&learner).shapes;
-    if head.shapes != here {
+    Ok(head)
+}
+
+/// Reads what follows the head: `whole`, or what has changed.
+fn read_parameters(
+    learner: &mut Learner,
+    head: &Head,
+    whole: bool,
+    input: &mut impl Read,
+) -> Result<(), FormatError> {
+    let here = Head::of(learner);
+    if head.shapes != here.shapes {
         let differ = |(a, b): &(&_, &_)| a != b;
-        let pair = head.shapes.iter().zip(&here).find(differ);
+        let pair = head.shapes.iter().zip(&here.shapes).find(differ);
         return Err(FormatError::Model(format!(
             "dense blocks of the file and of this program: {pair:?}"
         )));
     }
-
+    if head.seed != here.seed || head.steps < here.steps {
+        return Err(FormatError::Model(format!(
+            "changes of a learner of seed {} after {} steps, expected seed {} and no fewer steps than {}",
+            head.seed, head.steps, here.seed, here.steps
+        )));
+    }
+    let mut bytes = Vec::new();
     read_block(input, b"dens", &mut bytes)?;
     let dense =
         columns::Source::new(&bytes, "dens").floats(3 * learner.model().params().values().len())?;
@@ -192,11 +244,16 @@ pub fn read(
         for shard in 0..RowStore::SHARDS {
             read_block(input, b"rows", &mut bytes)?;
             let image = columns::decode(&bytes, store.width())?;
+            if whole && !image.whole {
+                return Err(FormatError::Damaged {
+                    block: "rows".into(),
+                    problem: "found changes, expected all rows".into(),
+                });
+            }
             store.import(shard, image).map_err(FormatError::Rows)?;
         }
     }
-    read_block(input, b"end ", &mut bytes)?;
-    Ok(learner)
+    read_block(input, b"end ", &mut bytes)
 }
 
 /// As JSON, in which a difference shows.

@@ -1,5 +1,7 @@
 //! A stream in checked blocks: `[length u32][crc u32][bytes]`, up to 1 MiB each, ended by a block of length 0.
 //!
+//! The digest of a stream is that of the lengths and checksums of its blocks: two streams that differ have others, but for chance.
+//!
 //! Damage is found at the block where it is, before its bytes reach a reader; a stream without its end is damage too.
 
 use std::io::{self, Read, Write};
@@ -10,19 +12,22 @@ const BLOCK: usize = 1 << 20;
 pub(super) struct BlockWriter<W> {
     inner: W,
     block: Vec<u8>,
+    digest: crc32fast::Hasher,
 }
 
 impl<W: Write> BlockWriter<W> {
     /// Begins a stream.
     pub(super) fn new(inner: W) -> Self {
-        Self { inner, block: Vec::with_capacity(BLOCK) }
+        Self { inner, block: Vec::with_capacity(BLOCK), digest: crc32fast::Hasher::new() }
     }
 
-    /// Writes what is left, and the end.
-    pub(super) fn finish(mut self) -> io::Result<()> {
+    /// Writes what is left, and the end. Returns the digest.
+    pub(super) fn finish(mut self) -> io::Result<u32> {
         self.emit()?;
+        self.digest.update(&[0; 8]);
         self.inner.write_all(&[0; 8])?;
-        self.inner.flush()
+        self.inner.flush()?;
+        Ok(self.digest.finalize())
     }
 
     fn emit(&mut self) -> io::Result<()> {
@@ -30,8 +35,11 @@ impl<W: Write> BlockWriter<W> {
             return Ok(());
         }
         // A block is never longer than BLOCK, so the length fits.
-        self.inner.write_all(&(self.block.len() as u32).to_le_bytes())?;
-        self.inner.write_all(&crc32fast::hash(&self.block).to_le_bytes())?;
+        let (length, crc) = (self.block.len() as u32, crc32fast::hash(&self.block));
+        for word in [length, crc].map(u32::to_le_bytes) {
+            self.digest.update(&word);
+            self.inner.write_all(&word)?;
+        }
         self.inner.write_all(&self.block)?;
         self.block.clear();
         Ok(())
@@ -61,12 +69,19 @@ pub(super) struct BlockReader<R> {
     at: usize,
     number: u64,
     ended: bool,
+    digest: crc32fast::Hasher,
 }
 
 impl<R: Read> BlockReader<R> {
     /// Begins a stream.
     pub(super) fn new(inner: R) -> Self {
-        Self { inner, block: Vec::new(), at: 0, number: 0, ended: false }
+        let digest = crc32fast::Hasher::new();
+        Self { inner, block: Vec::new(), at: 0, number: 0, ended: false, digest }
+    }
+
+    /// Returns the digest of what was read up to here: of the stream, at its end.
+    pub(super) fn digest(&self) -> u32 {
+        self.digest.clone().finalize()
     }
 
     fn next_block(&mut self) -> io::Result<()> {
@@ -80,8 +95,10 @@ impl<R: Read> BlockReader<R> {
         };
         let mut word = [0; 4];
         self.inner.read_exact(&mut word).map_err(cut_off)?;
+        self.digest.update(&word);
         let length = u32::from_le_bytes(word) as usize;
         self.inner.read_exact(&mut word).map_err(cut_off)?;
+        self.digest.update(&word);
         let crc = u32::from_le_bytes(word);
         if length > BLOCK {
             return Err(damaged("has an impossible length"));
@@ -118,7 +135,10 @@ mod tests {
         let mut stream = Vec::new();
         let mut writer = BlockWriter::new(&mut stream);
         bytes.chunks(70_001).for_each(|chunk| writer.write_all(chunk).unwrap());
-        writer.finish().unwrap();
+        let digest = writer.finish().unwrap();
+        let mut reader = BlockReader::new(&stream[..]);
+        io::copy(&mut reader, &mut io::sink()).unwrap();
+        assert_eq!(reader.digest(), digest);
         stream
     }
 

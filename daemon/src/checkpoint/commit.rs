@@ -8,7 +8,8 @@ use sluice_features::wire::Topic;
 
 use super::cut::{Marks, Next};
 use super::{
-    Checkpoint, CheckpointError, Clock, CommitReport, Cut, Identity, Outcome, Setup, durable,
+    Checkpoint, CheckpointError, Clock, CommitReport, Cut, Identity, Outcome, ParameterImage,
+    Setup, durable,
 };
 use crate::error::Stop;
 use crate::kafka::Mark;
@@ -20,8 +21,8 @@ use crate::store::{Batch, Store};
 pub struct Commit {
     /// Grows by one with each checkpoint, from 1 on.
     pub number: u64,
-    /// The parameter file's name.
-    pub parameters: String,
+    /// The names of the parameter files: a whole one, then what has changed from one checkpoint to the next, up to this one.
+    pub parameters: Vec<String>,
     /// The name of the file with what of the state is written as a whole.
     pub state: String,
     /// What state and parameters belong to.
@@ -50,6 +51,9 @@ pub struct Offset {
 /// The topics with offsets, in the order of [`Setup::topics`].
 pub(super) const TOPICS: [Topic; 3] = [Topic::Events, Topic::Items, Topic::Users];
 
+/// Checkpoints whose files are kept: the one in force, and the one before, for a store that has lost its newest commit.
+pub(super) const KEPT: usize = 2;
+
 /// The state's files belong to any model.
 pub(super) const ANY_MODEL: u64 = 0;
 
@@ -60,18 +64,19 @@ const MEND: &str = "make room where it is full; where it fails, mend it and moun
 const COMMITTED: &str = "committed";
 
 impl Checkpoint {
-    /// Makes a checkpoint of the pipeline as it was cut, and of the parameters that `write` writes: those that had learned everything up
-    /// to the cut and nothing behind it. `write` is called when the state is written, and may wait for the parameters.
+    /// Makes a checkpoint of the pipeline as it was cut, and of the parameters whose image `image` returns: those that had learned everything up
+    /// to the cut and nothing behind it. `image` is called when the state is written, and may wait for the parameters.
     ///
-    /// When there is no room, or `write` fails with [`super::NotSound`] inside, the changes of the cut are kept for the next call.
+    /// When there is no room, or `image` or the image fails with [`super::NotSound`] inside, the changes of the cut are kept for the next call,
+    /// and those of the parameters go back to where the image came from.
     ///
     /// # Errors
     /// When the disk fails. The previous checkpoint is in force then, or this one: restart to know.
-    pub fn commit(
+    pub fn commit<I: ParameterImage>(
         &mut self,
         cut: Cut,
         clock: &Clock,
-        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+        image: impl FnOnce() -> io::Result<I>,
     ) -> Result<Outcome, Stop> {
         let Cut { picture, changes, next, marks, journals } = cut;
         self.waiting.append(changes);
@@ -81,7 +86,7 @@ impl Checkpoint {
             return Ok(Outcome::NotNow(reason));
         }
         let number = self.number + 1;
-        let state = match self.states.write(number, ANY_MODEL, |to| picture.write(to)) {
+        let state = match self.states.write(number, ANY_MODEL, 0, |to| picture.write(to)) {
             Ok(written) => written,
             Err(error) => return not_now(number, error),
         };
@@ -89,7 +94,12 @@ impl Checkpoint {
         drop(picture);
         let begun = clock.steady();
         let fingerprint = self.setup.identity.fingerprint();
-        let parameters = match self.parameters.write(number, fingerprint, write) {
+        let taken = image().map_err(CheckpointError::io("take parameters for", &self.setup.folder));
+        let written = taken.and_then(|mut image| {
+            let chain = self.parameters.write(number, fingerprint, &mut image)?;
+            Ok((image, chain))
+        });
+        let (image, chain) = match written {
             Ok(written) => written,
             Err(error) => return not_now(number, error),
         };
@@ -103,7 +113,8 @@ impl Checkpoint {
         })?;
         let mut waiting = std::mem::take(&mut self.waiting);
         let (pieces, piece_bytes) = (waiting.len() as u64, waiting.bytes() as u64);
-        let files = [&*parameters.name, &state.name];
+        let parameters = chain.iter().map(|file| file.name.clone()).collect();
+        let files = (parameters, state.name);
         let value = Commit::new(number, files, &self.setup, (&next, &marks), journals);
         let offsets = value.offsets.clone();
         if self.number == 0 {
@@ -116,12 +127,16 @@ impl Checkpoint {
             Stop::fault(message).because(stop)
         })?;
         (self.number, self.names) = (number, names);
-        self.parameters.retain(&parameters.name)?;
-        self.states.retain(&state.name)?;
+        image.keep();
+        let (parameter_bytes, whole) = (chain.last().map_or(0, |it| it.bytes), chain.len() == 1);
+        self.parameters.in_force(chain);
+        self.parameters.retain(number, &value.parameters)?;
+        self.states.retain(&value.state, KEPT)?;
 
         let report = CommitReport {
             number,
-            parameter_bytes: parameters.bytes,
+            parameter_bytes,
+            whole,
             state_bytes: state.bytes,
             piece_bytes,
             pieces,
@@ -129,7 +144,8 @@ impl Checkpoint {
             took: clock.steady().saturating_sub(start),
             offsets,
         };
-        self.written = report.bytes();
+        // The next one may have to write all parameters.
+        self.written = report.bytes() - parameter_bytes + self.parameters.whole_bytes();
         Ok(Outcome::Done(report))
     }
 
@@ -153,7 +169,7 @@ impl Commit {
     /// of parameters and state.
     pub(super) fn new(
         number: u64,
-        [parameters, state]: [&str; 2],
+        (parameters, state): (Vec<String>, String),
         setup: &Setup,
         (next, marks): (&Next, &Marks),
         journals: [u64; 2],
@@ -169,8 +185,8 @@ impl Commit {
         }
         Self {
             number,
-            parameters: parameters.into(),
-            state: state.into(),
+            parameters,
+            state,
             identity: setup.identity.clone(),
             partitions: next.len() as u32,
             offsets,

@@ -37,10 +37,10 @@ pub fn write_full(
     }
     let failed = |error| Stop::fault("a copy of the state failed").because(error);
     let store = SledStore::open(folder, CACHE)?;
-    let files = |ending| NumberedFiles::open(folder, ending, 1);
+    let files = |ending| NumberedFiles::open(folder, ending);
     let fingerprint = setup.identity.fingerprint();
-    let parameters = files(".parameters")?.write(1, fingerprint, write)?;
-    let state = files(".state")?.write(1, ANY_MODEL, |to| pipeline.picture().write(to))?;
+    let parameters = files(".parameters")?.write(1, fingerprint, 0, write)?;
+    let state = files(".state")?.write(1, ANY_MODEL, 0, |to| pipeline.picture().write(to))?;
 
     // In several batches: without the commit behind them they count for nothing.
     let (mut batch, mut pieces, mut piece_bytes) = (Batch::default(), 0, 0);
@@ -57,11 +57,13 @@ pub fn write_full(
     applied?;
     // What is replayed from here comes from a capture, not from Kafka.
     let (next, marks) = (next(pipeline), BTreeMap::new());
-    let value = Commit::new(1, [&parameters.name, &state.name], setup, (&next, &marks), [1; 2]);
+    let files = (vec![parameters.name], state.name);
+    let value = Commit::new(1, files, setup, (&next, &marks), [1; 2]);
     commit(&store, folder, batch, &value)?;
     Ok(CommitReport {
         number: 1,
         parameter_bytes: parameters.bytes,
+        whole: true,
         state_bytes: state.bytes,
         piece_bytes,
         pieces,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 1  what of the state is written as a whole ─▶ NUMBER.state.new ─▶ fsync ─▶ NUMBER.state ─▶ fsync of the folder
-//! 2  parameters ─▶ NUMBER.parameters, in the same way
+//! 2  parameters ─▶ NUMBER.parameters, or what of them has changed ─▶ NUMBER.changes, in the same way (`parameters`)
 //! 3  new pages, where they are many, in portions; all other changed pieces + offsets + the files' names ─▶ one atomic batch of the store ─▶ flush
 //! 4  the number ─▶ the file `committed` beside them; files that nothing needs are removed
 //! ```
@@ -16,7 +16,7 @@
 //! [`Checkpoint::open`] finds the checkpoint in force and gives back the pipeline, [`Checkpoint::commit`] makes the next one. A full disk is
 //! noticed before the store is touched: the previous checkpoint stays in force.
 //!
-//! Writing takes seconds, and nobody waits for it. Its input is a [`Cut`] of the pipeline and an image of the parameters, each taken in
+//! Writing takes seconds, and nobody waits for it. Its input is a [`Cut`] of the pipeline and a [`ParameterImage`], each taken in
 //! some milliseconds: the pipeline's when everything before it is handed to the learner, the parameters' when the learner has learned
 //! that and nothing more. What changes afterwards is copied before it changes, by pages of the state and rows of the tables.
 
@@ -31,6 +31,7 @@ mod full;
 mod identity;
 mod open;
 mod pages;
+mod parameters;
 mod pieces;
 #[cfg(test)]
 mod tests;
@@ -45,12 +46,14 @@ pub use files::Checked;
 pub use full::write_full;
 pub use identity::Identity;
 pub use open::{Opening, Resumed};
+pub use parameters::{ParameterImage, Stored};
 
 use crate::clock::Clock;
 use crate::error::Stop;
 use crate::store::{Batch, FREE_BYTES, Store};
 
 use files::NumberedFiles;
+use parameters::ParameterFiles;
 
 /// What the configuration says to checkpoints.
 #[derive(Clone, Debug)]
@@ -59,7 +62,7 @@ pub struct Setup {
     pub folder: PathBuf,
     /// Bytes that the store may cache.
     pub cache_bytes: u64,
-    /// How many parameter files are kept, two at least.
+    /// Of how many checkpoints the parameter files are kept, two at least.
     pub keep: usize,
     /// Partitions of the topics.
     pub partitions: usize,
@@ -75,7 +78,7 @@ pub struct Setup {
 pub struct Checkpoint {
     store: Arc<dyn Store>,
     setup: Setup,
-    parameters: NumberedFiles,
+    parameters: ParameterFiles,
     states: NumberedFiles,
     /// The number of the checkpoint in force, 0 for none.
     number: u64,
@@ -108,6 +111,8 @@ pub struct CommitReport {
     pub number: u64,
     /// Bytes of the parameter file.
     pub parameter_bytes: u64,
+    /// Whether that file is of all parameters; else it is of what has changed.
+    pub whole: bool,
     /// Bytes of what of the state is written as a whole.
     pub state_bytes: u64,
     /// Bytes of the pieces that have changed.

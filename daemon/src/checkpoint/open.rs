@@ -6,9 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::ahead::PORTION;
-use super::commit::{ANY_MODEL, Commit, Offset, promised};
-use super::files::{Checked, NumberedFiles};
+use super::commit::{ANY_MODEL, Commit, KEPT, Offset, promised};
+use super::files::NumberedFiles;
 use super::pages::StorePages;
+use super::parameters::{ParameterFiles, Stored};
 use super::pieces::{ROOMS, key_of, piece_of};
 use super::{Checkpoint, CheckpointError, Clock, FREE_BYTES, Setup};
 use crate::error::Stop;
@@ -19,8 +20,6 @@ use crate::pipeline::{Pipeline, Rules};
 use crate::store::keys::{self, Meta, Room};
 use crate::store::{Batch, SledStore, Store, StoreError, quarantine};
 
-/// Checkpoints whose files are kept: the one in force, and the one before, for a store that has lost its newest commit.
-const KEPT: usize = 2;
 /// Pages of names that were read may take such a part of all memory.
 const NAMES_CACHE: u64 = 128;
 
@@ -31,7 +30,7 @@ pub struct Opening {
     /// The pipeline, as it was or new.
     pub pipeline: Pipeline,
     /// The parameters as they were written; `None` when they begin anew.
-    pub parameters: Option<Checked>,
+    pub parameters: Option<Stored>,
     /// What was found; `None` when nothing was stored.
     pub resumed: Option<Resumed>,
 }
@@ -89,8 +88,8 @@ impl Checkpoint {
 }
 
 fn begin(store: Arc<dyn Store>, setup: Setup, rules: Rules) -> Result<Opening, Trouble> {
-    let parameters = NumberedFiles::open(&setup.folder, ".parameters", setup.keep.max(KEPT))?;
-    let states = NumberedFiles::open(&setup.folder, ".state", KEPT)?;
+    let parameters = ParameterFiles::open(&setup.folder, setup.keep.max(KEPT))?;
+    let states = NumberedFiles::open(&setup.folder, ".state")?;
     let found = find(&*store, &setup.folder)?;
     let mut checkpoint = Checkpoint {
         store,
@@ -119,13 +118,14 @@ fn begin(store: Arc<dyn Store>, setup: Setup, rules: Rules) -> Result<Opening, T
         None
     } else {
         let fingerprint = commit.identity.fingerprint();
-        Some(checkpoint.parameters.read(&commit.parameters, fingerprint).map_err(parameters_gone)?)
+        let resumed = checkpoint.parameters.resume(&commit.parameters, fingerprint);
+        Some(resumed.map_err(parameters_gone)?)
     };
     checkpoint.number = commit.number;
     checkpoint.names = (pipeline.shared().items.len(), pipeline.shared().users.len());
     // What kills have left: each came before its own checkpoint could remove it.
-    checkpoint.parameters.retain(&commit.parameters)?;
-    checkpoint.states.retain(&commit.state)?;
+    checkpoint.parameters.retain(commit.number, &commit.parameters)?;
+    checkpoint.states.retain(&commit.state, KEPT)?;
     let Commit { number, offsets, journals, .. } = commit;
     let resumed = Some(Resumed { number, offsets, journals, lost, dropped, difference });
     Ok(Opening { checkpoint, pipeline, parameters, resumed })

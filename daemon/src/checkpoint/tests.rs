@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sluice_features::funnel::{Entry, LabelRule};
 use sluice_features::time::EventTime;
 use sluice_features::wire::Topic;
+use sluice_models::table::Part;
 
 use super::*;
 use crate::config::Share;
@@ -23,6 +24,7 @@ use crate::testing::stream::{Owned, assert_same, rules, settle, stream, take, ta
 mod faulty;
 mod funnel;
 mod names;
+mod parameters;
 mod power;
 
 const RECORDS: usize = 5_000;
@@ -49,6 +51,72 @@ fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(99);
         (state >> 33) % below
     }
+}
+
+/// Parameters that are written as a whole each time.
+struct Plain<F>(Option<F>);
+
+impl<F: FnOnce(&mut dyn Write) -> io::Result<()>> ParameterImage for Plain<F> {
+    fn bytes(&self, _: Part) -> u64 {
+        0
+    }
+
+    fn write(&mut self, part: Part, to: &mut dyn Write) -> io::Result<()> {
+        assert_eq!(part, Part::Whole);
+        self.0.take().unwrap()(to)
+    }
+
+    fn keep(self) {}
+}
+
+fn afresh<F>(write: F) -> impl FnOnce() -> io::Result<Plain<F>> {
+    || Ok(Plain(Some(write)))
+}
+
+/// How much was learned, and before: as a whole many times the one, as changes fewer times the difference.
+struct Count([u64; 2]);
+
+impl Count {
+    /// How often it stands in a whole file, which so is larger than a block of the disk, and in one of changes: four of these fit into the other.
+    const TIMES: [usize; 2] = [3_000, 700];
+
+    fn new(learned: u64, before: u64) -> Self {
+        Self([learned, learned - before])
+    }
+
+    /// Reads it back; 0 where there is none.
+    fn read(parameters: Option<Stored>) -> u64 {
+        let files = parameters.into_iter().flatten().enumerate();
+        let counts = files.map(|(place, file)| {
+            let mut bytes = Vec::new();
+            file.unwrap().read_to_end(&mut bytes).unwrap();
+            let numbers: Vec<&[u8]> = bytes.chunks(8).collect();
+            assert_eq!(numbers.len(), Self::TIMES[place.min(1)]);
+            assert!(numbers.iter().all(|it| *it == numbers[0]));
+            u64::from_le_bytes(numbers[0].try_into().unwrap())
+        });
+        counts.sum()
+    }
+}
+
+impl ParameterImage for Count {
+    fn bytes(&self, part: Part) -> u64 {
+        Self::TIMES[part as usize] as u64 * 8
+    }
+
+    fn write(&mut self, part: Part, to: &mut dyn Write) -> io::Result<()> {
+        to.write_all(&self.0[part as usize].to_le_bytes().repeat(Self::TIMES[part as usize]))
+    }
+
+    fn keep(self) {}
+}
+
+/// The parameters where one file holds all of them.
+fn alone(opening: &mut Opening) -> files::Checked {
+    let mut parameters = opening.parameters.take().unwrap();
+    let file = parameters.next().unwrap().unwrap();
+    assert!(parameters.next().is_none());
+    file
 }
 
 /// Where a run keeps its state.
@@ -82,7 +150,7 @@ impl Run {
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<Outcome, Stop> {
         let cut = self.cut(Changes::default());
-        self.opening.checkpoint.commit(cut, &clock(), write)
+        self.opening.checkpoint.commit(cut, &clock(), afresh(write))
     }
 
     fn cut(&mut self, changes: Changes) -> Cut {
@@ -110,7 +178,7 @@ impl Run {
         let mut opening = open(&place, setup.clone(), rules.clone()).unwrap();
         assert_eq!(opening.resumed.as_ref().unwrap().number, number);
         let mut learned = [0; 8];
-        opening.parameters.take().unwrap().read_exact(&mut learned).unwrap();
+        alone(&mut opening).read_exact(&mut learned).unwrap();
         assert_eq!(u64::from_le_bytes(learned), batches.len() as u64);
         Self { rules, setup, place, opening, batches }
     }
@@ -363,7 +431,7 @@ fn parameters_that_are_not_sound_leave_the_checkpoint_before_in_force() {
     let mut again = open(&place, setup, rules).unwrap();
     assert_eq!(again.resumed.as_ref().unwrap().offsets, kept.offsets);
     let mut parameters = [0; 8];
-    again.parameters.take().unwrap().read_exact(&mut parameters).unwrap();
+    alone(&mut again).read_exact(&mut parameters).unwrap();
     assert!(u64::from_le_bytes(parameters) < learned as u64);
 }
 
@@ -502,7 +570,7 @@ fn a_store_that_has_lost_its_newest_commit_goes_back_to_the_one_before() {
     assert_eq!((resumed.number, resumed.lost), (2, Some(3)));
     assert_eq!(tally(&opening.pipeline), before);
     let mut count = [0; 8];
-    opening.parameters.take().unwrap().read_exact(&mut count).unwrap();
+    alone(&mut opening).read_exact(&mut count).unwrap();
     assert_eq!(u64::from_le_bytes(count), learned as u64);
     batches.truncate(learned);
     let mut run = Run { rules, setup, place, opening, batches };
@@ -599,7 +667,7 @@ fn a_full_copy_is_a_checkpoint_of_its_own_and_costs_the_original_nothing() {
 
     let mut opening = Checkpoint::open(Setup { folder: copy, ..home }, rules, &clock()).unwrap();
     let mut parameters = String::new();
-    opening.parameters.take().unwrap().read_to_string(&mut parameters).unwrap();
+    alone(&mut opening).read_to_string(&mut parameters).unwrap();
     assert_eq!(parameters, "here");
     let learned = run.batches.len();
     run.commit();
@@ -650,7 +718,8 @@ fn what_comes_while_a_checkpoint_is_written_is_not_in_it() {
             let learned = run.batches.len();
             run.take(&records[point..point + 700]);
             let count = (learned as u64).to_le_bytes();
-            let outcome = run.opening.checkpoint.commit(cut, &clock(), |to| to.write_all(&count));
+            let write = |to: &mut dyn Write| to.write_all(&count);
+            let outcome = run.opening.checkpoint.commit(cut, &clock(), afresh(write));
             assert!(matches!(outcome.unwrap(), Outcome::Done(_)));
             run.batches.truncate(learned);
             run = run.restart();
@@ -717,9 +786,9 @@ fn a_run_that_learns_while_its_checkpoint_is_written_is_restored_to_the_bit() {
     for point in [600, 1_500] {
         let opening = Checkpoint::open(setup.clone(), rules.clone(), &clock()).unwrap();
         let Opening { mut checkpoint, mut pipeline, parameters, .. } = opening;
-        if let Some(mut parameters) = parameters {
+        if parameters.is_some() {
             trainer = new();
-            trainer.restore(crate::parts::retriever_spec(&config), &mut parameters).unwrap();
+            crate::parts::restore(&config, &mut trainer, parameters).unwrap();
         }
         assert_eq!(trainer.checksum(), twin.checksum());
         go_on(&mut pipeline, &mut trainer, at..point);
@@ -729,7 +798,7 @@ fn a_run_that_learns_while_its_checkpoint_is_written_is_restored_to_the_bit() {
         let (cut, image) = (Cut::take(&mut pipeline, Changes::default()).unwrap(), trainer.image());
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let outcome = checkpoint.commit(cut, &clock(), |mut to| image.write(&mut to));
+                let outcome = checkpoint.commit(cut, &clock(), || Ok(image));
                 assert!(matches!(outcome.unwrap(), Outcome::Done(_)));
             });
             go_on(&mut pipeline, &mut trainer, point..point + 400);
@@ -740,8 +809,7 @@ fn a_run_that_learns_while_its_checkpoint_is_written_is_restored_to_the_bit() {
     }
     let opening = Checkpoint::open(setup, rules, &clock()).unwrap();
     let mut restored = new();
-    let mut parameters = opening.parameters.unwrap();
-    restored.restore(crate::parts::retriever_spec(&config), &mut parameters).unwrap();
+    crate::parts::restore(&config, &mut restored, opening.parameters).unwrap();
     let mut pipeline = opening.pipeline;
     for (pipeline, trainer) in [(&mut pipeline, &mut restored), (&mut plain, &mut twin)] {
         go_on(pipeline, trainer, at..2_400);
@@ -773,10 +841,11 @@ fn a_kill_at_any_step_leaves_the_old_checkpoint_or_the_new_one() {
         run.take(&records[2_000..2_500]);
         store.fails.store(step == "apply", Ordering::Release);
         store.fails_to_flush.store(step == "flush", Ordering::Release);
-        let outcome = run.opening.checkpoint.commit(cut, &clock(), |to| match step {
+        let write = |to: &mut dyn Write| match step {
             "parameters" => Err(io::Error::other("the disk is gone")),
             _ => to.write_all(b"parameters"),
-        });
+        };
+        let outcome = run.opening.checkpoint.commit(cut, &clock(), afresh(write));
         assert_eq!(outcome.is_ok(), step == "none");
         drop(run);
         let again: Arc<dyn Store> = store.inner.clone();

@@ -13,10 +13,11 @@ use sluice_models::checkpoint;
 use sluice_models::evaluate::{Judgement, Progressive, Settings};
 use sluice_models::learner::Learner;
 use sluice_models::retrieval::{Retriever, RetrieverImage, RetrieverSpec};
-use sluice_models::table::RowStoreStats;
+use sluice_models::table::{Part, RowStoreStats};
 
 use super::guard::{Breach, Guard, Refusals, TOO_MANY};
 use super::pool::Pool;
+use crate::checkpoint::ParameterImage;
 use crate::error::Stop;
 use crate::pipeline::work::{LearnBatch, Role};
 
@@ -282,7 +283,7 @@ impl Trainer {
         }
     }
 
-    /// Writes everything that decides the future, at once.
+    /// Writes everything that decides the future, at once. The next checkpoint misses nothing of it.
     ///
     /// # Errors
     /// When writing fails.
@@ -290,7 +291,7 @@ impl Trainer {
     /// # Panics
     /// When an image is neither written nor dropped.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        self.image().write(out)
+        self.image().write(Part::Whole, out)
     }
 
     /// Returns how many bytes of rows are put aside for an image: those that were learned since it was taken and not yet written.
@@ -308,6 +309,20 @@ impl Trainer {
         self.learner =
             checkpoint::read(input, &model, &schema, &parents).map_err(io::Error::other)?;
         self.retriever = Retriever::read(spec, &schema, &mut *input).map_err(io::Error::other)?;
+        self.read_judge(input)
+    }
+
+    /// Goes on from what was put back to where its changes were written next.
+    ///
+    /// # Errors
+    /// As [`Trainer::restore`]. The trainer is of no use then.
+    pub fn advance(&mut self, input: &mut impl Read) -> io::Result<()> {
+        checkpoint::advance(&mut self.learner, input).map_err(io::Error::other)?;
+        self.retriever.advance(&mut *input).map_err(io::Error::other)?;
+        self.read_judge(input)
+    }
+
+    fn read_judge(&mut self, input: &mut impl Read) -> io::Result<()> {
         let mut length = [0; 8];
         input.read_exact(&mut length)?;
         let mut judge = Vec::new();
@@ -368,17 +383,22 @@ pub struct TrainerImage {
     judge: Judge,
 }
 
-impl TrainerImage {
-    /// Writes all of it.
-    ///
-    /// # Errors
-    /// When writing fails.
-    pub fn write(self, out: &mut impl Write) -> io::Result<()> {
-        self.learner.write(out)?;
-        self.retriever.write(&mut *out)?;
+impl ParameterImage for TrainerImage {
+    fn bytes(&self, part: Part) -> u64 {
+        self.learner.bytes(part) + self.retriever.bytes(part)
+    }
+
+    fn write(&mut self, part: Part, mut to: &mut dyn Write) -> io::Result<()> {
+        self.learner.write(part, &mut to)?;
+        self.retriever.write(part, &mut to)?;
         let judge = postcard::to_allocvec(&self.judge).map_err(io::Error::other)?;
-        out.write_all(&(judge.len() as u64).to_le_bytes())?;
-        out.write_all(&judge)
+        to.write_all(&(judge.len() as u64).to_le_bytes())?;
+        to.write_all(&judge)
+    }
+
+    fn keep(self) {
+        self.learner.keep();
+        self.retriever.keep();
     }
 }
 

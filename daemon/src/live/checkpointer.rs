@@ -96,9 +96,9 @@ impl Checkpointer {
                 continue;
             }
             let clock = self.shared.clock.clone();
-            let outcome = self.checkpoint.commit(*cut, &clock, |mut to| {
+            let outcome = self.checkpoint.commit(*cut, &clock, || {
                 let gone = |_| io::Error::other("the learner ended before a checkpoint");
-                image.recv().map_err(gone)?.map_err(io::Error::other)?.write(&mut to)
+                image.recv().map_err(gone)?.map_err(io::Error::other)
             })?;
             let written = match &outcome {
                 Outcome::Done(_) => Ok(()),
@@ -159,6 +159,7 @@ impl Checkpointer {
                 tracing::info!(
                     number = report.number,
                     bytes = report.bytes(),
+                    whole = report.whole,
                     took_ms = report.took.as_millis() as u64,
                     pause_us = pause.as_micros() as u64,
                     "checkpoint"

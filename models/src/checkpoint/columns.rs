@@ -25,10 +25,13 @@ pub(super) fn put<N: Number>(out: &mut Vec<u8>, values: &[N]) {
     values.iter().for_each(|value| value.put(out));
 }
 
-/// Appends a shard: sizes of keys, filter and unreported keys, then all columns.
+/// Appends a shard: whether it is whole, how many keys, removed keys, cells of the filter and unreported keys there are, then all columns.
 pub(super) fn encode(image: &ShardImage, out: &mut Vec<u8>) {
-    let sizes = [image.keys.len(), image.filter.len(), image.unreported.len()];
+    out.push(image.whole.into());
+    let ShardImage { keys, removed, filter, unreported, .. } = image;
+    let sizes = [keys.len(), removed.len(), filter.len(), unreported.len()];
     put(out, &sizes.map(|size| size as u64));
+    put(out, removed);
     put(out, &image.keys);
     put(out, &image.rows);
     put(out, &image.accumulators);
@@ -43,10 +46,13 @@ pub(super) fn encode(image: &ShardImage, out: &mut Vec<u8>) {
 /// Reads a shard whose rows have `width` numbers.
 pub(super) fn decode(bytes: &[u8], width: usize) -> Result<ShardImage, FormatError> {
     let mut source = Source::new(bytes, "rows");
-    let sizes = source.take(3, u64::from_le_bytes)?;
+    let whole = source.take(1, u8::from_le_bytes)?[0] == 1;
+    let sizes = source.take(4, u64::from_le_bytes)?;
     let size = |k: usize| usize::try_from(sizes[k]).unwrap_or(usize::MAX);
-    let (keys, filter, unreported) = (size(0), size(1), size(2));
+    let (keys, removed, filter, unreported) = (size(0), size(1), size(2), size(3));
     let image = ShardImage {
+        whole,
+        removed: source.take(removed, u64::from_le_bytes)?,
         keys: source.take(keys, u64::from_le_bytes)?,
         rows: source.take(keys.saturating_mul(width), f32::from_le_bytes)?,
         accumulators: source.take(keys, f32::from_le_bytes)?,

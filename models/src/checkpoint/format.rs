@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use crate::table::ImageError;
 
 const MAGIC: [u8; 8] = *b"sluice\0p";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Why a checkpoint is not read.
 #[derive(Debug, thiserror::Error)]

@@ -39,19 +39,75 @@ fn a_restored_learner_goes_on_to_the_bit() {
 }
 
 #[test]
+fn changes_take_a_learner_on_to_where_one_is_that_never_stopped() {
+    for mut spec in combinations().into_iter().step_by(11).chain(with_variances()) {
+        spec.embeddings.admission = 2;
+        let mut learner = trained(&spec);
+        let schema = schema(&spec);
+        let written = |learner: &Learner, part, kept: bool| {
+            let (mut image, mut bytes) = (image(learner), Vec::new());
+            image.write(part, &mut bytes).unwrap();
+            if kept {
+                image.keep();
+            }
+            bytes
+        };
+        let whole = written(&learner, Part::Whole, true);
+        let mut restored = back(&whole, &spec).unwrap();
+        let mut changes = Vec::new();
+        for kept in [true, false, true] {
+            learner.step(&batch(&schema, 5));
+            let bytes = written(&learner, Part::Changes, kept);
+            assert!(back(&bytes, &spec).is_err(), "changes are no learner");
+            if kept {
+                advance(&mut restored, &mut &*bytes).unwrap();
+                assert_eq!(restored.checksum(), learner.checksum());
+                assert_eq!(
+                    (restored.steps(), restored.refused()),
+                    (learner.steps(), learner.refused())
+                );
+            }
+            changes.push(bytes);
+        }
+        assert_eq!(written(&restored, Part::Whole, false), written(&learner, Part::Whole, false));
+        // What was restored knows that nothing has changed since.
+        assert_eq!(
+            written(&restored, Part::Changes, false),
+            written(&learner, Part::Changes, false)
+        );
+        let error = advance(&mut restored, &mut &*changes[0]);
+        assert!(error.is_err() || !spec.is_deep(), "changes of an earlier time");
+    }
+}
+
+#[test]
+fn changes_of_another_model_are_refused() {
+    let spec = ModelSpec::default();
+    let other = ModelSpec { sharing: ModelSpec::reference().sharing, ..spec.clone() };
+    let (learner, mut wrong) = (trained(&spec), trained(&other));
+    let mut bytes = Vec::new();
+    image(&learner).write(Part::Changes, &mut bytes).unwrap();
+    let error = advance(&mut wrong, &mut &*bytes).unwrap_err();
+    assert!(matches!(error, FormatError::Model(_) | FormatError::Schema { .. }), "{error}");
+    let mut seed = Learner::new(&spec, &schema(&spec), &PARENTS, &PRIORS, 6).unwrap();
+    assert!(matches!(advance(&mut seed, &mut &*bytes), Err(FormatError::Model(_))));
+}
+
+#[test]
 fn an_image_is_the_learner_as_it_was_whatever_it_learns_meanwhile() {
     let mut spec = ModelSpec::default();
     spec.embeddings.admission = 2;
     let (schema, mut learner) = (schema(&spec), trained(&spec));
     for at_once in [true, false] {
         let expected = bytes(&learner);
-        let image = image(&learner);
+        let mut image = image(&learner);
         if at_once {
             learner.step(&batch(&schema, 40));
         }
         let mut writer = Learning { written: Vec::new(), learner: &mut learner };
-        image.write(&mut writer).unwrap();
+        image.write(Part::Whole, &mut writer).unwrap();
         assert_eq!(writer.written, expected);
+        drop(image);
         assert_ne!(bytes(&learner), expected);
     }
     drop(image(&learner));
@@ -138,7 +194,7 @@ fn numbers_that_are_not_finite_are_never_written() {
         // What a step would make of a row that is out of bounds.
         let learner = trained(&spec);
         let store = &learner.embeddings().stores()[0];
-        let mut shards: Vec<_> = store.freeze().collect();
+        let mut shards: Vec<_> = (0..RowStore::SHARDS).map(|shard| store.export(shard)).collect();
         let shard = shards.iter().position(|shard| !shard.keys.is_empty()).unwrap();
         shards[shard].rows[0] = found;
         store.import(shard, shards.swap_remove(shard)).unwrap();

@@ -1,18 +1,23 @@
 //! The contents of a shard in a canonical order, for checkpoints: what a shard holds decides its
-//! image, not the history that led there.
+//! image, not the history that led there. An image is of all of a shard, or of what has changed in it.
 
 use serde::{Deserialize, Serialize};
 
 use super::admit::Filter;
+use super::changes::Changes;
 use super::hash;
 use super::index::Slot;
 use super::shard::Shard;
 use super::store::{RowStoreConfig, shard_of};
 
-/// All of a shard. Entry `i` of each column belongs to `keys[i]`.
+/// A shard, or what has changed in it. Entry `i` of each column belongs to `keys[i]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ShardImage {
-    /// The keys that have a row, ascending.
+    /// Whether this is all of the shard; else it is what has changed since another image.
+    pub whole: bool,
+    /// The keys that have lost the row of the other image, ascending; they may have another one here.
+    pub removed: Vec<u64>,
+    /// The keys that have a row, or whose row has changed, ascending.
     pub keys: Vec<u64>,
     /// Their rows, `[keys, width]`.
     pub rows: Vec<f32>,
@@ -76,6 +81,7 @@ impl ShardImage {
     /// Copies all of a shard but its rows.
     pub(super) fn without_rows(shard: &Shard) -> Self {
         Self {
+            whole: true,
             filter: shard.filter.as_ref().map_or_else(Vec::new, |f| f.cells().to_vec()),
             filter_additions: shard.filter.as_ref().map_or(0, Filter::additions),
             unreported: shard.unreported.clone(),
@@ -104,6 +110,11 @@ impl ShardImage {
         }
     }
 
+    /// Makes this one of what has changed: its rows, and these keys that have lost theirs.
+    pub(super) fn of_changes(self, removed: Vec<u64>) -> Self {
+        Self { whole: false, removed, ..self }
+    }
+
     /// How many cells the filter should have: as many as it has where that is the size of a filter, for it goes on as it is when the most rows are
     /// others.
     fn filter_cells(&self, shard: &Shard) -> usize {
@@ -111,39 +122,70 @@ impl ShardImage {
         if cells > 0 && Filter::is_of(self.filter.len()) { self.filter.len() } else { cells }
     }
 
-    /// Builds shard number `number` from this image.
-    pub(super) fn build(
-        self,
-        config: &RowStoreConfig,
-        rows: usize,
-        number: usize,
-    ) -> Result<Shard, ImageError> {
-        let mut shard = Shard::new(config, rows, self.keys.len());
+    /// Makes sure that the image fits itself and shard number `number`.
+    fn check(&self, shard: &Shard, number: usize) -> Result<(), ImageError> {
         let keys = self.keys.len();
         for (column, expected, found) in [
-            ("rows", keys * config.width, self.rows.len()),
+            ("rows", keys * shard.width(), self.rows.len()),
             ("accumulators", keys, self.accumulators.len()),
             ("counts", keys, self.counts.len()),
             ("last uses", keys, self.last_used.len()),
-            ("filter", self.filter_cells(&shard), self.filter.len()),
+            ("filter", self.filter_cells(shard), self.filter.len()),
         ] {
             if expected != found {
                 return Err(ImageError::Length { column, expected, found });
             }
         }
-        let mut before = 0;
+        for keys in [&self.keys, &self.removed] {
+            let mut before = 0;
+            for &key in keys {
+                if key <= before {
+                    return Err(ImageError::Order(key));
+                }
+                before = key;
+                let expected = shard_of(hash(key));
+                if expected != number {
+                    return Err(ImageError::Shard { key, expected, found: number });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the image in place of a shard, if it is whole, or adds it to the shard that it was made of: shard number `number` of a store. What
+    /// the shard holds then counts as known to a checkpoint.
+    pub(super) fn apply(
+        self,
+        shard: &mut Shard,
+        config: &RowStoreConfig,
+        rows: usize,
+        number: usize,
+    ) -> Result<(), ImageError> {
+        if self.whole {
+            let mut new = Shard::new(config, rows, self.keys.len());
+            self.check(&new, number)?;
+            self.fill(&mut new);
+            *shard = new;
+        } else {
+            self.check(shard, number)?;
+            self.fill(shard);
+        }
+        Ok(())
+    }
+
+    fn fill(self, shard: &mut Shard) {
+        let width = shard.width();
+        self.removed.iter().for_each(|&key| shard.remove(key));
         for (i, &key) in self.keys.iter().enumerate() {
-            if key <= before {
-                return Err(ImageError::Order(key));
-            }
-            before = key;
-            let expected = shard_of(hash(key));
-            if expected != number {
-                return Err(ImageError::Shard { key, expected, found: number });
-            }
-            let row = shard.insert(key, self.last_used[i]);
+            let row = match shard.index.find_mut(key, hash(key)) {
+                Some(slot) => {
+                    slot.last_used = self.last_used[i];
+                    slot.row
+                }
+                None => shard.insert(key, self.last_used[i]),
+            };
             let row = shard.row_mut(row);
-            row.numbers.copy_from_slice(&self.rows[i * config.width..][..config.width]);
+            row.numbers.copy_from_slice(&self.rows[i * width..][..width]);
             *row.accumulator = self.accumulators[i];
             *row.count = self.counts[i];
         }
@@ -153,6 +195,6 @@ impl ShardImage {
         shard.unreported = self.unreported;
         shard.swept = self.swept;
         [shard.admitted, shard.refused, shard.expired] = self.totals;
-        Ok(shard)
+        shard.changes = Changes::none(shard.used());
     }
 }

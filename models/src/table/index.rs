@@ -31,8 +31,7 @@ impl Index {
 
     /// Creates an index with room for `keys` keys.
     pub(super) fn with_room(keys: usize) -> Self {
-        let slots = (keys * 100 / 65 + 1).next_power_of_two().max(16);
-        Self { slots: Zeros::new(slots), length: 0, seed: Seed::default() }
+        Self { slots: Zeros::new(slots(keys)), length: 0, seed: Seed::default() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -41,6 +40,18 @@ impl Index {
 
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&self.slots[..])
+    }
+
+    /// Bytes that the entries need, however many there have been: at least a fourth of [`Self::bytes`] after [`Self::shrink`].
+    pub(super) fn needed_bytes(&self) -> usize {
+        slots(self.length) * size_of::<Slot>()
+    }
+
+    /// Gives back memory that many more entries have needed.
+    pub(super) fn shrink(&mut self) {
+        if self.bytes() > 4 * self.needed_bytes() {
+            self.move_to(2 * slots(self.length));
+        }
     }
 
     /// The entries, in no meaningful order.
@@ -127,14 +138,23 @@ impl Index {
     }
 
     fn grow(&mut self) {
-        let doubled = Zeros::new(self.slots.len() * 2);
-        for &slot in &*std::mem::replace(&mut self.slots, doubled) {
+        self.move_to(self.slots.len() * 2);
+    }
+
+    fn move_to(&mut self, slots: usize) {
+        let slots = Zeros::new(slots);
+        for &slot in &*std::mem::replace(&mut self.slots, slots) {
             if slot.key != 0 {
                 let place = self.place(slot.key, hash(slot.key));
                 self.slots[place] = slot;
             }
         }
     }
+}
+
+/// How many slots so many keys need.
+fn slots(keys: usize) -> usize {
+    (keys * 100 / 65 + 1).next_power_of_two().max(16)
 }
 
 #[cfg(test)]
@@ -152,7 +172,14 @@ mod tests {
             // Few keys, many of them with homes side by side.
             let key = (state >> 33) % 700 + 1;
             let h = hash(key);
-            if (state >> 20).is_multiple_of(3) {
+            if round.is_multiple_of(5_000) {
+                // Most go at once.
+                for key in 8..=700 {
+                    assert_eq!(index.remove(key).map(|slot| slot.row), map.remove(&key));
+                }
+                index.shrink();
+                assert!(index.bytes() <= 4 * index.needed_bytes());
+            } else if (state >> 20).is_multiple_of(3) {
                 assert_eq!(index.remove(key).map(|slot| slot.row), map.remove(&key));
             } else if index.find(key, h).is_none() {
                 index.insert(Slot { key, row: round, last_used: 0 });

@@ -11,11 +11,12 @@
 //! for a span of event time: [`RowStore::sweep`] follows each step and looks through a part of the
 //! keys. The learner writes, scorers read meanwhile: a call locks all shards in
 //! one order, for at most a thousand keys at a time, so nobody waits long. All rows as of one instant
-//! are read while the writer goes on (`frozen`). What two ids of
-//! one batch have in common is found by [`Grouping`], which also sums their gradients.
+//! are read while the writer goes on (`frozen`), or those alone that have changed since the newest checkpoint
+//! (`changes`). What two ids of one batch have in common is found by [`Grouping`], which also sums their gradients.
 
 mod admit;
 mod ahead;
+mod changes;
 mod frozen;
 mod grouping;
 mod image;
@@ -27,7 +28,7 @@ mod shard;
 mod slabs;
 mod store;
 
-pub use frozen::FrozenRows;
+pub use frozen::{FrozenRows, Part};
 pub use grouping::Grouping;
 pub use image::{ImageError, ShardImage};
 pub use loan::{Loan, Use};

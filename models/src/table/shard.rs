@@ -6,6 +6,7 @@
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::admit::Filter;
+use super::changes::Changes;
 use super::frozen::Frozen;
 use super::image::ShardImage;
 use super::index::{Index, Slot};
@@ -24,6 +25,8 @@ pub(super) struct Shard {
     /// Rows that were given back; and how many were ever in use.
     free: Vec<u32>,
     used: u32,
+    /// What no checkpoint has yet.
+    pub(super) changes: Changes,
     pub(super) filter: Option<Filter>,
     /// Keys that lost their row for want of room, not yet reported.
     pub(super) unreported: Vec<u64>,
@@ -52,6 +55,7 @@ impl Shard {
             rows: Slabs::new(Self::stride(config.width)),
             free: Vec::new(),
             used: 0,
+            changes: Changes::everything(0),
             filter: (config.admission > 1).then(|| Filter::new(rows)),
             unreported: Vec::new(),
             swept: 0,
@@ -65,6 +69,7 @@ impl Shard {
     pub(super) fn bytes(&self) -> usize {
         let rows = self.used as usize * self.rows.stride() * size_of::<u32>();
         let lists = self.free.capacity() * size_of::<u32>() + self.unreported.capacity() * 8;
+        let rows = rows + self.changes.bytes();
         self.index.bytes() + rows + lists + self.filter.as_ref().map_or(0, |f| f.cells().len())
     }
 
@@ -83,6 +88,7 @@ impl Shard {
     /// A row to change.
     #[inline(always)]
     pub(super) fn row_mut(&mut self, row: u32) -> RowMut<'_> {
+        self.changes.note(row);
         let (numbers, state) = self.rows.row_mut(row).split_at_mut(self.width);
         let (accumulator, count) = state.split_at_mut(1);
         RowMut {
@@ -101,6 +107,7 @@ impl Shard {
     /// The same after counting occurrences.
     #[inline(always)]
     pub(super) fn count(&mut self, row: u32, occurrences: u32) -> &[f32] {
+        self.changes.note(row);
         let (lent, count) = self.rows.row_mut(row).split_at_mut(self.width + 1);
         count[0] = count[0].saturating_add(occurrences);
         bytemuck::cast_slice(lent)
@@ -109,12 +116,15 @@ impl Shard {
     /// What is lent, to change.
     #[inline(always)]
     pub(super) fn lent_mut(&mut self, row: u32) -> &mut [f32] {
+        self.changes.note(row);
         bytemuck::cast_slice_mut(&mut self.rows.row_mut(row)[..=self.width])
     }
 
-    /// Keeps what the shard is now until its frozen image is taken.
+    /// Keeps what the shard is now until its frozen image is taken, and what has changed up to now with it.
     pub(super) fn freeze(&mut self) {
-        self.frozen = Some(Box::new(Frozen::new(self.used, ShardImage::without_rows(self))));
+        let changes = std::mem::replace(&mut self.changes, Changes::none(self.used));
+        let rest = ShardImage::without_rows(self);
+        self.frozen = Some(Box::new(Frozen::new(self.index.len(), self.used, changes, rest)));
     }
 
     /// To be called before anything of a key's row or slot changes: puts the row aside where the
@@ -160,14 +170,21 @@ impl Shard {
         self.rows.copy(from, to, out)
     }
 
+    /// Appends a row, which is below [`Self::used`].
+    pub(super) fn copy_row(&self, row: u32, out: &mut Vec<u32>) {
+        out.extend_from_slice(self.rows.row(row));
+    }
+
     /// Gives a new key a row of zeros and returns it.
     pub(super) fn insert(&mut self, key: u64, last_used: u32) -> u32 {
         let row = self.free.pop().unwrap_or_else(|| {
             self.rows.reserve(self.used);
+            self.changes.reserve(self.used);
             self.used += 1;
             self.used - 1
         });
         self.rows.row_mut(row).fill(0);
+        self.changes.note(row);
         self.index.insert(Slot { key, row, last_used });
         if let Some(frozen) = &mut self.frozen {
             frozen.leave(row);
@@ -194,11 +211,18 @@ impl Shard {
         removed[start..].sort_unstable();
         for &key in &removed[start..] {
             self.keep(key);
-            if let Some(slot) = self.index.remove(key) {
-                self.free.push(slot.row);
-            }
+            self.remove(key);
         }
+        self.index.shrink();
         self.expired += (removed.len() - start) as u64;
+    }
+
+    /// Takes a key's row away, if it has one.
+    pub(super) fn remove(&mut self, key: u64) {
+        if let Some(slot) = self.index.remove(key) {
+            self.free.push(slot.row);
+            self.changes.note_removed(key, self.used);
+        }
     }
 
     /// A number that depends on all that the shard holds, not on where it lies.

@@ -23,6 +23,8 @@ const SHARD_BITS: u32 = 6;
 pub(super) const SHARDS: usize = 1 << SHARD_BITS;
 /// Keys for which the locks are held at a time.
 pub(super) const LOCKED: usize = 1024;
+/// Bytes for the bits of a row: it has changed, it had changed before a freeze, it was put aside.
+const BITS_BYTES: usize = 1;
 /// No row.
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -51,7 +53,7 @@ impl RowStore {
 
     /// Returns how many bytes a row of so many numbers takes at most, with its place in the index after that has grown.
     pub const fn row_bytes(width: usize) -> usize {
-        Shard::stride(width) * size_of::<u32>() + Index::MOST_BYTES
+        Shard::stride(width) * size_of::<u32>() + Index::MOST_BYTES + BITS_BYTES
     }
 
     /// Creates an empty store.
@@ -110,7 +112,8 @@ impl RowStore {
         ShardImage::of(&self.shards[shard].read())
     }
 
-    /// Replaces one of the [`Self::SHARDS`] shards.
+    /// Replaces one of the [`Self::SHARDS`] shards by a whole image, or takes over what an image says has changed since the one that was imported
+    /// last. All of the shard counts as part of a checkpoint then: the next one writes what changes from here on.
     ///
     /// # Errors
     /// When the image does not fit itself, this store or this shard; nothing is changed then.
@@ -119,12 +122,12 @@ impl RowStore {
     /// When there is no such shard.
     pub fn import(&self, shard: usize, image: ShardImage) -> Result<(), ImageError> {
         let rows = self.config.max_rows / SHARDS;
-        let built = image.build(&self.config, rows, shard)?;
         let place = &mut *self.shards[shard].write();
+        let before = place.index.len();
+        image.apply(place, &self.config, rows, shard)?;
         self.removals.fetch_add(1, Ordering::Relaxed);
-        self.length.fetch_add(built.index.len(), Ordering::Relaxed);
-        self.length.fetch_sub(place.index.len(), Ordering::Relaxed);
-        *place = built;
+        self.length.fetch_add(place.index.len(), Ordering::Relaxed);
+        self.length.fetch_sub(before, Ordering::Relaxed);
         Ok(())
     }
 

@@ -74,9 +74,11 @@ fn a_sync_that_fails_stops_the_daemon_and_is_not_tried_again() {
         "checkpoint 2 cannot be written: the one before stays in force",
         "Input/output error",
     ];
-    for ending in ["000000000002.state.new", "000000000002.parameters.new"] {
+    for ending in ["000000000002.state.new", "000000000002.changes.new"] {
         fails_and_is_begun_again(TEST, &format!("sync:{ending}:1once:5"), &words);
     }
+    let words = ["exit 4", "checkpoint 1 cannot be written", "Input/output error"];
+    fails_and_is_begun_again(TEST, "sync:000000000001.parameters.new:1once:5", &words);
     let words = ["exit 4", "checkpoint 2 failed at its last step", "Input/output error"];
     fails_and_is_begun_again(TEST, "sync:/committed.new:2once:5", &words);
 }

@@ -110,7 +110,11 @@ fn sequences_are_kept_whatever_becomes_of_the_funnel() {
             assert!(known[name].len() > 50, "{what}: {name}");
         }
         let cut = Cut::take(&mut opening.pipeline, Changes::default()).unwrap();
-        let committed = opening.checkpoint.commit(cut, &clock(), |to| to.write_all(b"x"));
+        let committed = opening.checkpoint.commit(
+            cut,
+            &clock(),
+            afresh(|to: &mut dyn Write| to.write_all(b"x")),
+        );
         assert!(matches!(committed.unwrap(), Outcome::Done(_)));
         let before = (segments(&opening.pipeline), tally(&opening.pipeline));
         opening = again(&setup, &rules).unwrap();

@@ -11,8 +11,6 @@ const LAST: usize = 7;
 const KILLED: usize = 4;
 /// The seed of the records.
 const SEED: u64 = 31;
-/// How often the count stands in a parameter file, which so is larger than a block.
-const PARAMETERS: usize = 3_000;
 
 fn power_rules() -> Rules {
     rules(Entry::Impression, LabelRule::Wait)
@@ -25,7 +23,9 @@ pub(super) fn records() -> Vec<Owned> {
 /// A run that knows how many batches it has learned.
 pub(super) struct Going {
     opening: Opening,
+    /// Before this start, and up to the newest checkpoint.
     learned: u64,
+    kept: u64,
     batches: Vec<LearnBatch>,
 }
 
@@ -33,14 +33,8 @@ impl Going {
     pub(super) fn open(folder: &Path) -> Result<Self, Stop> {
         let rules = power_rules();
         let mut opening = Checkpoint::open(setup(folder, &rules, 2), rules, &clock())?;
-        let learned = opening.parameters.take().map_or(0, |mut parameters| {
-            let mut bytes = Vec::new();
-            parameters.read_to_end(&mut bytes).unwrap();
-            let numbers: Vec<&[u8]> = bytes.chunks(8).collect();
-            assert!(numbers.len() == PARAMETERS && numbers.iter().all(|it| *it == numbers[0]));
-            u64::from_le_bytes(numbers[0].try_into().unwrap())
-        });
-        Ok(Self { opening, learned, batches: Vec::new() })
+        let learned = Count::read(opening.parameters.take());
+        Ok(Self { opening, learned, kept: learned, batches: Vec::new() })
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -55,13 +49,18 @@ impl Going {
     /// Makes the next checkpoint, if the disk does not fail.
     pub(super) fn try_step(&mut self, records: &[Owned]) -> Result<(), Stop> {
         let begin = self.number() as usize * STEP;
-        let Self { opening, learned, batches } = self;
+        let Self { opening, learned, kept, batches } = self;
         take(&mut opening.pipeline, &records[begin..begin + STEP], batches);
         settle(&mut opening.pipeline, batches);
-        let count = (*learned + batches.len() as u64).to_le_bytes().repeat(PARAMETERS);
+        let count = *learned + batches.len() as u64;
         let cut = Cut::take(&mut opening.pipeline, Changes::default())?;
-        let outcome = opening.checkpoint.commit(cut, &clock(), |to| to.write_all(&count))?;
-        assert!(matches!(outcome, Outcome::Done(_)));
+        let image = || Ok(Count::new(count, *kept));
+        let Outcome::Done(report) = opening.checkpoint.commit(cut, &clock(), image)? else {
+            panic!("the disk is not full");
+        };
+        // The first, and the one behind four of changes.
+        assert_eq!(report.whole, [1, 6].contains(&report.number), "{}", report.number);
+        *kept = count;
         opening.pipeline.stored();
         Ok(())
     }

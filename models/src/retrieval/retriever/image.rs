@@ -1,4 +1,4 @@
-//! The retrieval model in a file: all that it needs to go on to the bit.
+//! The retrieval model in a file: all that it needs to go on to the bit, or what of it has changed since it was written last and kept.
 //!
 //! ```text
 //! "sluice.r" | format u32 | fingerprint u64 | section: state | section: touched | 64 sections: rows
@@ -22,10 +22,10 @@ use super::touched::{Marks, Touched};
 use super::{Pending, Retriever, RetrieverSpec, offered_seed, unflatten};
 use crate::checkpoint::all_finite;
 use crate::retrieval::LogQ;
-use crate::table::{FrozenRows, ImageError, RowStore, ShardImage};
+use crate::table::{FrozenRows, ImageError, Part, RowStore, ShardImage};
 
 const MAGIC: [u8; 8] = *b"sluice.r";
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// Why a retrieval model cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -132,11 +132,16 @@ pub struct RetrieverImage {
 }
 
 impl RetrieverImage {
-    /// Writes all of it. The model may go on meanwhile.
+    /// Returns about how many bytes of rows a part takes, at most.
+    pub fn bytes(&self, part: Part) -> u64 {
+        self.rows.bytes(part)
+    }
+
+    /// Writes a part of it, once: of the rows, for the rest is small. The model may go on meanwhile.
     ///
     /// # Errors
     /// When `to` fails, and [`NotFinite`](crate::checkpoint::NotFinite) inside one of kind `Other`: what is written can always be learned on from.
-    pub fn write(self, mut to: impl Write) -> std::io::Result<()> {
+    pub fn write(&mut self, part: Part, mut to: impl Write) -> std::io::Result<()> {
         for numbers in [&self.state.parameters, &self.state.mean, &self.state.square] {
             all_finite("parameters of the retrieval model", numbers)?;
         }
@@ -146,12 +151,17 @@ impl RetrieverImage {
         to.write_all(&head)?;
         write_section(&mut to, &self.state)?;
         write_section(&mut to, &self.marks.list())?;
-        for shard in self.rows {
+        while let Some(shard) = self.rows.next_shard(part) {
             all_finite("rows of the retrieval model", &shard.rows)?;
             all_finite("accumulators of the retrieval model", &shard.accumulators)?;
             write_section(&mut to, &shard)?;
         }
         Ok(())
+    }
+
+    /// Says that what was written lasts: changes count from here on. An image that is dropped instead leaves its changes to the next one.
+    pub fn keep(self) {
+        self.rows.keep();
     }
 }
 
@@ -169,7 +179,7 @@ impl Retriever {
         }
     }
 
-    /// Writes all of the state. [`Self::read`] goes on from it to the bit.
+    /// Writes all of the state. [`Self::read`] goes on from it to the bit. Changes count from where they did.
     ///
     /// # Errors
     /// When `to` fails.
@@ -177,7 +187,7 @@ impl Retriever {
     /// # Panics
     /// When an image of it is neither written nor dropped.
     pub fn write(&self, to: impl Write) -> std::io::Result<()> {
-        self.image().write(to)
+        self.image().write(Part::Whole, to)
     }
 
     /// Returns how many bytes of rows are put aside for an image.
@@ -185,7 +195,7 @@ impl Retriever {
         self.rows.put_aside()
     }
 
-    /// Reads what [`Self::write`] wrote, and nothing behind it.
+    /// Reads what was written whole, and nothing behind it.
     ///
     /// # Errors
     /// When `from` fails or ends early, when it holds something else, a model of another format,
@@ -195,27 +205,42 @@ impl Retriever {
         schema: &Schema,
         mut from: impl Read,
     ) -> Result<Self, RetrieverError> {
-        let (magic, format) = (take(&mut from)?, u32::from_le_bytes(take(&mut from)?));
-        if magic != MAGIC {
-            return Err(RetrieverError::Magic);
-        }
-        if format != FORMAT {
-            return Err(RetrieverError::Format { found: format });
-        }
-        let (expected, found) = (spec.fingerprint(schema), u64::from_le_bytes(take(&mut from)?));
-        if found != expected {
-            return Err(RetrieverError::Fingerprint { expected, found });
-        }
-        let state: State<'static> = read_section(&mut from, "state")?;
-        let touched: Touched = read_section(&mut from, "touched ids")?;
+        let state = read_state(spec.fingerprint(schema), &mut from)?;
         let mut retriever = Self::new(spec, schema, state.seed);
-        retriever.restore(state)?;
-        retriever.marks = touched.into();
+        retriever.take_in(state, true, from)?;
+        Ok(retriever)
+    }
+
+    /// Takes the model on from where it was written to where its changes were written next, and reads nothing behind them.
+    ///
+    /// # Errors
+    /// As [`Self::read`]. The model is of no use then.
+    pub fn advance(&mut self, mut from: impl Read) -> Result<(), RetrieverError> {
+        let state = read_state(self.fingerprint, &mut from)?;
+        if state.seed != self.seed || state.steps < self.adam.steps() {
+            return Err(RetrieverError::Content { part: "state" });
+        }
+        self.take_in(state, false, from)
+    }
+
+    /// Reads what follows the state: `whole`, or what has changed.
+    fn take_in(
+        &mut self,
+        state: State<'static>,
+        whole: bool,
+        mut from: impl Read,
+    ) -> Result<(), RetrieverError> {
+        let touched: Touched = read_section(&mut from, "touched ids")?;
+        self.restore(state)?;
+        self.marks = touched.into();
         for shard in 0..RowStore::SHARDS {
             let image: ShardImage = read_section(&mut from, "rows")?;
-            retriever.rows.import(shard, image)?;
+            if whole && !image.whole {
+                return Err(RetrieverError::Content { part: "rows" });
+            }
+            self.rows.import(shard, image)?;
         }
-        Ok(retriever)
+        Ok(())
     }
 
     /// Returns a number that two models share when they go on alike: parameters, rows, states of the
@@ -265,6 +290,22 @@ impl Retriever {
         (self.now, self.refused) = (state.now, state.refused);
         Ok(())
     }
+}
+
+/// Reads the head, and the state of a model of this fingerprint.
+fn read_state(expected: u64, mut from: impl Read) -> Result<State<'static>, RetrieverError> {
+    let (magic, format) = (take(&mut from)?, u32::from_le_bytes(take(&mut from)?));
+    if magic != MAGIC {
+        return Err(RetrieverError::Magic);
+    }
+    if format != FORMAT {
+        return Err(RetrieverError::Format { found: format });
+    }
+    let found = u64::from_le_bytes(take(&mut from)?);
+    if found != expected {
+        return Err(RetrieverError::Fingerprint { expected, found });
+    }
+    read_section(&mut from, "state")
 }
 
 fn encode(value: &impl Serialize) -> Vec<u8> {

@@ -13,6 +13,7 @@ use super::columns::{Entries, SideColumns};
 use super::*;
 use crate::checkpoint::NotFinite;
 use crate::retrieval::{Index, Scratch};
+use crate::table::Part;
 
 const GROUPS: u64 = 10;
 const ITEMS: u64 = 400;
@@ -518,6 +519,49 @@ fn what_was_read_back_goes_on_to_the_bit() {
 }
 
 #[test]
+fn changes_take_it_on_to_where_one_is_that_never_stopped() {
+    let mut shop = Shop::new(8);
+    let spec =
+        RetrieverSpec { admission: 2, max_rows: 1000, expiry: Some(Span::seconds(300)), ..spec() };
+    let mut retriever = Retriever::new(spec.clone(), &shop.schema, 4);
+    let mut restored: Option<Retriever> = None;
+    for kept in [true, true, false, true, false, true] {
+        retriever.learn(&shop.examples(400));
+        (0..RowStore::SHARDS).for_each(|_| retriever.sweep(EventTime(shop.time)));
+        let part = restored.as_ref().map_or(Part::Whole, |_| Part::Changes);
+        let (mut image, mut bytes) = (retriever.image(), Vec::new());
+        image.write(part, &mut bytes).unwrap();
+        if !kept {
+            continue;
+        }
+        image.keep();
+        bytes.extend(b"what follows");
+        let mut from = &bytes[..];
+        match &mut restored {
+            None => restored = Retriever::read(spec.clone(), &shop.schema, &mut from).ok(),
+            Some(restored) => {
+                assert!(Retriever::read(spec.clone(), &shop.schema, from).is_err());
+                restored.advance(&mut from).unwrap();
+            }
+        }
+        assert_eq!(from, b"what follows");
+        let restored = restored.as_mut().unwrap();
+        assert_eq!(restored.checksum(), retriever.checksum());
+        let marks = (restored.marks.clone().drain(), retriever.marks.clone().drain());
+        assert_eq!(marks.0, marks.1);
+        let mut written = [Vec::new(), Vec::new()];
+        restored.write(&mut written[0]).unwrap();
+        retriever.write(&mut written[1]).unwrap();
+        assert_eq!(written[0], written[1]);
+    }
+    assert!(retriever.stats().rows.expired > 0);
+    let mut image = Retriever::new(spec, &shop.schema, 5).image();
+    let mut bytes = Vec::new();
+    image.write(Part::Changes, &mut bytes).unwrap();
+    assert!(restored.unwrap().advance(&bytes[..]).is_err(), "the model of another seed");
+}
+
+#[test]
 fn a_machine_with_other_memory_reads_it_too() {
     let mut shop = Shop::new(8);
     for admission in [1, 2] {
@@ -545,12 +589,13 @@ fn an_image_is_of_its_instant_while_learning_goes_on() {
     let mut retriever = trained(&mut shop, 6);
     let (mut at_once, mut later) = (Vec::new(), Vec::new());
     retriever.write(&mut at_once).unwrap();
-    let image = retriever.image();
+    let mut image = retriever.image();
     for _ in 0..6 {
         retriever.learn(&shop.examples(256));
         retriever.sweep(EventTime(shop.time));
     }
-    image.write(&mut later).unwrap();
+    image.write(Part::Whole, &mut later).unwrap();
+    image.keep();
     assert!(at_once == later, "what is learned since changes the image");
     let mut now = Vec::new();
     retriever.write(&mut now).unwrap();
@@ -568,7 +613,7 @@ fn numbers_that_are_not_finite_are_never_written() {
         };
         let mut retriever = trained(&mut Shop::new(1), 2);
         let shard = (0..RowStore::SHARDS).find_map(|number| {
-            let shard = retriever.rows.freeze().nth(number)?;
+            let shard = retriever.rows.export(number);
             (!shard.keys.is_empty()).then_some((number, shard))
         });
         let (number, mut shard) = shard.unwrap();
@@ -716,8 +761,8 @@ fn what_cannot_be_read_is_refused_in_words() {
     says(read(RetrieverSpec { hidden: 33, ..spec() }, &bytes), "configuration and schema");
     says(read(spec(), b"something that is no model at all"), "found other bytes");
     let mut newer = bytes.clone();
-    newer[8] = 4;
-    says(read(spec(), &newer), "found 4");
+    newer[8] = 5;
+    says(read(spec(), &newer), "found 5");
     // Every cut and every changed byte is noticed, never a panic.
     for length in (0..bytes.len()).step_by(211) {
         assert!(read(spec(), &bytes[..length]).is_err(), "cut at {length}");

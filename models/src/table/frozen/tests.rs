@@ -8,6 +8,8 @@ use super::*;
 use crate::kernels::AdagradStep;
 use crate::table::RowStoreConfig;
 
+mod increments;
+
 const WIDTH: usize = 3;
 
 fn store(admission: u8, expiry: Option<i64>) -> Arc<RowStore> {
@@ -68,7 +70,7 @@ fn it_is_an_image_at_once_whatever_happens_meanwhile() {
             loop {
                 seed += 1;
                 go_on(&store, seed, between);
-                let Some(image) = frozen.next() else { break };
+                let Some(image) = frozen.next_shard(Part::Whole) else { break };
                 found.push(image);
             }
             assert!(found == expected, "admission {admission}, {between} rounds between");
@@ -85,7 +87,7 @@ fn it_is_the_same_while_another_thread_writes_and_writing_is_the_same() {
     for store in [&store, &twin] {
         go_on(store, 3, 200);
     }
-    let (expected, frozen, done) = (all(&store), store.freeze(), AtomicBool::new(false));
+    let (expected, mut frozen, done) = (all(&store), store.freeze(), AtomicBool::new(false));
     let found = std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut seed = 4;
@@ -95,7 +97,7 @@ fn it_is_the_same_while_another_thread_writes_and_writing_is_the_same() {
                 seed += 1;
             }
         });
-        let found: Vec<ShardImage> = frozen.collect();
+        let found = std::iter::from_fn(|| frozen.next_shard(Part::Whole)).collect::<Vec<_>>();
         done.store(true, Ordering::Relaxed);
         found
     });
@@ -120,7 +122,7 @@ fn rows_are_put_aside_once_and_no_more_than_there_are() {
     store.gather_or_insert(&more, EventTime(6000), &mut out[..more.len() * WIDTH]);
     store.apply(&keys, &out);
     assert_eq!(store.put_aside(), 20_000 * each);
-    frozen.next();
+    frozen.next_shard(Part::Whole);
     assert!(store.put_aside() < 20_000 * each);
     drop(frozen);
     assert_eq!(store.put_aside(), 0);

@@ -10,7 +10,7 @@ use super::{RowStore, SHARDS, seconds};
 
 /// How often a shard is looked through for rows to expire within the time that they live.
 const TURNS: u32 = 16;
-/// Bytes of keys, after which a look through shards waits for the next call: less than a millisecond.
+/// Bytes that keys need, after which a look through shards waits for the next call: less than a millisecond.
 const LOOKED: usize = if cfg!(test) { 4 << 10 } else { 256 << 10 };
 /// Rows that are looked at before a step goes on, when room is wanted: some milliseconds.
 const SWEPT: usize = 500_000;
@@ -33,7 +33,8 @@ impl RowStore {
             let shard = &mut *self.shards[number].write();
             self.removals.fetch_add(1, Ordering::Relaxed);
             shard.swept = now;
-            looked += shard.index.bytes();
+            // What it needs, not what it takes: that follows from what was, of which a restored store knows nothing.
+            looked += shard.index.needed_bytes();
             let mut keys = std::mem::take(&mut shard.unreported);
             let before = keys.len();
             shard.expire(now, span, &mut keys);

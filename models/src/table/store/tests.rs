@@ -282,6 +282,29 @@ fn sweeps_in_turns_remove_what_one_look_at_all_removes() {
     assert_eq!(store.stats().admitted, 2001);
 }
 
+/// The memory of an index follows from what was; when a row goes must not.
+#[test]
+fn a_restored_store_sweeps_at_the_pace_of_one_that_never_stopped() {
+    let store = RowStore::new(RowStoreConfig { expiry: Some(Span::seconds(160)), ..config() });
+    let learn = |keys: std::ops::Range<u64>, now| {
+        let keys: Vec<u64> = keys.collect();
+        store.gather_or_insert(&keys, at(now), &mut vec![0.0; keys.len() * WIDTH]);
+    };
+    learn(1..20_001, 1000);
+    learn(1..301, 1100);
+    assert_eq!(store.expire(at(1200)).len(), 19_700);
+    let copy = copied(&store);
+    for call in 0..2 * RowStore::SHARDS {
+        let swept = |store: &RowStore| {
+            let mut gone = Vec::new();
+            store.sweep(at(1270), |key| gone.push(key));
+            gone
+        };
+        assert_eq!(swept(&copy), swept(&store), "call {call}");
+    }
+    assert_eq!((copy.len(), store.len()), (0, 0));
+}
+
 #[test]
 fn counted_occurrences_admit_at_once() {
     let store = RowStore::new(RowStoreConfig { admission: 5, ..config() });

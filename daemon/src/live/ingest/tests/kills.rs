@@ -104,8 +104,8 @@ impl Run {
         let killed = self.folder.with_file_name(format!("killed-{place}"));
         copy(&self.folder, &killed);
         // A kill right behind a commit leaves what that would have removed.
-        let stray =
-            ["state", "parameters"].map(|ending| killed.join(format!("{:012}.{ending}", 0)));
+        let stray = ["state", "parameters", "changes"]
+            .map(|ending| killed.join(format!("{:012}.{ending}", 0)));
         stray.iter().for_each(|stray| std::fs::write(stray, b"old").unwrap());
         let (broker, clock) = (Arc::clone(&self.stand.broker), self.stand.clock.clone());
         let mut next = Stand::over(broker, &self.config, self.partitions, &killed, clock);
@@ -184,9 +184,9 @@ impl Stand {
         let Job::Commit { cut, image } = self.jobs.recv().unwrap() else {
             panic!("expected a checkpoint, found changes ahead of it");
         };
-        let outcome = self.checkpoint.commit(*cut, &self.clock, |mut to| {
+        let outcome = self.checkpoint.commit(*cut, &self.clock, || {
             let image = image.recv().unwrap().map_err(io::Error::other)?;
-            if sound { image.write(&mut to) } else { Err(io::Error::other(NotSound("so".into()))) }
+            if sound { Ok(image) } else { Err(io::Error::other(NotSound("so".into()))) }
         });
         match outcome.unwrap() {
             Outcome::Done(_) => Ok(()),

@@ -8,6 +8,7 @@ use crate::crossing::shares;
 use crate::learner::Learner;
 use crate::model::testing::{PARENTS, schema, with_variances};
 use crate::spec::{FunnelSpec, ModelSpec};
+use crate::table::RowStore;
 
 /// The same filter in double precision and by the textbook: variances instead of precisions, ids in maps, matrices as they are written.
 struct Twin {
@@ -185,7 +186,8 @@ fn the_filter_is_that_of_the_textbook_in_double_precision() {
         }
         if spec.crossing.has_fm() {
             let mut compared = 0;
-            for shard in learner.embeddings().stores()[0].freeze() {
+            let store = &learner.embeddings().stores()[0];
+            for shard in (0..RowStore::SHARDS).map(|shard| store.export(shard)) {
                 for (key, learned) in shard.keys.iter().zip(&shard.accumulators) {
                     let Some((_, v)) = twin.rows.get(key) else { continue };
                     let wanted = 1.0 / v - 1.0 / spec.learning.prior.rows.powi(2);
