@@ -10,8 +10,7 @@
 //! - no checkpoint writes more than a whole file, which each of them would be otherwise: in any hour fewer bytes are written, unless all
 //!   rows change from one checkpoint to the next;
 //! - a start reads twice a whole file at most (and as many bytes more as the changes of one checkpoint may exceed those of the one before
-//!   it beside the rows);
-//! - damage to a file is of no more consequence than [`MOST`] checkpoints after it.
+//!   it beside the rows).
 
 use std::io::{self, Write};
 use std::path::Path;

@@ -368,7 +368,7 @@ section! {
         path: String = "sluice-data".into(),
         /// How often a checkpoint is made.
         interval: Period = Period::seconds(60),
-        /// How many parameter files are kept.
+        /// Of how many checkpoints the parameter files are kept.
         keep: usize = 2,
     }
 }

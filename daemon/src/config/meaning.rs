@@ -207,7 +207,7 @@ pub struct Checkpoint {
     pub path: PathBuf,
     /// How often a checkpoint is made.
     pub interval: Duration,
-    /// How many parameter files are kept, at least 1.
+    /// Of how many checkpoints the parameter files are kept, at least 2.
     pub keep: usize,
 }
 
