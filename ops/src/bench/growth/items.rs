@@ -5,7 +5,6 @@
 //! is told is the resident memory of the process, so this is measured before the other figures of the group.
 
 use std::fmt::Write as _;
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -234,8 +233,7 @@ impl Shop {
         self.learn();
         let cut = Cut::take(&mut pipeline.write(), changes)?;
         let image = self.trainer.image();
-        let write = |mut to: &mut dyn Write| image.write(&mut to);
-        match self.checkpoint.commit(cut, &Clock::system(), write)? {
+        match self.checkpoint.commit(cut, &Clock::system(), || Ok(image))? {
             Outcome::Done(report) => {
                 pipeline.write().stored();
                 Ok(report.took)
