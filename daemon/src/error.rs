@@ -11,10 +11,11 @@
 use std::error::Error;
 use std::fmt;
 
+use sluice_features::pack::OutOfReach;
+
 use crate::config::Mistakes;
 use crate::kafka::Trouble;
 use crate::pipeline::names::NamesError;
-use crate::pipeline::spill::SpillError;
 use crate::store::StoreError;
 
 /// How the process ended.
@@ -121,13 +122,13 @@ impl From<StoreError> for Stop {
     }
 }
 
-impl From<SpillError> for Stop {
-    fn from(error: SpillError) -> Self {
+impl From<OutOfReach> for Stop {
+    fn from(error: OutOfReach) -> Self {
         if error.is_damage() {
-            let message = "what was put away of open impressions cannot be used: move the folder of the state away and start again, to build it anew from Kafka";
+            let message = "what was put away of users and open impressions cannot be used: move the folder of the state away and start again, to build it anew from Kafka";
             return Self::data(message).because(error);
         }
-        Self::fault("what is put away of open impressions is out of reach").because(error)
+        Self::fault("what is put away of users and open impressions is out of reach").because(error)
     }
 }
 

@@ -27,9 +27,9 @@ fn main() -> Result<(), String> {
     let (read, none) = (kinds.configured(), kinds.among(&[]));
     for length in [1_000usize, 10_000, 50_000] {
         let mut best = f64::INFINITY;
-        let mut sequences = Sequences::new(length);
+        let mut sequences = Sequences::new(0, length, &kinds);
         for _ in 0..3 {
-            sequences = Sequences::new(length);
+            sequences = Sequences::new(0, length, &kinds);
             let (mut time, mut state) = (1_650_812_741_436, 1u64);
             let start = Instant::now();
             for _ in 0..length {
@@ -50,14 +50,14 @@ fn main() -> Result<(), String> {
             }
             best = best.min(start.elapsed().as_secs_f64());
         }
-        let per_behaviour = sequences.memory() as f64 / length as f64;
+        let per_behaviour = (sequences.memory() - sequences.fixed_memory()) as f64 / length as f64;
         let now = EventTime::MAX;
         let newest = micros(|sum| {
-            sequences.newest(user, now, 50, &read, |entry| *sum += u64::from(entry.item));
+            sequences.of(user).newest(now, 50, &read, |entry| *sum += u64::from(entry.item));
         });
         let search = |category: u32, limit: usize, read: &Kinds| {
             micros(|sum| {
-                sequences.matching(user, category, now, limit, read, |entry| {
+                sequences.of(user).matching(category, now, limit, read, |entry| {
                     *sum += u64::from(entry.item);
                 });
             })

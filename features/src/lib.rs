@@ -24,6 +24,7 @@ pub mod funnel;
 pub mod ids;
 pub mod maps;
 pub mod numeral;
+pub mod pack;
 pub mod pages;
 pub mod reject;
 pub mod schema;

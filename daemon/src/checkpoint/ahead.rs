@@ -1,9 +1,10 @@
-//! New pages of names and features come to the store ahead of the checkpoint that knows of them first, in portions: in one batch with it, a
-//! million new items would take sled eight times their bytes of memory.
+//! New pages of names and features and new packs of users come to the store ahead of the checkpoint that knows of them first, in portions: in one
+//! batch with it, a million new items would take sled eight times their bytes of memory.
 //!
-//! A page is new when all its numbers lie beyond those that the checkpoint in force has. Whoever starts from that checkpoint passes new
-//! pages over and removes them with its next one, so nothing that counts is touched. All other changes wait for the batch of the commit. Before the
-//! first commit there is a mark beside new pages that tells them from a store that has lost its commits.
+//! A page is new when all its numbers lie beyond those that the checkpoint in force has, a pack when its own does. Whoever starts from that
+//! checkpoint passes them over; pages are removed with its next one, packs overwritten when their numbers come again. So nothing that counts is touched. All
+//! other changes wait for the batch of the commit. Before the first commit there is a mark beside new pages that tells them from a store that has
+//! lost its commits.
 
 use super::pieces::piece_of;
 use super::{Changes, Checkpoint};
@@ -33,8 +34,8 @@ impl Checkpoint {
         if self.waiting.bytes() <= self.portion {
             return Ok(());
         }
-        let (items, users) = self.names;
-        let is_new = |key: &[u8]| piece_of(key).is_some_and(|piece| piece.is_beyond(items, users));
+        let reach = &self.reach;
+        let is_new = |key: &[u8]| piece_of(key).is_some_and(|piece| piece.is_beyond(reach));
         let new = self.waiting.split_off(is_new);
         for mut portion in new.portions(self.portion) {
             if self.number == 0 {

@@ -90,7 +90,7 @@ impl Checkpoint {
             Ok(written) => written,
             Err(error) => return not_now(number, error),
         };
-        let names = picture.names();
+        let reach = picture.reach();
         drop(picture);
         let begun = clock.steady();
         let fingerprint = self.setup.identity.fingerprint();
@@ -126,7 +126,7 @@ impl Checkpoint {
             );
             Stop::fault(message).because(stop)
         })?;
-        (self.number, self.names) = (number, names);
+        (self.number, self.reach) = (number, reach);
         image.keep();
         let (parameter_bytes, whole) = (chain.last().map_or(0, |it| it.bytes), chain.len() == 1);
         self.parameters.in_force(chain);

@@ -7,7 +7,7 @@ use super::pieces::key_of;
 use crate::error::Stop;
 use crate::kafka::Mark;
 use crate::pipeline::Pipeline;
-use crate::pipeline::state::Picture;
+use crate::pipeline::state::{Picture, Piece, StateError};
 use crate::store::Batch;
 
 /// Pieces that have changed since the last checkpoint, as the next one writes them. They may be gathered in portions ahead of it: a
@@ -26,12 +26,24 @@ impl Changes {
     /// # Errors
     /// When a piece cannot be encoded.
     pub fn gather(&mut self, pipeline: &mut Pipeline, most: usize) -> Result<usize, Stop> {
-        let drained = pipeline.drain_changes(most, |piece, bytes| match bytes {
+        pipeline.drain_changes(most, |piece, bytes| self.add(piece, bytes)).map_err(failed)
+    }
+
+    /// Gathers all that are left: the changes are those up to now.
+    fn finish(&mut self, pipeline: &mut Pipeline) -> Result<(), Stop> {
+        pipeline.finish_changes(|piece, bytes| self.add(piece, bytes)).map_err(failed)
+    }
+
+    fn add(&mut self, piece: Piece, bytes: Option<&[u8]>) {
+        match bytes {
             Some(bytes) => self.0.put(key_of(piece), bytes),
             None => self.0.delete(key_of(piece)),
-        });
-        drained.map_err(|error| Stop::fault("a checkpoint failed").because(error))
+        }
     }
+}
+
+fn failed(error: StateError) -> Stop {
+    Stop::fault("a checkpoint failed").because(error)
 }
 
 /// The pipeline at one moment: what is written as a whole, what has changed, and where its topics stand. Later records change nothing
@@ -60,7 +72,7 @@ impl Cut {
     /// When something waits in the pipeline, or a piece cannot be encoded.
     pub fn take(pipeline: &mut Pipeline, mut changes: Changes) -> Result<Self, Stop> {
         settled(pipeline)?;
-        changes.gather(pipeline, usize::MAX)?;
+        changes.finish(pipeline)?;
         let next = next(pipeline);
         let marks = BTreeMap::new();
         Ok(Self { picture: pipeline.picture(), changes: changes.0, next, marks, journals: [1; 2] })

@@ -40,12 +40,10 @@ pub fn write_full(
     let files = |ending| NumberedFiles::open(folder, ending);
     let fingerprint = setup.identity.fingerprint();
     let parameters = files(".parameters")?.write(1, fingerprint, 0, write)?;
-    let state = files(".state")?.write(1, ANY_MODEL, 0, |to| pipeline.picture().write(to))?;
-
     // In several batches: without the commit behind them they count for nothing.
     let (mut batch, mut pieces, mut piece_bytes) = (Batch::default(), 0, 0);
     let mut applied = Ok(());
-    let visited = pipeline.visit_pieces(|piece, bytes| {
+    let copied = pipeline.copy(|piece, bytes| {
         batch.put(key_of(piece), bytes);
         pieces += 1;
         piece_bytes += bytes.len() as u64;
@@ -53,8 +51,9 @@ pub fn write_full(
             applied = store.apply(std::mem::take(&mut batch));
         }
     });
-    visited.map_err(failed)?;
+    let picture = copied.map_err(failed)?;
     applied?;
+    let state = files(".state")?.write(1, ANY_MODEL, 0, |to| picture.write(to))?;
     // What is replayed from here comes from a capture, not from Kafka.
     let (next, marks) = (next(pipeline), BTreeMap::new());
     let files = (vec![parameters.name], state.name);

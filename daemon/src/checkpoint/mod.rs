@@ -50,6 +50,7 @@ pub use parameters::{ParameterImage, Stored};
 
 use crate::clock::Clock;
 use crate::error::Stop;
+use crate::pipeline::state::Reach;
 use crate::store::{Batch, FREE_BYTES, Store};
 
 use files::NumberedFiles;
@@ -88,8 +89,8 @@ pub struct Checkpoint {
     room: u64,
     /// Changes of the state that no checkpoint has.
     waiting: Batch,
-    /// How many names of items and of users the checkpoint in force has.
-    names: (usize, usize),
+    /// How far the pages and packs of the checkpoint in force reach.
+    reach: Reach,
     /// Bytes of changes beyond which new pages are written ahead, and of a portion of these.
     portion: usize,
 }

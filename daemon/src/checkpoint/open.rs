@@ -5,6 +5,8 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
+use sluice_features::pack::OutOfReach;
+
 use super::ahead::PORTION;
 use super::commit::{ANY_MODEL, Commit, KEPT, Offset, promised};
 use super::files::NumberedFiles;
@@ -14,8 +16,7 @@ use super::pieces::{ROOMS, key_of, piece_of};
 use super::{Checkpoint, CheckpointError, Clock, FREE_BYTES, Setup};
 use crate::error::Stop;
 use crate::pipeline::restore::Restoring;
-use crate::pipeline::spill::{Pages, SpillError};
-use crate::pipeline::state::StateError;
+use crate::pipeline::state::{Reach, StateError};
 use crate::pipeline::{Pipeline, Rules};
 use crate::store::keys::{self, Meta, Room};
 use crate::store::{Batch, SledStore, Store, StoreError, quarantine};
@@ -100,7 +101,7 @@ fn begin(store: Arc<dyn Store>, setup: Setup, rules: Rules) -> Result<Opening, T
         written: 0,
         room: FREE_BYTES,
         waiting: Batch::default(),
-        names: (0, 0),
+        reach: Reach::default(),
         portion: PORTION,
     };
     let Some((commit, lost)) = found else {
@@ -122,7 +123,6 @@ fn begin(store: Arc<dyn Store>, setup: Setup, rules: Rules) -> Result<Opening, T
         Some(resumed.map_err(parameters_gone)?)
     };
     checkpoint.number = commit.number;
-    checkpoint.names = (pipeline.shared().items.len(), pipeline.shared().users.len());
     // What kills have left: each came before its own checkpoint could remove it.
     checkpoint.parameters.retain(commit.number, &commit.parameters)?;
     checkpoint.states.retain(&commit.state, KEPT)?;
@@ -132,18 +132,17 @@ fn begin(store: Arc<dyn Store>, setup: Setup, rules: Rules) -> Result<Opening, T
 }
 
 impl Checkpoint {
-    /// Lets a pipeline put open impressions and names away in the store.
+    /// Lets a pipeline put open impressions, users and names away in the store.
     fn lend(&self, pipeline: &mut Pipeline) {
-        let pages = || Arc::new(StorePages::new(Arc::clone(&self.store)));
-        let open: Arc<dyn Pages> = pages();
-        pipeline.spill_to(&open);
+        let pages = Arc::new(StorePages::new(Arc::clone(&self.store)));
+        pipeline.put_away_to(&pages);
         let cache = pipeline.rules().bounds.limit / NAMES_CACHE;
-        pipeline.names_in(pages(), cache);
+        pipeline.names_in(pages, cache);
     }
 
     /// Returns the pipeline of a checkpoint, how many open impressions were dropped, and the keys of pages that it does not know.
     fn restore(
-        &self,
+        &mut self,
         state: &str,
         rules: Rules,
         keep_open: bool,
@@ -178,6 +177,7 @@ impl Checkpoint {
                 restoring.piece(piece, &bytes)?;
             }
         }
+        self.reach = restoring.reach();
         let (pipeline, dropped) = restoring.finish()?;
         Ok((pipeline, dropped, beyond))
     }
@@ -206,7 +206,7 @@ fn find(store: &dyn Store, folder: &Path) -> Result<Option<(Commit, Option<u64>)
 /// Returns the keys of all pieces that a start would put back, and those that lie beside them.
 fn all_keys(store: &dyn Store) -> Result<Vec<Vec<u8>>, Trouble> {
     let mut all = Vec::new();
-    for room in ROOMS.into_iter().chain([Room::Texts]) {
+    for room in ROOMS.into_iter().chain([Room::Texts, Room::Users, Room::Segment]) {
         store.scan_prefix(&keys::room(room), &mut |key, _| {
             all.push(key.to_vec());
             true
@@ -293,8 +293,8 @@ impl From<StateError> for Trouble {
     }
 }
 
-impl From<SpillError> for Trouble {
-    fn from(error: SpillError) -> Self {
+impl From<OutOfReach> for Trouble {
+    fn from(error: OutOfReach) -> Self {
         if error.is_damage() { Self::Damage(error.into()) } else { Self::Stop(error.into()) }
     }
 }

@@ -1,7 +1,7 @@
 //! Pieces of the state under their keys in the store.
 
-use sluice_features::ids::UserId;
-use sluice_features::sequence::SegmentKey;
+use sluice_features::pack::PackKind;
+use sluice_features::sequence::{IndexPart, SequencePart};
 use sluice_features::wire::Role;
 
 use crate::pipeline::state::Piece;
@@ -10,7 +10,15 @@ use crate::store::keys::{self, Kind, Parts, Room};
 /// Returns the key of a piece.
 pub(super) fn key_of(piece: Piece) -> Vec<u8> {
     match piece {
-        Piece::Segment { shard, key } => keys::segment(shard, key.user.0, key.place),
+        Piece::Sequences { shard, part: SequencePart::Pack(kind, number) } => {
+            keys::pack(kind, shard, number)
+        }
+        Piece::Sequences { shard, part: SequencePart::Index(IndexPart::Page(page)) } => {
+            keys::index_page(shard, page)
+        }
+        Piece::Sequences { shard, part: SequencePart::Index(IndexPart::Log(log)) } => {
+            keys::index_log(shard, log)
+        }
         Piece::Items(page) => keys::dictionary(Kind::Item, page),
         Piece::Users(page) => keys::dictionary(Kind::User, page),
         Piece::Texts(whose, page) => keys::texts(kind_of(whose), page),
@@ -24,9 +32,19 @@ pub(super) fn key_of(piece: Piece) -> Vec<u8> {
 pub(super) fn piece_of(key: &[u8]) -> Option<Piece> {
     let mut parts = Parts::behind_room(key);
     let room = *key.first()?;
-    if room == Room::Segment as u8 {
-        let (shard, user, place) = (parts.u32()?, UserId(parts.u64()?), parts.u64()?);
-        return Some(Piece::Segment { shard, key: SegmentKey { user, place } });
+    for (of, kind) in [(Room::Users, PackKind::Users), (Room::Segment, PackKind::Segments)] {
+        if room == of as u8 {
+            let (shard, number) = (parts.u32()?, parts.u64()?);
+            return Some(Piece::Sequences { shard, part: SequencePart::Pack(kind, number) });
+        }
+    }
+    if room == Room::UserIndex as u8 {
+        let page = IndexPart::Page(parts.u32()?);
+        return Some(Piece::Sequences { shard: parts.u32()?, part: SequencePart::Index(page) });
+    }
+    if room == Room::UserLog as u8 {
+        let log = IndexPart::Log(parts.u64()?);
+        return Some(Piece::Sequences { shard: parts.u32()?, part: SequencePart::Index(log) });
     }
     if room == Room::OpenImpressions as u8 {
         return Some(Piece::Open { shard: parts.u32()?, page: parts.u64()? });
@@ -52,7 +70,8 @@ pub(super) fn kind_of(whose: Role) -> Kind {
 }
 
 /// The rooms whose pieces are put back at the start.
-pub(super) const ROOMS: [Room; 3] = [Room::Dictionary, Room::Catalogue, Room::Segment];
+pub(super) const ROOMS: [Room; 4] =
+    [Room::Dictionary, Room::Catalogue, Room::UserIndex, Room::UserLog];
 
 #[cfg(test)]
 mod tests {
@@ -60,10 +79,12 @@ mod tests {
 
     #[test]
     fn a_piece_is_known_by_its_key() {
-        let tail = SegmentKey { user: UserId(7), place: SegmentKey::TAIL };
+        let sequences = |part| Piece::Sequences { shard: 3, part };
         let pieces = [
-            Piece::Segment { shard: 3, key: tail },
-            Piece::Segment { shard: 0, key: SegmentKey { place: 1 << 32, ..tail } },
+            sequences(SequencePart::Pack(PackKind::Users, 7)),
+            sequences(SequencePart::Pack(PackKind::Segments, 1 << 40)),
+            sequences(SequencePart::Index(IndexPart::Page(4095))),
+            sequences(SequencePart::Index(IndexPart::Log(1 << 33))),
             Piece::Items(300),
             Piece::Users(1),
             Piece::Texts(Role::Item, 5),

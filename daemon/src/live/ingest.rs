@@ -151,6 +151,7 @@ impl Ingest {
                 self.look_at_disk(now, &state);
                 self.look_for_silence(&mut state)?;
                 self.look_at_partitioning(now, &mut state.partitioning);
+                self.shared.pipeline.write().fit_users();
                 self.look_at_room(&mut state);
                 self.look_for_an_end(&state);
                 self.look_at_unstored(now, &mut state);
@@ -235,6 +236,9 @@ impl Ingest {
     ) -> Result<(), Stop> {
         let lane = batch.lane();
         let (topic, partition) = part_of(lane)?;
+        if topic == Topic::Events {
+            self.read_ahead(batch, partition);
+        }
         let mut refused: Vec<(usize, Rejection)> = Vec::new();
         let awaited = |pipeline: &Pipeline| {
             pipeline.shards().get(partition as usize).map(|shard| shard.watermark.awaited())

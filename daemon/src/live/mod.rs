@@ -9,6 +9,7 @@
 //!
 //! All queues are bounded: the slowest thread sets the pace, back to the poll thread, which pauses its partitions.
 
+mod ahead;
 pub mod checkpointer;
 pub mod ingest;
 pub mod lateness;

@@ -8,8 +8,9 @@
 //! daemon says so, and goes on with what it has learned until it is started again with a larger bound. It does not read on beyond the
 //! bound, nor does it move the time of a partition whose records wait: it would turn outcomes that are there into missing ones.
 //!
-//! What is known of users and items seldom becomes less. At its bound everything is held back, items and users too, until a start with more memory or
-//! shorter sequences.
+//! What is known of users and items seldom becomes less. At its bound everything is held back, items and users too, until a start with more memory.
+//! Users in memory who are stored as they are do not count: they make room for others. Those who are not are stored by a checkpoint ahead of its time,
+//! and reading waits for that if it must.
 
 use std::collections::VecDeque;
 
@@ -100,15 +101,20 @@ impl Room {
 impl Ingest {
     /// Lets reading wait where something takes all the memory that it may, and go on when there is room.
     pub(super) fn look_at_room(&self, state: &mut State) {
-        let memory = self.shared.pipeline.read().memory();
+        let (memory, unstored, spare) = {
+            let pipeline = self.shared.pipeline.read();
+            (pipeline.memory(), pipeline.unstored_users() as u64, pipeline.spare_users() as u64)
+        };
         let parts = Part::ALL.into_iter().zip(memory);
         let of_state = |(part, _): &(Part, u64)| part.share() == Share::State;
         let known: u64 = parts.filter(of_state).map(|(_, bytes)| bytes).sum();
+        // Users who can be read again make room by themselves.
+        let known = known.saturating_sub(spare);
         let room = &mut state.room;
         let (open, change) = (room.open.most, room.open.look(memory[Part::Open as usize]));
         self.tell(change, Wait::Open, open, || open_text(open, true));
         let (most, change) = (room.state.most, room.state.look(known));
-        self.tell(change, Wait::Memory, most, || state_text(room.limit, most, &memory));
+        self.tell(change, Wait::Memory, most, || state_text(room.limit, most, unstored, &memory));
         let full = [room.open.full, room.state.full];
         for (gauge, full) in self.shared.metrics.memory.paused.iter().zip(full) {
             gauge.set(f64::from(u8::from(full)));
@@ -172,21 +178,21 @@ fn open_text(most: u64, ends: bool) -> String {
 }
 
 /// Says why reading waits, what takes the most, and what ends that.
-fn state_text(limit: u64, most: u64, memory: &[u64; Part::ALL.len()]) -> String {
+fn state_text(limit: u64, most: u64, unstored: u64, memory: &[u64; Part::ALL.len()]) -> String {
+    if unstored > most / 4 {
+        return format!(
+            "users who have changed since the last checkpoint take {unstored} bytes of the {most} that what is known of users and items may take of \
+             memory.limit = {limit}, and reading waits until the next checkpoint is in force: it is being made; what comes waits in Kafka"
+        );
+    }
     let mut parts: Vec<(Part, u64)> = Part::ALL.into_iter().zip(*memory).collect();
     parts.retain(|(part, _)| part.share() == Share::State);
     parts.sort_unstable_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
-    let remedy = match parts.first() {
-        Some((Part::Sequences, _)) => {
-            ", or with a smaller sequence.max_length, which lets the oldest behaviours go"
-        }
-        _ => "",
-    };
     let parts: Vec<String> =
         parts.iter().map(|(part, bytes)| format!("{} {bytes}", part.name())).collect();
     format!(
         "what is known of users and items takes its share of memory.limit = {limit}, {most} bytes ({}), and reading waits: it seldom becomes less; to go \
-         on, start again with a larger memory.limit{remedy}; what comes waits in Kafka, and requests are answered on",
+         on, start again with a larger memory.limit; what comes waits in Kafka, and requests are answered on",
         parts.join(", ")
     )
 }

@@ -269,6 +269,13 @@ impl Watch {
         };
         metrics.state.sequence_users.set(sum(|sequences| sequences.users()));
         metrics.state.sequence_behaviours.set(sum(|sequences| sequences.behaviours()));
+        metrics.state.users_in_memory.set(sum(|sequences| sequences.residents()));
+        metrics.state.users_unstored_bytes.set(sum(|sequences| sequences.unstored_bytes()));
+        let users = pipeline.user_counts();
+        metrics.state.users_hits.absolute(users.hits);
+        metrics.state.users_misses.absolute(users.misses);
+        metrics.state.users_segments_read.absolute(users.segments);
+        metrics.state.users_evicted_bytes.absolute(users.evicted_bytes);
         metrics.state.counter_entries.set(shared.counters.len() as f64);
         metrics.state.counters_refused.absolute(shared.counters.refused());
     }

@@ -160,7 +160,8 @@ group! {
 group! {
     /// `sluice_sequence_*`, `sluice_counters_*`, `sluice_catalogue_*`, `sluice_names_*`, `sluice_capture_bytes` and `sluice_journal_bytes`.
     State {
-        sequence_users: Gauge, sequence_behaviours: Gauge, counter_entries: Gauge, counters_refused: Counter,
+        sequence_users: Gauge, sequence_behaviours: Gauge, users_in_memory: Gauge, users_unstored_bytes: Gauge, users_hits: Counter,
+        users_misses: Counter, users_segments_read: Counter, users_evicted_bytes: Counter, counter_entries: Gauge, counters_refused: Counter,
         catalogue_items: Gauge, catalogue_users: Gauge, catalogue_unknown_ends: Counter,
         catalogue_dropped: Counter, names_hits: Counter, names_misses: Counter, names_cache_bytes: Gauge, capture_bytes: Gauge, journal_bytes: Gauge,
     }
@@ -284,6 +285,12 @@ impl Metrics {
             memory: memory(&r),
             state: State {
                 sequence_users: r.gauge("sluice_sequence_users"),
+                users_in_memory: r.gauge("sluice_users_in_memory"),
+                users_unstored_bytes: r.gauge("sluice_users_unstored_bytes"),
+                users_hits: r.counter("sluice_users_hits_total"),
+                users_misses: r.counter("sluice_users_misses_total"),
+                users_segments_read: r.counter("sluice_users_segments_read_total"),
+                users_evicted_bytes: r.counter("sluice_users_evicted_bytes_total"),
                 sequence_behaviours: r.gauge("sluice_sequence_behaviours"),
                 counter_entries: r.gauge("sluice_counters_entries"),
                 counters_refused: r.counter("sluice_counters_refused_total"),

@@ -67,13 +67,14 @@ impl Pipeline {
 
     /// Adds the row of an impression whose features have been brought.
     fn append(&mut self, number: usize, place: Place, labels: Labels) {
-        let shard = &self.shards[number];
+        let shard = &mut self.shards[number];
+        shard.sequences.bring(shard.joiner.get(place).user);
         let opened = shard.joiner.get(place);
         let values = match &opened.payload {
             Kept::Here(values) => values,
             Kept::Away(_) => &self.brought,
         };
-        let history = self.shared.past(&shard.sequences, opened.user);
+        let history = self.shared.past(shard.sequences.of(opened.user));
         let example = Labelled::of(opened, values, labels);
         self.assembler.append(&example, &history, &mut self.batcher.filling().batch);
     }
@@ -85,7 +86,7 @@ impl Pipeline {
         let user = shard.joiner.get(place).user;
         let labels = Labels::known(VIEW, TaskSet::EMPTY);
         let example = Labelled { values: &values, impression: EventId(0), user, item, labels };
-        let history = self.shared.past(&shard.sequences, user);
+        let history = self.shared.past(shard.sequences.of(user));
         self.assembler.append(&example, &history, &mut self.batcher.filling().batch);
         self.pool.put(values);
     }

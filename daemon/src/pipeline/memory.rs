@@ -51,6 +51,14 @@ pub struct Over {
 }
 
 impl Rules {
+    /// Returns how many bytes users in memory may take, in all shards, where what else is known of users and items takes so many: most of the rest,
+    /// and a sixteenth in any case.
+    fn resident_bytes(&self, others: u64) -> usize {
+        let all = self.bounds.of(Share::State);
+        let rest = (all / 8 * 7).saturating_sub(others).max(all / 16);
+        usize::try_from(rest).unwrap_or(usize::MAX)
+    }
+
     /// Returns the bounds of one joiner: what all of them share.
     pub(super) fn limits(&self) -> JoinLimits {
         let most = |share| usize::try_from(self.bounds.of(share)).unwrap_or(usize::MAX);
@@ -84,12 +92,42 @@ impl Pipeline {
         })
     }
 
+    /// Lets users in memory take what is left of the bound that they share.
+    pub fn fit_users(&mut self) {
+        let fixed: usize = self.shards.iter().map(|shard| shard.sequences.fixed_memory()).sum();
+        let others = Part::ALL.into_iter().zip(self.memory());
+        let others = others
+            .filter(|(part, _)| part.share() == Share::State && *part != Part::Sequences)
+            .map(|(_, bytes)| bytes);
+        let most = self.rules.resident_bytes(others.sum::<u64>() + fixed as u64);
+        self.most_users = most;
+        let each = most / self.shards.len();
+        self.shards.iter_mut().for_each(|shard| shard.sequences.bound(each));
+    }
+
+    /// Returns how many bytes users take who have changed since the checkpoint in force: they are free, if need be, when the next one is.
+    pub fn unstored_users(&self) -> usize {
+        self.shards.iter().map(|shard| shard.sequences.unstored_bytes()).sum()
+    }
+
+    /// Returns how many bytes users take who are stored as they are: they make room when it is needed.
+    pub fn spare_users(&self) -> usize {
+        let spare = |shard: &Shard| {
+            let sequences = &shard.sequences;
+            let kept = sequences.fixed_memory() + sequences.unstored_bytes();
+            sequences.memory().saturating_sub(kept)
+        };
+        if self.most_users == usize::MAX { 0 } else { self.shards.iter().map(spare).sum() }
+    }
+
     /// Returns what takes more than its bound of that which only reading less can bound: open impressions; what is known of users and items.
     pub fn over(&self) -> Option<Over> {
         let memory = self.memory();
         let over = |share| {
             let parts = Part::ALL.into_iter().zip(memory).filter(|(part, _)| part.share() == share);
-            let (found, most) = (parts.map(|(_, bytes)| bytes).sum(), self.rules.bounds.of(share));
+            let spare = if share == Share::State { self.spare_users() as u64 } else { 0 };
+            let found = parts.map(|(_, bytes)| bytes).sum::<u64>().saturating_sub(spare);
+            let most = self.rules.bounds.of(share);
             (found > most).then_some(Over { share, found, most })
         };
         over(Share::Open).or_else(|| over(Share::State))

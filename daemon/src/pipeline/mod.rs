@@ -43,9 +43,10 @@ use sluice_features::attribution::{Effect, JoinCounts};
 use sluice_features::catalogue::Catalogue;
 use sluice_features::funnel::{Entry, Funnel, LabelRule, MAX_TASKS};
 use sluice_features::ids::{ItemId, UserId};
+use sluice_features::pack::{OutOfReach, Packs};
 use sluice_features::reject::Rejection;
 use sluice_features::schema::Schema;
-use sluice_features::sequence::KindNumbers;
+use sluice_features::sequence::{CacheCounts, KindNumbers};
 use sluice_features::time::{EventTime, Span};
 use sluice_features::wire::Scratch;
 
@@ -58,7 +59,7 @@ use names::{NamePages, Names};
 use notes::Notes;
 use shard::Shard;
 use shared::Shared;
-use spill::{Pages, SpillError};
+use spill::Pages;
 use stages::{Stages, SteadyClock};
 use touched::Changed;
 use work::LearnBatch;
@@ -98,6 +99,9 @@ const SHORT: Span = Span::seconds(1);
 /// Bytes of a prediction that waits for its verdict, with its place in a map.
 const PREDICTION: usize = 3 * size_of::<(u64, [f32; MAX_TASKS])>() / 2;
 
+/// Such a part of what open impressions may take waits for a checkpoint at most, before one is made ahead of its time.
+pub(crate) const UNSTORED: u64 = 8;
+
 /// Memory of closed impressions that is kept for new ones.
 const SPARE_VALUES: usize = 16_384;
 
@@ -121,13 +125,15 @@ pub struct Pipeline {
     /// Features that were put away, for as long as they are looked at.
     brought: FieldValues,
     /// What went wrong with features that were put away: what came after it does not count.
-    trouble: Option<SpillError>,
+    trouble: Option<OutOfReach>,
     changed: Mutex<Changed>,
     stages: Stages,
     /// Whose event was taken last.
     latest_user: Option<UserId>,
     latest_name: String,
     left: Left,
+    /// Bytes that users in memory may take.
+    most_users: usize,
 }
 
 impl Pipeline {
@@ -149,7 +155,7 @@ impl Pipeline {
             assembler: Assembler::new(&rules.schema, rules.category, &kinds)
                 .offering(rules.available),
             shards: (0..partitions.max(1) as u32)
-                .map(|number| Shard::new(&rules, number))
+                .map(|number| Shard::new(&rules, number, &kinds))
                 .collect(),
             shared: Shared::new(&rules, kinds),
             batcher: Batcher::new(rules.batch, &rules.schema),
@@ -168,14 +174,19 @@ impl Pipeline {
             latest_user: None,
             latest_name: String::new(),
             left: Left::default(),
+            most_users: usize::MAX,
             rules,
         }
     }
 
-    /// Puts the features of impressions that wait longer than their first window into pages from now on. What is learned is the same with
-    /// pages and without.
-    pub fn spill_to(&mut self, pages: &Arc<dyn Pages>) {
-        self.shards.iter_mut().for_each(|shard| shard.spill.begin(Arc::clone(pages)));
+    /// Puts the features of impressions that wait longer than their first window into pages from now on, and keeps in memory no more users than
+    /// there is room for. What is learned is the same with pages and packs and without.
+    pub fn put_away_to<S: Pages + Packs + 'static>(&mut self, store: &Arc<S>) {
+        for shard in &mut self.shards {
+            shard.spill.begin(Arc::<S>::clone(store));
+            shard.sequences.read_from(Arc::<S>::clone(store));
+        }
+        self.fit_users();
     }
 
     /// Keeps strings of names in pages from now on, with so many bytes of memory for pages that are read. What is learned and answered is the
@@ -189,20 +200,23 @@ impl Pipeline {
         Arc::clone(&self.shared.names)
     }
 
-    /// Forgets what the pages have: what changed until the last checkpoint was cut, which is in force now.
+    /// Forgets what pages and packs have: what changed until the last checkpoint was cut, which is in force now.
     pub fn stored(&mut self) {
         self.shared.names_stored();
-        self.shards.iter_mut().for_each(|shard| shard.spill.stored());
+        for shard in &mut self.shards {
+            shard.spill.stored();
+            shard.sequences.stored();
+        }
     }
 
-    /// Returns how many bytes of memory of a share would be free if a checkpoint were in force.
-    pub fn unstored_bytes(&self, share: Share) -> u64 {
-        let bytes: usize = match share {
-            Share::Open => self.shards.iter().map(|shard| shard.spill.waiting_bytes()).sum(),
-            Share::State => self.shared.names_waiting(),
-            Share::Ids | Share::Waiting | Share::Counters | Share::Tables => 0,
-        };
-        bytes as u64
+    /// Tells whether so much memory would be free if a checkpoint were in force that one should be made: an eighth of what open impressions may
+    /// take, as much of what is known of users and items in names, or half of what users may take.
+    pub fn wants_checkpoint(&self) -> bool {
+        let open: usize = self.shards.iter().map(|shard| shard.spill.waiting_bytes()).sum();
+        let much = |bytes: usize, share| bytes as u64 > self.rules.bounds.of(share) / UNSTORED;
+        much(open, Share::Open)
+            || much(self.shared.names_waiting(), Share::State)
+            || self.unstored_users() > self.most_users / 2
     }
 
     /// Puts nothing more into pages: for a run that must leave them as they are.
@@ -215,7 +229,8 @@ impl Pipeline {
     ///
     /// # Errors
     /// Why they were.
-    pub fn check(&self) -> Result<(), SpillError> {
+    pub fn check(&self) -> Result<(), OutOfReach> {
+        self.shards.iter().try_for_each(|shard| shard.sequences.check())?;
         self.trouble.clone().map_or(Ok(()), Err)
     }
 
@@ -328,8 +343,15 @@ impl Pipeline {
 
     /// Returns a user's behaviours, in whatever shard they are.
     pub fn past(&self, user: UserId) -> UserHistory<'_> {
-        let known = self.shards.iter().find(|shard| shard.sequences.length(user) > 0);
-        self.shared.past(&known.unwrap_or(&self.shards[0]).sequences, user)
+        let known = self.shards.iter().find(|shard| shard.sequences.knows(user));
+        self.shared.past(known.unwrap_or(&self.shards[0]).sequences.of(user))
+    }
+
+    /// Returns what the caches of users have done, of all shards together.
+    pub fn user_counts(&self) -> CacheCounts {
+        let mut sum = CacheCounts::default();
+        self.shards.iter().for_each(|shard| sum.add(shard.sequences.counts()));
+        sum
     }
 
     /// Returns the features of items, for readers in other threads.

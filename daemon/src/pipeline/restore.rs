@@ -4,11 +4,12 @@ use sluice_features::attribution::Joiner;
 use sluice_features::dictionary::{Dictionary, Misfit, Name};
 use sluice_features::event::BehaviourType;
 use sluice_features::schema::Counter;
+use sluice_features::sequence::SequencePart;
 use sluice_features::wire::Role;
 
 use super::names::{read_names, read_texts, wrong};
 use super::shared::counter_entries;
-use super::state::{Features, NAMES, Piece, StateError, Stored, Whole, decode};
+use super::state::{Features, NAMES, Piece, Reach, StateError, Stored, Whole, decode};
 use super::{Pipeline, Rules};
 
 /// A pipeline whose state is being put back: first the whole, then the pieces, names before features or after, in any order of
@@ -17,6 +18,7 @@ pub struct Restoring {
     pipeline: Pipeline,
     items: usize,
     users: usize,
+    reach: Reach,
     dropped: u64,
 }
 
@@ -32,6 +34,8 @@ impl Restoring {
         let kinds = whole.kinds.configured_as(&rules.funnel).map_err(StateError::Kinds)?;
         let mut pipeline = Pipeline::with_kinds(rules, whole.shards.len(), kinds);
         let mut dropped = 0;
+        let packs = whole.shards.iter().map(|shard| shard.sequences.next()).collect();
+        let reach = Reach { items: whole.items, users: whole.users, packs };
         for (shard, state) in pipeline.shards.iter_mut().zip(whole.shards) {
             let rules = &pipeline.rules;
             if keep_open {
@@ -41,6 +45,7 @@ impl Restoring {
                 dropped += state.joiner.open() as u64;
             }
             shard.spill.restore(state.spill, keep_open);
+            shard.sequences.begin(state.sequences);
             shard.watermark = state.watermark.with_lateness(rules.lateness);
             shard.idle = state.idle;
             shard.arrivals = state.arrivals;
@@ -64,12 +69,12 @@ impl Restoring {
         shared.assortment.sum_up();
         shared.negatives = whole.negatives;
         pipeline.counts = whole.counts;
-        Ok(Self { pipeline, items: whole.items, users: whole.users, dropped })
+        Ok(Self { pipeline, items: whole.items, users: whole.users, reach, dropped })
     }
 
     /// Tells whether a piece is a page that the whole does not know: it was written ahead of a checkpoint that never came.
     pub fn is_beyond(&self, piece: Piece) -> bool {
-        piece.is_beyond(self.items, self.users)
+        piece.is_beyond(&self.reach)
     }
 
     /// Puts back a piece.
@@ -79,15 +84,16 @@ impl Restoring {
     pub fn piece(&mut self, piece: Piece, bytes: &[u8]) -> Result<(), StateError> {
         let shared = &mut self.pipeline.shared;
         match piece {
-            Piece::Segment { shard, key } => {
+            Piece::Sequences { shard, part: SequencePart::Index(part) } => {
                 let expected = self.pipeline.shards.len();
                 let shard = self.pipeline.shards.get_mut(shard as usize).ok_or({
                     StateError::Pieces { what: "shards", expected, found: shard as usize + 1 }
                 })?;
-                shard.sequences.restore(key, bytes, &shared.kinds).map_err(StateError::Segment)?;
+                let restored = shard.sequences.restore(part, bytes);
+                restored.then_some(()).ok_or(StateError::Index)?;
             }
             // They stay where they are until somebody asks for them.
-            Piece::Open { .. } => {}
+            Piece::Open { .. } | Piece::Sequences { part: SequencePart::Pack(..), .. } => {}
             Piece::Items(page) => {
                 in_order("items", page, shared.items.len())?;
                 let (names, first) = read_names(bytes).ok_or_else(|| broken(Role::Item, page))?;
@@ -131,6 +137,11 @@ impl Restoring {
         [filling(Role::Item), filling(Role::User)].into_iter().flatten()
     }
 
+    /// Returns how far the pages and packs of the whole reach.
+    pub fn reach(&self) -> Reach {
+        self.reach.clone()
+    }
+
     /// Returns the pipeline, and how many open impressions were dropped.
     ///
     /// # Errors
@@ -156,9 +167,8 @@ impl Restoring {
             return Err(StateError::Pieces { what: "first sights", expected: items, found });
         }
         self.pipeline.shared.stored = Stored::all(items, users);
-        for number in 0..self.pipeline.shards.len() {
-            let horizon = self.pipeline.read_from(number);
-            self.pipeline.shards[number].sequences.trim(horizon);
+        if !self.pipeline.shards.iter().all(|shard| shard.sequences.is_whole()) {
+            return Err(StateError::Index);
         }
         Ok((self.pipeline, self.dropped))
     }

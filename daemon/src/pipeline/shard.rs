@@ -2,7 +2,7 @@
 
 use sluice_features::assemble::FieldValues;
 use sluice_features::attribution::Joiner;
-use sluice_features::sequence::Sequences;
+use sluice_features::sequence::{KindNumbers, Sequences};
 use sluice_features::time::EventTime;
 use sluice_features::watermark::Watermark;
 use sluice_features::wire::Topic;
@@ -32,10 +32,10 @@ pub struct Shard {
 
 impl Shard {
     /// Creates the empty shard of this number.
-    pub fn new(rules: &Rules, number: u32) -> Self {
+    pub fn new(rules: &Rules, number: u32, kinds: &KindNumbers) -> Self {
         Self {
             joiner: Joiner::new(&rules.funnel, rules.limits()),
-            sequences: Sequences::new(rules.max_length),
+            sequences: Sequences::new(number, rules.max_length, kinds),
             watermark: Watermark::new(rules.lateness),
             idle: false,
             arrivals: 0,

@@ -9,7 +9,7 @@ use sluice_features::catalogue::Catalogue;
 use sluice_features::counters::{Counters, Subjects};
 use sluice_features::dictionary::{Collision, Dictionary};
 use sluice_features::ids::{CategoryId, ItemId, Numbers, UserId};
-use sluice_features::sequence::{KindNumbers, NO_CATEGORY, Sequences};
+use sluice_features::sequence::{KindNumbers, NO_CATEGORY, Sequence};
 use sluice_features::time::{EventTime, Span};
 use sluice_features::wire::Role;
 
@@ -156,8 +156,8 @@ impl Shared {
     }
 
     /// Returns a user's behaviours with ids for numbers.
-    pub fn past<'a>(&'a self, sequences: &'a Sequences, user: UserId) -> UserHistory<'a> {
-        UserHistory { sequences, items: &self.items, categories: &self.categories, user }
+    pub fn past<'a>(&'a self, sequence: Sequence<'a>) -> UserHistory<'a> {
+        UserHistory { sequence, items: &self.items, categories: &self.categories }
     }
 
     /// Returns what features are looked up in.

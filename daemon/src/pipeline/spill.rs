@@ -13,15 +13,18 @@
 //! the store that the checkpoint in force does not know, and the store is written by nobody but the thread that makes checkpoints.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sluice_features::assemble::FieldValues;
+use sluice_features::pack::OutOfReach;
 
 /// Impressions of a page; few in tests, where few wait at a time.
 const MOST: usize = if cfg!(test) { 8 } else { 256 };
 const PLACE_BITS: u32 = MOST.ilog2();
+
+/// What a page is called where it is out of reach.
+pub(crate) const PAGE: &str = "the page of open impressions";
 
 /// Keeps pages. They come there and go from there with checkpoints.
 pub trait Pages: Send + Sync {
@@ -29,42 +32,7 @@ pub trait Pages: Send + Sync {
     ///
     /// # Errors
     /// When it cannot be read.
-    fn get(&self, shard: u32, page: u64) -> Result<Option<Vec<u8>>, SpillError>;
-}
-
-/// Why features of open impressions are not to be had: nothing that comes after it counts.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum SpillError {
-    /// The store failed.
-    #[error("page {page} of open impressions of shard {shard} cannot be read")]
-    Store {
-        /// The shard.
-        shard: u32,
-        /// The page.
-        page: u64,
-        /// The store is damaged, not only out of reach.
-        damaged: bool,
-        /// What the store says.
-        #[source]
-        source: Arc<dyn Error + Send + Sync>,
-    },
-    /// The page is not what was written, or not there.
-    #[error("page {page} of open impressions of shard {shard} {what}")]
-    Page {
-        /// The shard.
-        shard: u32,
-        /// The page.
-        page: u64,
-        /// What is wrong.
-        what: &'static str,
-    },
-}
-
-impl SpillError {
-    /// Tells whether what is on disk is at fault.
-    pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Page { .. } | Self::Store { damaged: true, .. })
-    }
+    fn get(&self, shard: u32, page: u64) -> Result<Option<Vec<u8>>, OutOfReach>;
 }
 
 /// Features one after the other, and where each ends: `[features ...][end u32 ...][how many u16]`, little-endian.
@@ -186,7 +154,7 @@ impl Spill {
     }
 
     /// Reads features that were put away.
-    pub(super) fn read(&mut self, number: u64, values: &mut FieldValues) -> Result<(), SpillError> {
+    pub(super) fn read(&mut self, number: u64, values: &mut FieldValues) -> Result<(), OutOfReach> {
         let (page, place) = (number >> PLACE_BITS, number as usize % MOST);
         let held = if page == self.next { Some(&self.filling) } else { self.waiting.get(&page) };
         let held = match held {
@@ -243,7 +211,7 @@ impl Spill {
     }
 
     /// Calls `see` with every page but the one that fills.
-    pub(super) fn visit(&self, mut see: impl FnMut(u64, &[u8])) -> Result<(), SpillError> {
+    pub(super) fn visit(&self, mut see: impl FnMut(u64, &[u8])) -> Result<(), OutOfReach> {
         for &page in self.open.keys().filter(|page| **page != self.next) {
             let bytes = match self.waiting.get(&page) {
                 Some(held) => held.written(),
@@ -297,7 +265,7 @@ impl Spill {
         }
     }
 
-    fn fetch(&mut self, page: u64) -> Result<&Page, SpillError> {
+    fn fetch(&mut self, page: u64) -> Result<&Page, OutOfReach> {
         if self.recent.as_ref().is_none_or(|(recent, _)| *recent != page) {
             let read = Page::read(self.kept(page)?);
             let read = read.ok_or_else(|| self.wrong(page, "is no page"))?;
@@ -307,13 +275,13 @@ impl Spill {
         recent.ok_or_else(|| self.wrong(page, "is not there"))
     }
 
-    fn kept(&self, page: u64) -> Result<Vec<u8>, SpillError> {
+    fn kept(&self, page: u64) -> Result<Vec<u8>, OutOfReach> {
         let found = self.pages.as_ref().map(|pages| pages.get(self.shard, page)).transpose()?;
         found.flatten().ok_or_else(|| self.wrong(page, "is not there"))
     }
 
-    fn wrong(&self, page: u64, what: &'static str) -> SpillError {
-        SpillError::Page { shard: self.shard, page, what }
+    fn wrong(&self, page: u64, wrong: &'static str) -> OutOfReach {
+        OutOfReach::Wrong { what: PAGE, shard: self.shard, number: page, wrong }
     }
 }
 

@@ -21,7 +21,8 @@ use sluice_features::attribution::{JoinerPicture, JoinerState, OtherFunnel};
 use sluice_features::catalogue::Version;
 use sluice_features::counters::Counters;
 use sluice_features::dictionary::PAGE;
-use sluice_features::sequence::{Change, KindNumbers, SegmentError, SegmentKey, TooManyKinds};
+use sluice_features::pack::OutOfReach;
+use sluice_features::sequence::{KindNumbers, SequencePart, SequencesState, TooManyKinds};
 use sluice_features::watermark::Watermark;
 use sluice_features::wire::Role as Whose;
 
@@ -30,7 +31,7 @@ use super::counts::Counts;
 use super::names::{NamesError, write_names};
 use super::popular::Popular;
 use super::shared::Shared;
-use super::spill::{SpillError, SpillState};
+use super::spill::SpillState;
 
 /// Names of a piece.
 pub(super) const NAMES: usize = PAGE;
@@ -42,12 +43,12 @@ const COST: usize = 16;
 /// A part of the state that has a key of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Piece {
-    /// A segment of a user's sequence, or the open tail.
-    Segment {
+    /// A part of the sequences of a shard.
+    Sequences {
         /// The shard.
         shard: u32,
-        /// Whose, and which.
-        key: SegmentKey,
+        /// Which.
+        part: SequencePart,
     },
     /// Names of items by number, without their strings, with the time when each was first seen.
     Items(u32),
@@ -69,17 +70,32 @@ pub enum Piece {
 }
 
 impl Piece {
-    /// Tells whether a piece is a page that holds nothing of the first so many items and users.
-    pub fn is_beyond(self, items: usize, users: usize) -> bool {
+    /// Tells whether a piece is a page or a pack that holds nothing of what reaches so far.
+    pub fn is_beyond(self, reach: &Reach) -> bool {
         let from = |page: u32, each: usize| page as usize * each;
         match self {
-            Self::Segment { .. } | Self::Open { .. } => false,
-            Self::Items(page) | Self::Texts(Whose::Item, page) => from(page, NAMES) >= items,
-            Self::Users(page) | Self::Texts(Whose::User, page) => from(page, NAMES) >= users,
-            Self::ItemFeatures(page) => from(page, FEATURES) >= items,
-            Self::UserFeatures(page) => from(page, FEATURES) >= users,
+            Self::Sequences { shard, part: SequencePart::Pack(kind, number) } => {
+                let next = reach.packs.get(shard as usize);
+                next.is_none_or(|next| number >= next[kind as usize - 1])
+            }
+            Self::Sequences { part: SequencePart::Index(_), .. } | Self::Open { .. } => false,
+            Self::Items(page) | Self::Texts(Whose::Item, page) => from(page, NAMES) >= reach.items,
+            Self::Users(page) | Self::Texts(Whose::User, page) => from(page, NAMES) >= reach.users,
+            Self::ItemFeatures(page) => from(page, FEATURES) >= reach.items,
+            Self::UserFeatures(page) => from(page, FEATURES) >= reach.users,
         }
     }
+}
+
+/// How far the pages and packs of a checkpoint reach.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Names of items.
+    pub items: usize,
+    /// Names of users.
+    pub users: usize,
+    /// The next pack of each kind, by shard.
+    pub packs: Vec<[u64; 2]>,
 }
 
 /// What of names and features is stored already.
@@ -117,13 +133,16 @@ pub enum StateError {
     },
     /// Features of open impressions are out of reach.
     #[error("features of open impressions cannot be copied")]
-    Spill(#[source] SpillError),
+    Spill(#[source] OutOfReach),
+    /// A part of the index of users is damaged.
+    #[error("the stored index of users cannot be read")]
+    Index,
+    /// Users are out of reach.
+    #[error("users cannot be copied")]
+    Users(#[source] OutOfReach),
     /// Names are out of reach.
     #[error("names cannot be copied")]
     Names(#[source] NamesError),
-    /// A segment is damaged.
-    #[error("a stored sequence cannot be read")]
-    Segment(#[source] SegmentError),
     /// The joins are those of another funnel.
     #[error("the stored joins cannot be used")]
     Funnel(#[source] OtherFunnel),
@@ -180,6 +199,7 @@ pub(super) struct ShardState<J> {
     pub(super) arrivals: u64,
     pub(super) next: [i64; 4],
     pub(super) spill: SpillState,
+    pub(super) sequences: SequencesState,
 }
 
 impl Stored {
@@ -239,9 +259,10 @@ impl Stored {
 }
 
 impl Picture {
-    /// Returns how many names of items and of users there are.
-    pub fn names(&self) -> (usize, usize) {
-        (self.items, self.users)
+    /// Returns how far its pages and packs reach.
+    pub fn reach(&self) -> Reach {
+        let packs = self.shards.iter().map(|shard| shard.sequences.next()).collect();
+        Reach { items: self.items, users: self.users, packs }
     }
 
     /// Writes it.
@@ -281,9 +302,14 @@ impl Pipeline {
         self.batcher.is_empty() && !self.is_behind()
     }
 
-    /// Returns what is not kept in pieces, as it is now.
+    /// Returns what is not kept in pieces, as it is now: of what is, as the last call of [`Pipeline::finish_changes`] left it.
     pub fn picture(&self) -> Picture {
-        let shards = self.shards.iter().map(|shard| ShardState {
+        self.picture_with(self.shards.iter().map(|shard| shard.sequences.state()).collect())
+    }
+
+    pub(crate) fn picture_with(&self, sequences: Vec<SequencesState>) -> Picture {
+        let shards = self.shards.iter().zip(sequences).map(|(shard, sequences)| ShardState {
+            sequences,
             joiner: shard.joiner.picture(),
             watermark: shard.watermark,
             idle: shard.idle,
@@ -317,12 +343,8 @@ impl Pipeline {
     ) -> Result<usize, StateError> {
         let mut left = 0;
         for (shard, state) in (0u32..).zip(&mut self.shards) {
-            left += state.sequences.drain_changes(most, |key, change| {
-                let bytes = match change {
-                    Change::Added(bytes) | Change::Changed(bytes) => Some(bytes),
-                    Change::Removed => None,
-                };
-                see(Piece::Segment { shard, key }, bytes);
+            left += state.sequences.drain_changes(most, |part, bytes| {
+                see(Piece::Sequences { shard, part }, bytes);
             });
             let pages = most.div_ceil(COST);
             left += state
@@ -339,13 +361,35 @@ impl Pipeline {
         Ok(left + self.shared.stored.left(items, users))
     }
 
-    /// Calls `see` with all pieces there are, and takes nothing as stored.
+    /// Calls `see` with all pieces that have changed since the last time, `None` for one that is no more: with them a checkpoint has everything up
+    /// to now.
     ///
     /// # Errors
-    /// When one cannot be encoded.
-    pub fn visit_pieces(&self, mut see: impl FnMut(Piece, &[u8])) -> Result<(), StateError> {
+    /// As [`Pipeline::drain_changes`].
+    pub fn finish_changes(
+        &mut self,
+        mut see: impl FnMut(Piece, Option<&[u8]>),
+    ) -> Result<(), StateError> {
+        self.drain_changes(usize::MAX, &mut see)?;
+        for (shard, state) in (0u32..).zip(&mut self.shards) {
+            state.sequences.cut(|part, bytes| see(Piece::Sequences { shard, part }, bytes));
+        }
+        Ok(())
+    }
+
+    /// Calls `see` with all pieces of a state of its own that has everything that this one has, and returns what is not kept in pieces of it. Takes
+    /// nothing as stored.
+    ///
+    /// # Errors
+    /// When one cannot be encoded, or is out of reach.
+    pub fn copy(&self, mut see: impl FnMut(Piece, &[u8])) -> Result<Picture, StateError> {
+        let mut sequences = Vec::new();
         for (shard, state) in (0u32..).zip(&self.shards) {
-            state.sequences.visit_all(|key, bytes| see(Piece::Segment { shard, key }, bytes));
+            let copied = state.sequences.copy(|part, bytes| {
+                see(Piece::Sequences { shard, part }, bytes);
+            });
+            state.sequences.check().map_err(StateError::Users)?;
+            sequences.push(copied);
             let visited = state.spill.visit(|page, bytes| see(Piece::Open { shard, page }, bytes));
             visited.map_err(StateError::Spill)?;
         }
@@ -361,7 +405,7 @@ impl Pipeline {
         for piece in pieces {
             see(piece, &self.shared.piece(piece)?);
         }
-        Ok(())
+        Ok(self.picture_with(sequences))
     }
 }
 
@@ -372,7 +416,7 @@ impl Shared {
     /// Returns a piece of names or features as bytes; nothing for other pieces.
     fn piece(&self, piece: Piece) -> Result<Vec<u8>, StateError> {
         match piece {
-            Piece::Segment { .. } | Piece::Open { .. } => Ok(Vec::new()),
+            Piece::Sequences { .. } | Piece::Open { .. } => Ok(Vec::new()),
             Piece::Items(page) => {
                 let names = self.items.names(page);
                 let first = self.first_seen.get(page as usize * NAMES..).unwrap_or_default();

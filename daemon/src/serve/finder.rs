@@ -71,8 +71,8 @@ impl Finder {
                 let read = &shared.kinds.among(&pipeline.rules().schema.read);
                 let past = pipeline.past(asker.user);
                 let categories = &mut self.categories;
-                let (user, time) = (asker.user, asker.time);
-                past.sequences.recent_categories(user, time, CATEGORIES, read, categories);
+                let time = asker.time;
+                past.sequence.recent_categories(time, CATEGORIES, read, categories);
             }
         }
         // The best of each category, then the second best of each.

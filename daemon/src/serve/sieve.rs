@@ -36,7 +36,7 @@ impl Sieve {
     pub(super) fn exclude_seen(&mut self, pipeline: &Pipeline, user: UserId, time: EventTime) {
         let all = pipeline.shared().kinds.configured();
         let past = pipeline.past(user);
-        past.sequences.newest(user, time, SEEN, &all, |entry| {
+        past.sequence.newest(time, SEEN, &all, |entry| {
             self.excluded.insert(past.items.id(entry.item));
         });
     }

@@ -2,13 +2,18 @@
 //!
 //! | room | key behind the room's byte | value |
 //! |---|---|---|
-//! | segment | shard u32, user u64, place u64 | one packed segment of a user's sequence; the open tail has the last place |
+//! | segment | shard u32, pack u64 | full segments of sequences, packed |
+//! | users | shard u32, pack u64 | users, packed: open tails, and where their segments are |
+//! | user index | page u32, shard u32 | in which packs the users of a range are |
+//! | user log | log u64, shard u32 | users that were put into other packs |
 //! | open impressions | shard u32, page u64 | features of impressions that wait longer than their first window |
 //! | dictionary | kind u8, page u32 | the ids of neighbouring numbers, and when items were first seen |
 //! | texts | kind u8, page u32 | the strings of neighbouring numbers |
 //! | catalogue | kind u8, page u32 | the features of items or users with neighbouring numbers |
 //! | parts | length of a key u8, the key, part u16 | a piece of a long value; only the store itself sees them |
 //! | meta | a name | the checkpoint in force, the format version, whether pages came ahead of the first checkpoint |
+
+use sluice_features::pack::PackKind;
 
 /// The version of keys and values. Another version on disk is refused or migrated.
 pub const FORMAT: u32 = 5;
@@ -19,6 +24,12 @@ pub const FORMAT: u32 = 5;
 pub enum Room {
     /// Segments of sequences.
     Segment = 1,
+    /// Users.
+    Users = 3,
+    /// In which packs the users of a range are.
+    UserIndex = 4,
+    /// Users that were put into other packs.
+    UserLog = 8,
     /// Features of impressions that wait for labels.
     OpenImpressions = 2,
     /// Ids by number.
@@ -66,9 +77,23 @@ impl Meta {
     }
 }
 
-/// Returns the key of a segment of a user's sequence.
-pub fn segment(shard: u32, user: u64, place: u64) -> Vec<u8> {
-    Key::of(Room::Segment).u32(shard).u64(user).u64(place).done()
+/// Returns the key of a pack.
+pub fn pack(kind: PackKind, shard: u32, number: u64) -> Vec<u8> {
+    let room = match kind {
+        PackKind::Users => Room::Users,
+        PackKind::Segments => Room::Segment,
+    };
+    Key::of(room).u32(shard).u64(number).done()
+}
+
+/// Returns the key of a page of the index of users.
+pub fn index_page(shard: u32, page: u32) -> Vec<u8> {
+    Key::of(Room::UserIndex).u32(page).u32(shard).done()
+}
+
+/// Returns the key of a log of the index of users.
+pub fn index_log(shard: u32, log: u64) -> Vec<u8> {
+    Key::of(Room::UserLog).u64(log).u32(shard).done()
 }
 
 /// Returns the key of a page of open impressions.
@@ -170,9 +195,9 @@ mod tests {
     fn the_order_of_keys_is_the_order_of_numbers() {
         let keys: Vec<_> = [0, 3, 255, 256, u64::MAX].map(|page| open_impressions(1, page)).into();
         assert!(keys.is_sorted());
-        assert!(segment(1, 5, 255) < segment(1, 5, 256));
-        assert!(segment(1, u64::MAX, 0) < segment(2, 0, 0));
-        assert!(segment(3, 7, 1).starts_with(&room(Room::Segment)));
+        assert!(pack(PackKind::Users, 1, 255) < pack(PackKind::Users, 1, 256));
+        assert!(index_log(2, 9) < index_log(1, 10));
+        assert!(pack(PackKind::Segments, 3, 7).starts_with(&room(Room::Segment)));
     }
 
     #[test]
@@ -188,12 +213,15 @@ mod tests {
     #[test]
     fn no_two_rooms_share_a_key() {
         let keys = [
-            segment(1, 1, 1),
+            pack(PackKind::Segments, 1, 1),
+            pack(PackKind::Users, 1, 1),
+            index_page(1, 1),
+            index_log(1, 1),
             open_impressions(1, 1),
             dictionary(Kind::Item, 1),
             texts(Kind::Item, 1),
             catalogue(Kind::Item, 1),
-            part(&segment(1, 1, 1), 1),
+            part(&open_impressions(1, 1), 1),
             Meta::Format.key(),
         ];
         let rooms: std::collections::BTreeSet<u8> = keys.iter().map(|key| key[0]).collect();

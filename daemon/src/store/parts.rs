@@ -72,7 +72,7 @@ pub(super) fn behind([length, first]: [u8; 2]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::keys::{Kind, catalogue, segment};
+    use super::super::keys::{Kind, catalogue, open_impressions};
     use super::*;
 
     #[test]
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_part_tells_the_kind_of_its_key() {
-        for key in [segment(3, 1 << 60, 9), catalogue(Kind::User, 7), vec![255; 9], vec![1]] {
+        for key in [open_impressions(3, 1 << 60), catalogue(Kind::User, 7), vec![255; 9], vec![1]] {
             let parts: Vec<Vec<u8>> = keys(&key, 3).collect();
             let kind = kind_of(&key).unwrap();
             for part in &parts {

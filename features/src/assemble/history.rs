@@ -1,8 +1,8 @@
 //! What assembling asks of a user's behaviours.
 
 use crate::dictionary::Dictionary;
-use crate::ids::{Numbers, UserId};
-use crate::sequence::{Entry, Kinds, NO_CATEGORY, Sequences};
+use crate::ids::Numbers;
+use crate::sequence::{Entry, Kinds, NO_CATEGORY, Sequence};
 use crate::time::EventTime;
 
 /// A past behaviour.
@@ -33,16 +33,14 @@ pub trait History {
 }
 
 /// One user's sequence, read through the numbers that stand for items and categories in it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct UserHistory<'a> {
-    /// All sequences of the shard.
-    pub sequences: &'a Sequences,
+    /// What the user did.
+    pub sequence: Sequence<'a>,
     /// The items behind their numbers.
     pub items: &'a Dictionary,
     /// The categories behind their numbers.
     pub categories: &'a Numbers,
-    /// The user.
-    pub user: UserId,
 }
 
 impl UserHistory<'_> {
@@ -54,7 +52,7 @@ impl UserHistory<'_> {
 
 impl History for UserHistory<'_> {
     fn newest(&self, before: EventTime, limit: usize, read: &Kinds, mut visit: impl FnMut(Past)) {
-        self.sequences.newest(self.user, before, limit, read, |entry| visit(self.past(entry)));
+        self.sequence.newest(before, limit, read, |entry| visit(self.past(entry)));
     }
 
     fn matching(
@@ -67,9 +65,7 @@ impl History for UserHistory<'_> {
     ) {
         // A category without a number was never in a sequence.
         if let Some(category) = self.categories.number(category) {
-            self.sequences.matching(self.user, category, before, limit, read, |entry| {
-                visit(self.past(entry))
-            });
+            self.sequence.matching(category, before, limit, read, |entry| visit(self.past(entry)));
         }
     }
 }

@@ -110,6 +110,10 @@ fn schema(fields: &[(Source, Kind, Missing)]) -> Schema {
 
 /// The assembler of a schema, over histories with the behaviours 0 to 2.
 fn assembler(schema: &Schema) -> Assembler {
+    Assembler::new(schema, key(CATEGORY), &kinds())
+}
+
+fn kinds() -> KindNumbers {
     let tasks = ["a", "b", "c"].map(|name| Task {
         name: name.into(),
         parent: None,
@@ -117,7 +121,7 @@ fn assembler(schema: &Schema) -> Assembler {
         labels: LabelRule::Wait,
     });
     let funnel = Funnel::build(Entry::Impression, "impression", tasks.into(), vec![]).unwrap();
-    Assembler::new(schema, key(CATEGORY), &KindNumbers::new(&funnel))
+    KindNumbers::new(&funnel)
 }
 
 /// What the tests assemble from.
@@ -489,7 +493,7 @@ proptest! {
     ) {
         let mut world = everything();
         let category = |item: u64| (!item.is_multiple_of(4)).then(|| stable_hash(&[b'c', (item % 4) as u8]));
-        let mut sequences = Sequences::new(1000);
+        let mut sequences = Sequences::new(0, 1000, &kinds());
         let (mut items, mut categories) = (Dictionary::default(), Numbers::default());
         for (i, &(item, kind, time)) in behaviours.iter().enumerate() {
             // Distinct times: behaviours of one instant have no order of their own here.
@@ -516,10 +520,9 @@ proptest! {
         let assembler = assembler(&world.schema);
         let mut batch = assembler.batch();
         let history = UserHistory {
-            sequences: &sequences,
+            sequence: sequences.of(USER),
             items: &items,
             categories: &categories,
-            user: USER,
         };
         assembler.append(&labelled(&values, &asked, Labels::default()), &history, &mut batch);
         prop_assert_eq!(batch, world.row(&asked));

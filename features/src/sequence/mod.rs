@@ -12,29 +12,52 @@
 //!
 //! Costs: an append is O(1) amortised; the newest N are one read; a search by category ([SIM](https://arxiv.org/abs/2006.05639)'s hard search) looks
 //! at one short list a segment and scans a byte column where it is found.
+//!
+//! Users may be more than there is memory for. In it are those that were asked for lately ([`residents`]) and, of all, in which pack the rest of
+//! them is ([`index`]):
+//!
+//! ```text
+//! user ─> in memory ─────────────────────────────────────┐
+//!    └──> index ─> pack of users ─> open tail, and of each segment a summary and where it is ─> pack of segments
+//! ```
+//!
+//! Packs ([`crate::pack`]) are written by checkpoints and never changed. Who has changed since the checkpoint in force stays in memory. So what
+//! is stored is that checkpoint, and a start reads the index and no user. What is read does not depend on who is in memory.
 
 mod history;
+mod index;
 mod kinds;
+mod reader;
+mod residents;
 mod search;
 mod segment;
+mod storing;
+mod summary;
 
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use crate::ids::UserId;
-use crate::maps::{self, Map};
+use crate::pack::{OutOfReach, Packs};
 use crate::time::EventTime;
 
-use history::{History, Stored};
-use segment::Segment;
+use history::History;
+use index::UserIndex;
+use reader::Reader;
+use residents::Residents;
+use storing::Storing;
 
+pub use index::IndexPart;
 pub use kinds::{KindNumber, KindNumbers, Kinds, TooManyKinds};
 pub use segment::SegmentError;
+pub use storing::{SequencePart, SequencesState};
 
 /// Category of a behaviour whose item has none.
 pub const NO_CATEGORY: u32 = u32::MAX;
 
-/// How far back [`Sequences::recent_categories`] looks.
+/// How far back [`Sequence::recent_categories`] looks.
 const RECENT: usize = 1024;
 
 /// A behaviour in a user's sequence.
@@ -61,136 +84,133 @@ pub enum Appended {
     TooOld,
 }
 
-/// The key of a segment in a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SegmentKey {
-    /// Whose.
-    pub user: UserId,
-    /// The place in the order of the user's segments; [`SegmentKey::TAIL`] for the open tail.
-    pub place: u64,
+/// What the cache of users has done since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheCounts {
+    /// Users that were asked for and in memory.
+    pub hits: u64,
+    /// Users that were asked for and had to be read.
+    pub misses: u64,
+    /// Segments that were read.
+    pub segments: u64,
+    /// Bytes of users that made room for others.
+    pub evicted_bytes: u64,
 }
 
-impl SegmentKey {
-    /// The place of the open tail.
-    pub const TAIL: u64 = u64::MAX;
+impl CacheCounts {
+    /// Adds those of another cache.
+    pub fn add(&mut self, more: Self) {
+        self.hits += more.hits;
+        self.misses += more.misses;
+        self.segments += more.segments;
+        self.evicted_bytes += more.evicted_bytes;
+    }
 }
 
-/// What a store has to do for a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change<'a> {
-    /// Write a segment that was never there: no earlier state depends on it.
-    Added(&'a [u8]),
-    /// Replace a segment or the tail.
-    Changed(&'a [u8]),
-    /// Delete it.
-    Removed,
-}
-
-/// The sequences of all users.
-#[derive(Clone, Debug)]
+/// The sequences of all users of a shard.
+#[derive(Debug)]
 pub struct Sequences {
-    users: Map<UserId, History>,
+    residents: Residents,
+    index: UserIndex,
+    reader: Reader,
+    storing: Storing,
     max_length: usize,
+    /// Users, wherever they are.
+    users: usize,
     behaviours: usize,
-    /// What all histories take together.
-    bytes: usize,
-    /// Users with changes, in the order of their first change.
-    changed: Vec<UserId>,
-    removed: Vec<SegmentKey>,
+    hits: u64,
     room: Vec<Entry>,
 }
 
 impl Sequences {
-    /// Creates empty sequences that keep at most `max_length` (at least 1) behaviours of a user.
-    pub fn new(max_length: usize) -> Self {
+    /// Creates the empty sequences of a shard that keep at most `max_length` (at least 1) behaviours of a user. All users stay in memory until
+    /// [`Self::read_from`] says where else they could be. `kinds` gave the numbers of types of behaviour.
+    pub fn new(shard: u32, max_length: usize, kinds: &KindNumbers) -> Self {
         Self {
-            users: Map::default(),
+            residents: Residents::new(),
+            index: UserIndex::new(),
+            reader: Reader::new(shard, kinds.given()),
+            storing: Storing::default(),
             max_length: max_length.max(1),
+            users: 0,
             behaviours: 0,
-            bytes: 0,
-            changed: Vec::new(),
-            removed: Vec::new(),
+            hits: 0,
             room: Vec::new(),
         }
+    }
+
+    /// Says where stored packs are read: with that, memory can be bounded.
+    pub fn read_from(&mut self, packs: Arc<dyn Packs>) {
+        self.reader.read_from(packs);
+    }
+
+    /// Sets how many bytes of memory users may take. Who has changed since the checkpoint in force stays all the same.
+    pub fn bound(&mut self, most: usize) {
+        self.residents.bound(most);
     }
 
     /// Adds a behaviour after all of this user that are not later. Before the `horizon` nobody will read any more: a read as of that time or later
     /// sees the newest `max_length` behaviours before it, unless there are more than twice as many (at least 4096 more) altogether.
     pub fn append(&mut self, user: UserId, entry: Entry, horizon: EventTime) -> Appended {
-        let history = self.users.entry(user).or_default();
-        let (before, bytes) = (history.length(self.max_length), history.memory());
-        let removed = &mut self.removed;
-        let (most, room) = (self.max_length, &mut self.room);
-        let appended = history.append(entry, most, horizon, room, &mut |place| {
-            removed.push(SegmentKey { user, place });
+        if !self.bring(user) {
+            self.users += 1;
+            self.residents.insert(user, History::default());
+        }
+        let Self { residents, reader, storing, max_length, room, behaviours, .. } = self;
+        let most = *max_length;
+        let changed = residents.change(user, |history| {
+            let before = history.length(most);
+            let removed = &mut |spot| storing.remove(spot);
+            history.trim(most, horizon, reader, removed);
+            let appended = history.append(entry, (most, horizon), reader, room, removed);
+            *behaviours = *behaviours + history.length(most) - before;
+            appended
         });
-        self.behaviours += history.length(self.max_length) - before;
-        self.bytes = self.bytes + history.memory() - bytes;
-        if appended != Appended::TooOld && !history.listed {
-            history.listed = true;
-            self.changed.push(user);
+        let Some((appended, first)) = changed else { return Appended::TooOld };
+        if first {
+            self.storing.changed(user);
         }
         appended
     }
 
-    /// Calls `visit` with the newest behaviours strictly before a time, at most `limit`, newest first, of the types that `read` has.
-    pub fn newest(
-        &self,
-        user: UserId,
-        before: EventTime,
-        limit: usize,
-        read: &Kinds,
-        visit: impl FnMut(Entry),
-    ) {
-        if let Some(history) = self.users.get(&user) {
-            history.visit_back(before, self.max_length, limited(limit, read, visit));
+    /// Brings a user into memory. Returns false for one who is not known.
+    pub fn bring(&mut self, user: UserId) -> bool {
+        if self.residents.has(user) {
+            self.hits += 1;
+            return true;
         }
+        let Some(history) = self.away(user) else { return false };
+        self.residents.insert(user, history);
+        true
     }
 
-    /// Calls `visit` with the newest behaviours in a category strictly before a time, at most `limit`, newest first, of the types that
-    /// `read` has.
-    pub fn matching(
-        &self,
-        user: UserId,
-        category: u32,
-        before: EventTime,
-        limit: usize,
-        read: &Kinds,
-        visit: impl FnMut(Entry),
-    ) {
-        if let Some(history) = self.users.get(&user) {
-            let visit = limited(limit, read, visit);
-            history.visit_category_back(category, read, before, self.max_length, visit);
-        }
+    /// Looks at a user's behaviours.
+    pub fn of(&self, user: UserId) -> Sequence<'_> {
+        let history = match self.residents.get(user) {
+            Some(history) => Whose::Resident(history),
+            None => self.away(user).map_or(Whose::Nobody, |history| Whose::Away(Box::new(history))),
+        };
+        Sequence { history, reader: &self.reader, max_length: self.max_length }
     }
 
-    /// Replaces `out` by the categories of the newest behaviours before a time, each once, newest first, at most `limit`. Looks at no more
-    /// than the newest 1024 behaviours.
-    pub fn recent_categories(
-        &self,
-        user: UserId,
-        before: EventTime,
-        limit: usize,
-        read: &Kinds,
-        out: &mut Vec<u32>,
-    ) {
-        out.clear();
-        self.newest(user, before, RECENT, read, |entry| {
-            if out.len() < limit && entry.category != NO_CATEGORY && !out.contains(&entry.category)
-            {
-                out.push(entry.category);
-            }
-        });
+    /// Tells whether a user has any behaviours.
+    pub fn knows(&self, user: UserId) -> bool {
+        self.residents.has(user) || self.index.get(user).is_some()
     }
 
-    /// Returns how many behaviours are kept of a user.
-    pub fn length(&self, user: UserId) -> usize {
-        self.users.get(&user).map_or(0, |history| history.length(self.max_length))
+    /// Returns where packs are read, if anybody can be away.
+    pub fn packs(&self) -> Option<&Arc<dyn Packs>> {
+        self.reader.packs()
+    }
+
+    /// Returns the pack that a user is to be read from, `None` for one who is in memory or not known.
+    pub fn pack_of(&self, user: UserId) -> Option<u64> {
+        if self.residents.has(user) { None } else { self.index.get(user) }
     }
 
     /// Returns how many users there are.
     pub fn users(&self) -> usize {
-        self.users.len()
+        self.users
     }
 
     /// Returns how many behaviours there are of all users.
@@ -198,92 +218,121 @@ impl Sequences {
         self.behaviours
     }
 
+    /// Returns how many users are in memory.
+    pub fn residents(&self) -> usize {
+        self.residents.len()
+    }
+
     /// Returns about how many bytes of memory the sequences take. O(1).
     pub fn memory(&self) -> usize {
-        maps::bytes(self.users.capacity(), size_of::<(UserId, History)>()) + self.bytes
+        self.residents.memory() + self.fixed_memory()
     }
 
-    /// Drops of every user what no read from the horizon on sees, as further behaviours would: where `max_length` was larger when these came.
-    pub fn trim(&mut self, horizon: EventTime) {
-        for (&user, history) in &mut self.users {
-            let (bytes, removed) = (history.memory(), &mut self.removed);
-            history.trim(self.max_length, horizon, &mut |place| {
-                removed.push(SegmentKey { user, place });
-            });
-            self.bytes -= bytes - history.memory();
-        }
+    /// Returns about how many bytes of it stay however small the bound: the index.
+    pub fn fixed_memory(&self) -> usize {
+        self.index.memory() + self.storing.memory()
     }
 
-    /// Calls `visit` with what has changed of at most `most` users since the last time, and takes it as stored. Returns how many users
-    /// with changes are left.
-    pub fn drain_changes(
-        &mut self,
-        most: usize,
-        mut visit: impl FnMut(SegmentKey, Change<'_>),
-    ) -> usize {
-        for key in self.removed.drain(..) {
-            visit(key, Change::Removed);
-        }
-        for user in self.changed.drain(..most.min(self.changed.len())) {
-            let Some(history) = self.users.get_mut(&user) else { continue };
-            for slot in &mut history.slots {
-                let key = SegmentKey { user, place: slot.place };
-                match slot.stored {
-                    Stored::Same => {}
-                    Stored::New => visit(key, Change::Added(slot.segment.bytes())),
-                    Stored::Changed => visit(key, Change::Changed(slot.segment.bytes())),
-                }
-                slot.stored = Stored::Same;
-            }
-            if history.open {
-                let segment = Segment::pack(&history.tail);
-                visit(
-                    SegmentKey { user, place: SegmentKey::TAIL },
-                    Change::Changed(segment.bytes()),
-                );
-            }
-            (history.open, history.listed) = (false, false);
-        }
-        self.changed.len()
+    /// Returns how many bytes of memory have to stay until the next checkpoint is in force.
+    pub fn unstored_bytes(&self) -> usize {
+        self.residents.held_bytes()
     }
 
-    /// Calls `visit` with all segments and tails, in the order of their keys.
-    pub fn visit_all(&self, mut visit: impl FnMut(SegmentKey, &[u8])) {
-        let mut users: Vec<UserId> = self.users.keys().copied().collect();
-        users.sort_unstable();
-        for user in users {
-            let history = &self.users[&user];
-            for slot in &history.slots {
-                visit(SegmentKey { user, place: slot.place }, slot.segment.bytes());
-            }
-            if !history.tail.is_empty() {
-                let segment = Segment::pack(&history.tail);
-                visit(SegmentKey { user, place: SegmentKey::TAIL }, segment.bytes());
-            }
-        }
+    /// Returns what the cache has done.
+    pub fn counts(&self) -> CacheCounts {
+        let (misses, segments) = self.reader.reads();
+        let evicted_bytes = self.residents.evicted_bytes();
+        CacheCounts { hits: self.hits, misses, segments, evicted_bytes }
     }
 
-    /// Puts back a segment or a tail, in any order; nothing else may have been added before the last of them. `kinds` gave the numbers in it.
+    /// Makes sure that nothing was out of reach so far.
     ///
     /// # Errors
-    /// [`SegmentError`], and nothing is changed.
-    pub fn restore(
-        &mut self,
-        key: SegmentKey,
-        bytes: &[u8],
-        kinds: &KindNumbers,
-    ) -> Result<(), SegmentError> {
-        let segment = Segment::parse(bytes, kinds.given())?;
-        let history = self.users.entry(key.user).or_default();
-        let (before, bytes) = (history.length(self.max_length), history.memory());
-        let free = if key.place == SegmentKey::TAIL {
-            history.restore_tail(&segment)
-        } else {
-            history.restore(key.place, segment)
-        };
-        self.behaviours += history.length(self.max_length) - before;
-        self.bytes = self.bytes + history.memory() - bytes;
-        if free { Ok(()) } else { Err(SegmentError::Doubled) }
+    /// Why it was.
+    pub fn check(&self) -> Result<(), OutOfReach> {
+        self.reader.trouble().map_or(Ok(()), |trouble| Err(trouble.clone()))
+    }
+
+    fn away(&self, user: UserId) -> Option<History> {
+        self.reader.user(user, self.index.get(user)?)
+    }
+}
+
+/// The behaviours of one user.
+#[derive(Debug)]
+pub struct Sequence<'a> {
+    history: Whose<'a>,
+    reader: &'a Reader,
+    max_length: usize,
+}
+
+#[derive(Debug)]
+enum Whose<'a> {
+    Resident(&'a History),
+    Away(Box<History>),
+    Nobody,
+}
+
+impl Sequence<'_> {
+    /// Calls `visit` with the newest behaviours strictly before a time, at most `limit`, newest first, of the types that `read` has.
+    pub fn newest(&self, before: EventTime, limit: usize, read: &Kinds, visit: impl FnMut(Entry)) {
+        if let Some(history) = self.history() {
+            history.visit_back(before, self.max_length, self.reader, limited(limit, read, visit));
+        }
+    }
+
+    /// Calls `visit` with the newest behaviours in a category strictly before a time, at most `limit`, newest first, of the types that
+    /// `read` has.
+    pub fn matching(
+        &self,
+        category: u32,
+        before: EventTime,
+        limit: usize,
+        read: &Kinds,
+        visit: impl FnMut(Entry),
+    ) {
+        if let Some(history) = self.history() {
+            let visit = limited(limit, read, visit);
+            history.visit_category_back(
+                category,
+                read,
+                before,
+                self.max_length,
+                self.reader,
+                visit,
+            );
+        }
+    }
+
+    /// Replaces `out` by the categories of the newest behaviours before a time, each once, newest first, at most `limit`. Looks at no more
+    /// than the newest 1024 behaviours.
+    pub fn recent_categories(
+        &self,
+        before: EventTime,
+        limit: usize,
+        read: &Kinds,
+        out: &mut Vec<u32>,
+    ) {
+        out.clear();
+        self.newest(before, RECENT, read, |entry| {
+            if out.len() < limit && entry.category != NO_CATEGORY && !out.contains(&entry.category)
+            {
+                out.push(entry.category);
+            }
+        });
+    }
+
+    /// Returns how many behaviours are kept.
+    pub fn length(&self) -> usize {
+        self.history().map_or(0, |history| history.length(self.max_length))
+    }
+
+    fn history(&self) -> Option<&History> {
+        match &self.history {
+            Whose::Resident(history) => Some(history),
+            Whose::Away(history) => Some(history),
+            Whose::Nobody => None,
+        }
     }
 }
 

@@ -38,14 +38,15 @@ pub enum SegmentError {
         "expected a sequence segment, found damaged bytes ({0}): rebuild the store from the input topics"
     )]
     Damaged(&'static str),
-    /// There is a segment of this key already.
-    #[error("expected one sequence segment for each key, found two: restore into an empty state")]
-    Doubled,
 }
 
 /// A packed segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Segment(Box<[u8]>);
+
+/// A segment, wherever its bytes are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'a>(&'a [u8]);
 
 /// The columns of a segment.
 struct Columns<'a> {
@@ -102,11 +103,22 @@ impl Segment {
         Self(bytes.into_boxed_slice())
     }
 
+    /// Returns the bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(super) fn view(&self) -> View<'_> {
+        View(&self.0)
+    }
+}
+
+impl<'a> View<'a> {
     /// Takes bytes as a segment if they are one in every respect, so that reading it never fails. So many types of behaviour have a number.
     ///
     /// # Errors
     /// [`SegmentError`].
-    pub(super) fn parse(bytes: &[u8], kinds: usize) -> Result<Self, SegmentError> {
+    pub(super) fn parse(bytes: &'a [u8], kinds: usize) -> Result<Self, SegmentError> {
         let damaged = |what| Err(SegmentError::Damaged(what));
         let Some(&version) = bytes.first() else {
             return damaged("nothing there");
@@ -117,7 +129,7 @@ impl Segment {
         if bytes.len() < HEADER {
             return damaged("shorter than its header");
         }
-        let segment = Self(bytes.into());
+        let segment = Self(bytes);
         let (count, distinct, times) = (segment.count(), segment.number(4), segment.number(6));
         if count == 0 || count > MOST || distinct == 0 || distinct > count {
             return damaged("impossible counts");
@@ -157,9 +169,9 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Returns the bytes.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.0
+    /// Returns a copy.
+    pub(super) fn to_segment(self) -> Segment {
+        Segment(self.0.into())
     }
 
     /// Returns how many behaviours there are.
@@ -169,12 +181,12 @@ impl Segment {
 
     /// Returns the time of the first behaviour.
     pub(super) fn first(&self) -> EventTime {
-        EventTime(time_at(&self.0, 8))
+        EventTime(time_at(self.0, 8))
     }
 
     /// Returns the time of the last behaviour.
     pub(super) fn last(&self) -> EventTime {
-        EventTime(time_at(&self.0, 16))
+        EventTime(time_at(self.0, 16))
     }
 
     /// Returns how many behaviours are strictly before a time.
@@ -248,6 +260,13 @@ impl Segment {
         })
     }
 
+    /// Calls `see` with each category that there is.
+    pub(super) fn categories(&self, see: impl FnMut(u32)) {
+        let columns = self.columns();
+        let distinct = columns.categories.len() / 4;
+        (0..distinct).map(|i| number_at(columns.categories, i)).for_each(see);
+    }
+
     /// Adds all behaviours to `out`, in time order.
     pub(super) fn unpack(&self, out: &mut Vec<Entry>) {
         let columns = self.columns();
@@ -262,7 +281,7 @@ impl Segment {
         usize::from(u16::from_le_bytes([self.0[at], self.0[at + 1]]))
     }
 
-    fn columns(&self) -> Columns<'_> {
+    fn columns(&self) -> Columns<'a> {
         let (count, distinct) = (self.count(), self.number(4));
         let (items, rest) = self.0[HEADER..].split_at(4 * count);
         let (categories, rest) = rest.split_at(4 * distinct);

@@ -7,7 +7,6 @@ use sluice_features::ids::UserId;
 use sluice_features::time::Span;
 
 use super::*;
-use crate::pipeline::state::Piece;
 
 /// The same rules with another funnel. A task stands below the one before it.
 fn with_funnel(rules: &Rules, tasks: &[&str], extras: &[&str]) -> Rules {
@@ -26,15 +25,9 @@ fn with_funnel(rules: &Rules, tasks: &[&str], extras: &[&str]) -> Rules {
     rules
 }
 
-/// All segments, to the byte.
-fn segments(pipeline: &Pipeline) -> Vec<(Piece, Vec<u8>)> {
-    let mut segments = Vec::new();
-    let visited = pipeline.visit_pieces(|piece, bytes| {
-        if matches!(piece, Piece::Segment { .. }) {
-            segments.push((piece, bytes.to_vec()));
-        }
-    });
-    visited.map(|()| segments).unwrap()
+/// How many behaviours there are of whatever type, configured or not.
+fn behaviours(pipeline: &Pipeline) -> usize {
+    pipeline.shards().iter().map(|shard| shard.sequences.behaviours()).sum()
 }
 
 /// What is read of the configured types of behaviour, by name: user, item, time.
@@ -45,7 +38,7 @@ fn histories(pipeline: &Pipeline) -> BTreeMap<String, Vec<(u64, u32, EventTime)>
         let (read, mut found) = (shared.kinds.among(&only), Vec::new());
         for user in (0..4).map(|user| UserId::of(&format!("u{user}"))) {
             let past = pipeline.past(user);
-            past.sequences.newest(user, EventTime::MAX, usize::MAX, &read, |entry| {
+            past.sequence.newest(EventTime::MAX, usize::MAX, &read, |entry| {
                 found.push((user.0, entry.item, entry.time));
             });
         }
@@ -83,7 +76,8 @@ fn sequences_are_kept_whatever_becomes_of_the_funnel() {
     for ((what, tasks, extras), portion) in changes.into_iter().zip(portions) {
         let other = with_funnel(&plain, tasks, extras);
         if other.funnel != rules.funnel {
-            let (before, open) = (segments(&opening.pipeline), opening.pipeline.open_impressions());
+            let (before, open) =
+                (behaviours(&opening.pipeline), opening.pipeline.open_impressions());
             setup.identity = Identity::new(&other, vec!["sharing ple".into()]);
             let stop = again(&setup, &other).err().unwrap();
             assert_eq!(stop.exit(), Exit::Data, "{what}");
@@ -94,7 +88,7 @@ fn sequences_are_kept_whatever_becomes_of_the_funnel() {
             setup.new_model = true;
             opening = again(&setup, &other).unwrap();
             setup.new_model = false;
-            assert_eq!(segments(&opening.pipeline), before, "{what}");
+            assert_eq!(behaviours(&opening.pipeline), before, "{what}");
             assert!(open > 0 && opening.pipeline.open_impressions() == 0, "{what}");
             assert_eq!(opening.resumed.as_ref().unwrap().dropped, open, "{what}");
         }
@@ -116,12 +110,12 @@ fn sequences_are_kept_whatever_becomes_of_the_funnel() {
             afresh(|to: &mut dyn Write| to.write_all(b"x")),
         );
         assert!(matches!(committed.unwrap(), Outcome::Done(_)));
-        let before = (segments(&opening.pipeline), tally(&opening.pipeline));
+        let before = (histories(&opening.pipeline), tally(&opening.pipeline));
         opening = again(&setup, &rules).unwrap();
         assert!(
             opening.resumed.as_ref().unwrap().difference.is_none() && opening.parameters.is_some()
         );
-        assert_eq!((segments(&opening.pipeline), tally(&opening.pipeline)), before, "{what}");
+        assert_eq!((histories(&opening.pipeline), tally(&opening.pipeline)), before, "{what}");
     }
 }
 

@@ -9,12 +9,7 @@ use super::super::checkpointer::{Job, Written, marked};
 use super::{AHEAD, Ingest, PORTION, State, TRY_AGAIN};
 use crate::capture::{Capture, Decision};
 use crate::checkpoint::Cut;
-use crate::config::Share;
 use crate::error::Stop;
-
-/// Such a part of what open impressions, or what is known of users and items, may take waits for a checkpoint at most, before one is made ahead of
-/// its time.
-pub(super) const UNSTORED: u64 = 8;
 
 /// Changes of so many bytes are handed on before their checkpoint.
 const MUCH: usize = 8 << 20;
@@ -97,15 +92,12 @@ impl Ingest {
         Ok(written)
     }
 
-    /// Makes a checkpoint ahead of its time where much memory of open impressions or of names waits for one.
+    /// Makes a checkpoint ahead of its time where much memory waits for one.
     pub(super) fn look_at_unstored(&self, now: Duration, state: &mut State) {
         if state.writing.is_some() || now - state.begun < TRY_AGAIN {
             return;
         }
-        let pipeline = self.shared.pipeline.read();
-        let bounds = &pipeline.rules().bounds;
-        let much = |share| pipeline.unstored_bytes(share) > bounds.of(share) / UNSTORED;
-        if [Share::Open, Share::State].into_iter().any(much) {
+        if self.shared.pipeline.read().wants_checkpoint() {
             state.next_checkpoint = now;
         }
     }

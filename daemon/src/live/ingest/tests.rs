@@ -9,7 +9,6 @@ use parking_lot::RwLock;
 use serde_json::{Value, json};
 use sluice_features::time::EventTime;
 
-use super::checkpoints::UNSTORED;
 use super::*;
 use crate::app::labels;
 use crate::checkpoint::{Checkpoint, Opening};
@@ -442,11 +441,11 @@ fn a_checkpoint_is_made_early_where_much_of_the_open_impressions_waits_for_one()
         Stand::configured(&config.clone().bounded(config.memory.bounds.with(Share::Open, OPEN)), 1);
     let by = Stranger::open(&stand.connection(), "murmur2_random");
     let planned = stand.state.next_checkpoint;
-    let waiting = |stand: &Stand| stand.ingest.shared.pipeline.read().unstored_bytes(Share::Open);
+    let waits = |stand: &Stand| stand.ingest.shared.pipeline.read().wants_checkpoint();
     let mut id = 0;
-    while waiting(&stand) <= OPEN / UNSTORED {
+    while !waits(&stand) {
         stand.ingest.look_at_unstored(stand.clock.steady(), &mut stand.state);
-        assert_eq!(stand.state.next_checkpoint, planned, "{} bytes wait", waiting(&stand));
+        assert_eq!(stand.state.next_checkpoint, planned);
         let events = stand.ingest.shared.topic_name(Topic::Events).to_owned();
         for _ in 0..50 {
             let event = impression(&format!("r{id}"), NOW - 20_000 + 10 * id);

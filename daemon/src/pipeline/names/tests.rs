@@ -231,10 +231,10 @@ fn strings_stay_in_memory_until_the_checkpoint_that_was_given_them_is_in_force()
     let mut given = Vec::new();
     drain(&mut given);
     assert_eq!(given, [0, 1, 2]);
-    assert!(here(0) && pipeline.read().unstored_bytes(crate::config::Share::State) > 5_000);
+    assert!(here(0) && pipeline.read().shared().names_waiting() > 5_000);
     pipeline.write().stored();
     assert_eq!([0, 511, 512].map(here), [false, false, true], "the third page fills");
-    assert!(pipeline.read().unstored_bytes(crate::config::Share::State) < 5_000);
+    assert!(pipeline.read().shared().names_waiting() < 5_000);
     given.clear();
     drain(&mut given);
     assert!(given.is_empty(), "what is stored is not written again");

@@ -4,24 +4,54 @@ use std::collections::HashMap;
 
 use parking_lot::Mutex;
 use sluice_features::funnel::{Entry, LabelRule};
+use sluice_features::pack::{PackKind, Packs};
+use sluice_features::sequence::{SequencePart, Sequences};
 
 use super::*;
+use crate::config::Share;
+use crate::pipeline::shard::Shard;
 use crate::pipeline::{Pipeline, Rules};
 use crate::testing::stream::{assert_same, rules, settle, stream, take, tally};
 
-/// Pages in memory.
+/// Pages in memory, and packs.
 #[derive(Default)]
 struct MemoryPages {
     pages: Mutex<HashMap<(u32, u64), Vec<u8>>>,
+    packs: Mutex<HashMap<(PackKind, u32, u64), Arc<[u8]>>>,
+}
+
+impl Packs for MemoryPages {
+    fn get(
+        &self,
+        kind: PackKind,
+        shard: u32,
+        number: u64,
+    ) -> Result<Option<Arc<[u8]>>, OutOfReach> {
+        Ok(self.packs.lock().get(&(kind, shard, number)).cloned())
+    }
 }
 
 impl Pages for MemoryPages {
-    fn get(&self, shard: u32, page: u64) -> Result<Option<Vec<u8>>, SpillError> {
+    fn get(&self, shard: u32, page: u64) -> Result<Option<Vec<u8>>, OutOfReach> {
         Ok(self.pages.lock().get(&(shard, page)).cloned())
     }
 }
 
 impl MemoryPages {
+    /// What a checkpoint that comes into force writes of users.
+    fn store_users(&self, shard: u32, sequences: &mut Sequences) {
+        let mut packs = self.packs.lock();
+        sequences.cut(|part, bytes| {
+            let SequencePart::Pack(kind, number) = part else { return };
+            match bytes {
+                Some(bytes) => drop(packs.insert((kind, shard, number), bytes.into())),
+                None => drop(packs.remove(&(kind, shard, number))),
+            }
+        });
+        drop(packs);
+        sequences.stored();
+    }
+
     /// What a checkpoint that comes into force writes.
     fn store(&self, shard: u32, spill: &mut Spill) {
         let mut pages = self.pages.lock();
@@ -136,21 +166,24 @@ fn bytes_that_are_no_page_are_refused() {
     assert_eq!(Page::read(vec![1]), None);
 }
 
-/// Runs a stream with pages that come to the store after so many records, and without, and compares. Returns how many came.
+/// Runs a stream with pages and packs that come to the store after so many records and with hardly any users in memory, and without, and
+/// compares. Returns how many pages came.
 fn compare(rules: &Rules, seed: u64, every: usize) -> usize {
+    let bounds = rules.bounds.with(Share::State, 1_000);
+    let rules = &Rules { bounds, ..rules.clone() };
     let records = stream(seed, 6_000, 2, rules);
     let mut most = 0;
     let mut run = |pages: Option<Arc<MemoryPages>>| {
         let (mut pipeline, mut batches) = (Pipeline::new(rules.clone(), 2), Vec::new());
         if let Some(pages) = &pages {
-            let pages: Arc<dyn Pages> = pages.clone();
-            pipeline.spill_to(&pages);
+            pipeline.put_away_to(pages);
         }
         for part in records.chunks(every) {
             take(&mut pipeline, part, &mut batches);
             if let Some(pages) = &pages {
                 for (number, shard) in (0..).zip(&mut pipeline.shards) {
                     pages.store(number, &mut shard.spill);
+                    pages.store_users(number, &mut shard.sequences);
                 }
                 most = most.max(pages.pages.lock().len());
             }
@@ -158,6 +191,10 @@ fn compare(rules: &Rules, seed: u64, every: usize) -> usize {
         pipeline.finish();
         settle(&mut pipeline, &mut batches);
         pipeline.check().unwrap();
+        if pages.is_some() {
+            let misses = |shard: &Shard| shard.sequences.counts().misses;
+            assert!(every > 2_000 || pipeline.shards.iter().all(|shard| misses(shard) > 5));
+        }
         (tally(&pipeline), batches)
     };
     let ((tally, batches), (plain, expected)) = (run(Some(Arc::default())), run(None));
@@ -181,8 +218,7 @@ fn a_page_that_is_gone_is_told_and_ends_the_run() {
     let rules = rules(Entry::Impression, LabelRule::Wait);
     let pages = Arc::new(MemoryPages::default());
     let (mut pipeline, mut batches) = (Pipeline::new(rules.clone(), 1), Vec::new());
-    let dynamic: Arc<dyn Pages> = pages.clone();
-    pipeline.spill_to(&dynamic);
+    pipeline.put_away_to(&pages);
     let records = stream(4, 3_000, 1, &rules);
     take(&mut pipeline, &records[..2_000], &mut batches);
     pipeline.check().unwrap();
