@@ -1,6 +1,7 @@
 //! Group `growth`: what stays as it is, and what does not, when the state grows. States are filled directly, not by events, where that is
 //! possible.
 
+mod away;
 mod checkpoint;
 mod items;
 mod users;
@@ -18,5 +19,6 @@ const GROUP: &str = "growth";
 pub(super) fn measure(report: &mut Report) -> Result<()> {
     items::measure(report)?;
     users::measure(report)?;
+    away::measure(report)?;
     checkpoint::measure(report)
 }

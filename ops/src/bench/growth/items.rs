@@ -263,7 +263,7 @@ fn peak<T>(work: impl FnOnce() -> T) -> (T, Result<f64>) {
 }
 
 /// Returns how much memory the process has, megabytes.
-fn resident() -> Result<f64> {
+pub(super) fn resident() -> Result<f64> {
     let file = "/proc/self/status";
     let text = std::fs::read_to_string(file).context(file)?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -225,7 +225,7 @@ fn name_user(text: &mut String, user: usize) -> Result<()> {
 }
 
 /// Knuth's 64-bit linear congruential generator: good enough for a load.
-fn random(state: &mut u64) -> u32 {
+pub(super) fn random(state: &mut u64) -> u32 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     (*state >> 33) as u32
 }
