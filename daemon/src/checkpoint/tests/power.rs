@@ -33,6 +33,8 @@ impl Going {
     pub(super) fn open(folder: &Path) -> Result<Self, Stop> {
         let rules = power_rules();
         let mut opening = Checkpoint::open(setup(folder, &rules, 2), rules, &clock())?;
+        // Much of what changes goes to the store ahead of its checkpoint.
+        opening.checkpoint.portion = 2_000;
         let learned = Count::read(opening.parameters.take());
         Ok(Self { opening, learned, kept: learned, batches: Vec::new() })
     }
