@@ -13,8 +13,8 @@
 //! Costs: an append is O(1) amortised; the newest N are one read; a search by category ([SIM](https://arxiv.org/abs/2006.05639)'s hard search) looks
 //! at one short list a segment and scans a byte column where it is found.
 //!
-//! Users may be more than there is memory for. In it are those that were asked for lately ([`residents`]) and, of all, in which pack the rest of
-//! them is ([`index`]):
+//! Users may be more than there is memory for. In it are those that were asked for lately (`residents`) and, of all, in which pack the rest of
+//! them is (`index`):
 //!
 //! ```text
 //! user ─> in memory ─────────────────────────────────────┐

@@ -13,11 +13,13 @@ use crate::pipeline::shard::Shard;
 use crate::pipeline::{Pipeline, Rules};
 use crate::testing::stream::{assert_same, rules, settle, stream, take, tally};
 
+type PackKey = (PackKind, u32, u64);
+
 /// Pages in memory, and packs.
 #[derive(Default)]
 struct MemoryPages {
     pages: Mutex<HashMap<(u32, u64), Vec<u8>>>,
-    packs: Mutex<HashMap<(PackKind, u32, u64), Arc<[u8]>>>,
+    packs: Mutex<HashMap<PackKey, Arc<[u8]>>>,
 }
 
 impl Packs for MemoryPages {
