@@ -1,7 +1,8 @@
 //! Reading ahead: users of a batch who are not in memory are read by several threads before it is taken, so that a disk has as much to do at a
-//! time as it can, and nobody who waits for the pipeline waits for a disk.
+//! time as it can, and the pipeline is not held meanwhile.
 //!
-//! Whose a record is, its key says. One without a key, or with another, is read when it is taken: it costs time and nothing else.
+//! Whose a record is, its key says. One without a key, or with another, is read when it is taken, and so is one whose window closes: the pipeline
+//! is held then, which costs time and nothing else.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -9,7 +9,7 @@
 //! last window closes ──> one fewer is open in its page ──none left──> the page is removed with the next checkpoint
 //! ```
 //!
-//! A page is written once, with the checkpoint that knows of it first, and stays in memory until that one is in force. So nothing is in
+//! A page is written once, with the checkpoint that knows of it first, and stays in memory until that one is in force. So no page is in
 //! the store that the checkpoint in force does not know, and the store is written by nobody but the thread that makes checkpoints.
 
 use std::collections::BTreeMap;
